@@ -1,0 +1,1 @@
+"""Pure numerics of Plumbline: no page and no figure is imported here."""

@@ -1,0 +1,81 @@
+"""What the core says to a person: notes beside numbers, and errors that help."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+__all__ = ["Cancelled", "DataError", "FitError", "Note", "Severity"]
+
+Severity = Literal["info", "question", "warning"]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One remark that travels with a result and is shown beside it.
+
+    Parameters
+    ----------
+    code : str
+        Stable identifier in kebab case, such as ``"fit-at-bound"``.
+    severity : {"info", "question", "warning"}
+        ``"question"`` asks the user to confirm something; the result stands.
+    text : str
+        One or two plain sentences with the figures in them.
+    """
+
+    code: str
+    severity: Severity
+    text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the three fields as a plain dictionary."""
+        return asdict(self)
+
+
+class _Helpful(ValueError):
+    """An error that says what is wrong, where, and how to mend it."""
+
+    def __init__(self, what: str, where: str = "", how_to_fix: str = "") -> None:
+        self.what = what
+        self.where = where
+        self.how_to_fix = how_to_fix
+        super().__init__(what, where, how_to_fix)
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.where:
+            parts.append(f"Where: {self.where}")
+        if self.how_to_fix:
+            parts.append(f"How to fix: {self.how_to_fix}")
+        return "\n".join(parts)
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the three texts as a plain dictionary."""
+        return {
+            "what": self.what,
+            "where": self.where,
+            "how_to_fix": self.how_to_fix,
+        }
+
+
+class DataError(_Helpful):
+    """Input that cannot be used: what was wrong, where, and how to fix it.
+
+    Parameters
+    ----------
+    what : str
+        What is wrong, with the value that was found.
+    where : str, default=""
+        File, column and row (rows are counted from 1, after the header).
+    how_to_fix : str, default=""
+        What the user can do about it.
+    """
+
+
+class FitError(_Helpful):
+    """A calibrator or score that cannot be fitted on these rows."""
+
+
+class Cancelled(Exception):  # noqa: N818 - a request, not a fault
+    """Raised by a progress callback when the user asked to stop."""
