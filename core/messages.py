@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["Cancelled", "DataError", "FitError", "Note", "Severity"]
+__all__ = [
+    "Answer",
+    "Cancelled",
+    "DataError",
+    "FitError",
+    "Note",
+    "Progress",
+    "Severity",
+    "no_progress",
+]
+
+Progress = Callable[[float, str], None]
 
 Severity = Literal["info", "question", "warning"]
 
@@ -33,13 +45,45 @@ class Note:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One way to go on after a question: a setting and the value that answers it.
+
+    Parameters
+    ----------
+    label : str
+        Text of the button on the page.
+    setting : str
+        Name of the field of `core.settings.Settings` to change.
+    value : str
+        Value that the field takes.
+    """
+
+    label: str
+    setting: str
+    value: str
+
+    @property
+    def flag(self) -> str:
+        """The same answer as a flag of the command line."""
+        return f"--{self.setting.replace('_', '-')} {self.value}"
+
+
 class _Helpful(ValueError):
     """An error that says what is wrong, where, and how to mend it."""
 
-    def __init__(self, what: str, where: str = "", how_to_fix: str = "") -> None:
+    def __init__(
+        self,
+        what: str,
+        where: str = "",
+        how_to_fix: str = "",
+        *,
+        answers: tuple[Answer, ...] = (),
+    ) -> None:
         self.what = what
         self.where = where
         self.how_to_fix = how_to_fix
+        self.answers = answers
         super().__init__(what, where, how_to_fix)
 
     def __str__(self) -> str:
@@ -50,12 +94,13 @@ class _Helpful(ValueError):
             parts.append(f"How to fix: {self.how_to_fix}")
         return "\n".join(parts)
 
-    def to_dict(self) -> dict[str, str]:
-        """Return the three texts as a plain dictionary."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the three texts and the possible answers as plain data."""
         return {
             "what": self.what,
             "where": self.where,
             "how_to_fix": self.how_to_fix,
+            "answers": [asdict(answer) for answer in self.answers],
         }
 
 
@@ -70,6 +115,9 @@ class DataError(_Helpful):
         File, column and row (rows are counted from 1, after the header).
     how_to_fix : str, default=""
         What the user can do about it.
+    answers : tuple of Answer, default=()
+        Settings that would let the same input through. With answers the error is
+        a question: the page offers them as buttons, the command line as flags.
     """
 
 
@@ -79,3 +127,7 @@ class FitError(_Helpful):
 
 class Cancelled(Exception):  # noqa: N818 - a request, not a fault
     """Raised by a progress callback when the user asked to stop."""
+
+
+def no_progress(fraction: float, message: str) -> None:  # noqa: ARG001
+    """Accept a progress report and do nothing with it."""

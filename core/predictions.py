@@ -1,0 +1,575 @@
+"""Predictions: frozen, validated rows of scores; Study: the uploads of a session."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from core.messages import DataError, Note
+from core.validation import (
+    checked_confidence,
+    checked_logits,
+    log_probabilities,
+    two_class_logits,
+)
+
+__all__ = ["ColumnRoles", "Head", "Predictions", "Study"]
+
+FloatArray = NDArray[np.floating[Any]]
+Features = FloatArray | Mapping[str, FloatArray]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnRoles:
+    """Which metadata column plays which role; None where no column does.
+
+    Parameters
+    ----------
+    id, group, weight, time, split : str or None
+        Names of columns of `Predictions.metadata`.
+    slices : tuple of str, default=()
+        Columns that results may be sliced by.
+    """
+
+    id: str | None = None
+    group: str | None = None
+    weight: str | None = None
+    time: str | None = None
+    split: str | None = None
+    slices: tuple[str, ...] = ()
+
+    def named(self) -> dict[str, str]:
+        """Return role -> column for the roles that a column plays."""
+        pairs = {
+            "id": self.id,
+            "group": self.group,
+            "weight": self.weight,
+            "time": self.time,
+            "split": self.split,
+        }
+        return {role: column for role, column in pairs.items() if column is not None}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """Rows of class scores with everything known about them; build by `from_arrays`.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, k) or None
+        float32 or float64, C-contiguous, read-only; None when `input_kind` is
+        "confidence".
+    input_kind : {"logits", "probabilities", "confidence"}
+        What the user gave; for probabilities `logits` are their logarithms.
+    labels : ndarray of int64 of shape (n,) or None
+        Columns of `logits`; -1 where unlabelled.
+    classes : tuple of str
+        Class names in column order.
+    confidence, correct : ndarray of shape (n,) or None
+        The only scores of a "confidence" file.
+    is_ood : ndarray of bool of shape (n,) or None
+        True where a row is known to be out-of-distribution.
+    features : ndarray of shape (n, d), mapping from layer to such arrays, or None
+        Activations of the network.
+    metadata : DataFrame
+        Every other column, one row per prediction.
+    roles : ColumnRoles
+        Which metadata column is what.
+    file_rows : ndarray of int64 of shape (n,)
+        Row of the file that each prediction came from, counted from 1.
+    left_out : DataFrame
+        Rows of the file that were left out, with the reason.
+    name, fingerprint : str
+        Name of the file; sha256 over arrays, classes and roles.
+    notes : tuple of Note
+        Remarks made while the rows were read.
+    """
+
+    logits: FloatArray | None
+    input_kind: str
+    labels: NDArray[np.int64] | None
+    classes: tuple[str, ...]
+    confidence: FloatArray | None
+    correct: NDArray[np.bool_] | None
+    is_ood: NDArray[np.bool_] | None
+    features: Features | None
+    metadata: pd.DataFrame
+    roles: ColumnRoles
+    file_rows: NDArray[np.int64]
+    left_out: pd.DataFrame
+    name: str
+    fingerprint: str
+    notes: tuple[Note, ...] = ()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        scores: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        *,
+        input_kind: str = "logits",
+        classes: tuple[str, ...] | None = None,
+        confidence: ArrayLike | None = None,
+        correct: ArrayLike | None = None,
+        is_ood: ArrayLike | None = None,
+        features: Features | None = None,
+        metadata: pd.DataFrame | None = None,
+        roles: ColumnRoles | None = None,
+        file_rows: ArrayLike | None = None,
+        left_out: pd.DataFrame | None = None,
+        name: str = "predictions",
+        renormalise: bool = False,
+        notes: tuple[Note, ...] = (),
+    ) -> Self:
+        """Establish every invariant once; afterwards nothing validates again.
+
+        Parameters
+        ----------
+        scores : array-like of shape (n, k), (n,) or (n, 1), or None
+            Logits or probabilities. One column is a binary score: logits become
+            ``(0, z)``, probabilities ``(log1p(-p), log(p))``.
+        labels : array-like of int of shape (n,) or (n, 1), optional
+            Class indices, -1 where unlabelled.
+        input_kind : {"logits", "probabilities", "confidence"}, default="logits"
+            What `scores` are.
+        renormalise : bool, default=False
+            Whether rows of probabilities further than 1 % from 1 may be rescaled.
+
+        Raises
+        ------
+        DataError
+            Naming the column and the row (counted from 1) of what cannot be used.
+        """
+        found = list(notes)
+        conf = hit = logits = None
+        if input_kind == "confidence":
+            conf, hit = checked_confidence(confidence, correct, name)
+            n_rows, names = conf.shape[0], tuple(classes or ())
+            labels = None
+        else:
+            if input_kind == "probabilities":
+                logits, more = log_probabilities(scores, name, renormalise=renormalise)
+                found += more
+            elif input_kind == "logits":
+                logits = two_class_logits(checked_logits(scores, name))
+            else:
+                msg = f"Unknown input_kind {input_kind!r}."
+                raise DataError(msg, name, "Say logits, probabilities or confidence.")
+            n_rows, n_classes = logits.shape
+            names = tuple(classes or (f"class {i}" for i in range(n_classes)))
+            _check_classes(names, n_classes, name)
+        if n_rows == 0:
+            raise DataError(
+                "The file has no rows of predictions.",
+                name,
+                "Upload a file with one row per prediction under the header.",
+            )
+        table = _checked_table(metadata, n_rows, name)
+        roles = roles or ColumnRoles()
+        found += _check_roles(table, roles, name)
+        values: dict[str, Any] = {
+            "logits": logits,
+            "labels": _checked_labels(labels, n_rows, len(names), name),
+            "confidence": conf,
+            "correct": hit,
+            "is_ood": _optional_rows(is_ood, np.bool_, n_rows, "is_ood", name),
+            "file_rows": (
+                np.arange(1, n_rows + 1)
+                if file_rows is None
+                else _optional_rows(file_rows, np.int64, n_rows, "file_rows", name)
+            ),
+        }
+        frozen = {key: _frozen(value) for key, value in values.items()}
+        layers = _checked_features(features, n_rows, name)
+        return cls(
+            input_kind=input_kind,
+            classes=names,
+            features=layers,
+            metadata=table,
+            roles=roles,
+            left_out=left_out if left_out is not None else pd.DataFrame(),
+            name=name,
+            fingerprint=_fingerprint(frozen, layers, table, names, roles, input_kind),
+            notes=tuple(found),
+            **frozen,
+        )
+
+    def __len__(self) -> int:
+        return int(self.file_rows.shape[0])
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes; 0 for a file of confidences."""
+        return 0 if self.logits is None else int(self.logits.shape[1])
+
+    @property
+    def is_labelled(self) -> NDArray[np.bool_]:
+        """Mask of the rows whose outcome is known."""
+        if self.input_kind == "confidence":
+            return np.ones(len(self), dtype=bool)
+        if self.labels is None:
+            return np.zeros(len(self), dtype=bool)
+        return np.asarray(self.labels >= 0)
+
+    def column(self, role: str) -> pd.Series[Any] | None:
+        """Return the metadata column that plays a role, or None."""
+        name = getattr(self.roles, role)
+        return None if name is None else self.metadata[name]
+
+    def group_codes(self) -> NDArray[np.int64] | None:
+        """Return one integer per row and group; a row without a group is its own."""
+        column = self.column("group")
+        if column is None:
+            return None
+        codes = np.array(pd.factorize(column)[0], dtype=np.int64)
+        lonely = codes < 0
+        codes[lonely] = codes.max(initial=-1) + 1 + np.arange(lonely.sum())
+        return codes
+
+    def sample_weight(self) -> FloatArray | None:
+        """Return the weights as float64, or None where rows count alike."""
+        column = self.column("weight")
+        return None if column is None else column.to_numpy(np.float64)
+
+    def time_order(self) -> NDArray[np.int64] | None:
+        """Return ranks of the rows in time, equal times sharing a rank, or None."""
+        column = self.column("time")
+        if column is None:
+            return None
+        ranks = _as_times(column, self.name).rank(method="dense")
+        return ranks.to_numpy(np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """Last linear layer of the network, logits = features @ weight.T + bias.
+
+    Parameters
+    ----------
+    weight : ndarray of shape (k, d)
+    bias : ndarray of shape (k,)
+    """
+
+    weight: FloatArray
+    bias: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
+            raise DataError(
+                f"The last layer has weights {self.weight.shape} and bias "
+                f"{self.bias.shape}.",
+                "head",
+                "Give weights of shape (classes, features) and a bias per class.",
+            )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Study:
+    """The uploads of one session, by role; rows match by id, else by order.
+
+    Parameters
+    ----------
+    evaluation : Predictions
+        The rows that are analysed.
+    fit : Predictions or None
+        Calibration rows, when they come as a file of their own.
+    copies : tuple of Predictions
+        Logits of transformed copies of the evaluation rows.
+    reference : Predictions or None
+        Rows that out-of-distribution models are fitted on.
+    ood, models : mapping of str to Predictions
+        Out-of-distribution sets; other models on the same rows.
+    head : Head or None
+        Last layer of the network.
+    """
+
+    evaluation: Predictions
+    fit: Predictions | None = None
+    copies: tuple[Predictions, ...] = ()
+    reference: Predictions | None = None
+    ood: Mapping[str, Predictions] = field(default_factory=dict)
+    head: Head | None = None
+    models: Mapping[str, Predictions] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        own = self.evaluation
+        others = {"fit": self.fit, "reference": self.reference}
+        for role, other in (*others.items(), *self.ood.items()):
+            if other is not None:
+                _check_same_classes(own, other, role)
+        for other in (*self.copies, *self.models.values()):
+            _check_same_classes(own, other, other.name)
+            matching_rows(own, other)
+        object.__setattr__(self, "ood", MappingProxyType(dict(self.ood)))
+        object.__setattr__(self, "models", MappingProxyType(dict(self.models)))
+
+    @property
+    def fingerprint(self) -> str:
+        """Sha256 over the fingerprints of everything in the study."""
+        named = {
+            "evaluation": self.evaluation,
+            "fit": self.fit,
+            "reference": self.reference,
+            **{f"copies/{i}": item for i, item in enumerate(self.copies)},
+            **{f"ood/{key}": item for key, item in self.ood.items()},
+            **{f"models/{key}": item for key, item in self.models.items()},
+        }
+        digest = hashlib.sha256()
+        for role, item in named.items():
+            if item is not None:
+                digest.update(f"{role}={item.fingerprint}\n".encode())
+        if self.head is not None:
+            for array in (self.head.weight, self.head.bias):
+                _update(digest, "head", np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+
+def matching_rows(own: Predictions, other: Predictions) -> NDArray[np.int64]:
+    """Return, for each row of `own`, the row of `other` that belongs to it.
+
+    Rows match by id where both have one, else by order.
+
+    Raises
+    ------
+    DataError
+        If lengths differ, an id is missing in `other`, or an id is repeated there.
+    """
+    left, right = own.column("id"), other.column("id")
+    if left is None or right is None:
+        if len(own) != len(other):
+            raise DataError(
+                f"{other.name} has {len(other):,} rows and {own.name} {len(own):,}.",
+                other.name,
+                "Give both files the same rows in the same order, or an id column.",
+            )
+        return np.arange(len(own))
+    lookup = pd.Index(right.astype(str))
+    if not lookup.is_unique:
+        repeated = lookup[lookup.duplicated()][0]
+        raise DataError(
+            f"The id {repeated!r} occurs more than once, so rows cannot be matched.",
+            f"{other.name}, column {right.name}",
+            "Keep one row per id.",
+        )
+    rows = lookup.get_indexer(left.astype(str))
+    if (rows < 0).any():
+        lost = left.astype(str).to_numpy()[rows < 0]
+        raise DataError(
+            f"{len(lost):,} ids of {own.name} are missing, the first is {lost[0]!r}.",
+            f"{other.name}, column {right.name}",
+            "Export both files from the same rows.",
+        )
+    return np.asarray(rows, dtype=np.int64)
+
+
+def _check_same_classes(own: Predictions, other: Predictions, role: str) -> None:
+    if own.classes != other.classes:
+        raise DataError(
+            f"{other.name} ({role}) has the classes {_some(other.classes)}, "
+            f"{own.name} has {_some(own.classes)}.",
+            other.name,
+            "Give both files the same classes in the same column order.",
+        )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+
+
+def _check_classes(names: tuple[str, ...], n_classes: int, where: str) -> None:
+    if len(names) != n_classes:
+        raise DataError(
+            f"There are {len(names)} class names for {n_classes} score columns.",
+            where,
+            "Give one name per column.",
+        )
+    if len(set(names)) != len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise DataError(
+            f"Two score columns are called {repeated!r}.",
+            where,
+            "Give every class a name of its own.",
+        )
+
+
+def _checked_labels(
+    labels: ArrayLike | None, n_rows: int, n_classes: int, where: str
+) -> NDArray[np.int64] | None:
+    if labels is None:
+        return None
+    array = np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.shape != (n_rows,) or array.dtype.kind not in "iu":
+        raise DataError(
+            f"Labels have shape {array.shape} and type {array.dtype}.",
+            where,
+            f"Give {n_rows:,} whole numbers, one per row.",
+        )
+    bad = np.flatnonzero((array < -1) | (array >= n_classes))
+    if bad.size:
+        raise DataError(
+            f"The label {array[bad[0]]} is not one of the {n_classes} classes "
+            f"(0 to {n_classes - 1}); {bad.size:,} rows have such a label.",
+            f"{where}, row {bad[0] + 1}",
+            "Number the classes from 0 in the order of the score columns; "
+            "-1 means unlabelled.",
+        )
+    return array.astype(np.int64)
+
+
+def _optional_rows(
+    values: ArrayLike | None, dtype: Any, n_rows: int, what: str, where: str
+) -> NDArray[Any] | None:
+    if values is None:
+        return None
+    array = np.array(values, dtype=dtype)
+    if array.shape != (n_rows,):
+        raise DataError(
+            f"{what} has shape {array.shape}, there are {n_rows:,} rows.",
+            where,
+            "Give one value per row.",
+        )
+    return array
+
+
+def _checked_features(
+    features: Features | None, n_rows: int, where: str
+) -> Features | None:
+    if features is None:
+        return None
+    if isinstance(features, Mapping):
+        layers = {k: _layer(v, n_rows, f"{where}, {k}") for k, v in features.items()}
+        return MappingProxyType(layers)
+    return _layer(features, n_rows, where)
+
+
+def _layer(values: ArrayLike, n_rows: int, where: str) -> FloatArray:
+    array = np.asarray(values)
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float64)
+    if array.ndim != 2 or array.shape[0] != n_rows or not np.isfinite(array).all():
+        raise DataError(
+            f"Features have shape {array.shape} or hold values that are not finite.",
+            where,
+            f"Give finite numbers of shape ({n_rows:,}, n_features).",
+        )
+    return _frozen(np.ascontiguousarray(array))
+
+
+def _checked_table(
+    metadata: pd.DataFrame | None, n_rows: int, where: str
+) -> pd.DataFrame:
+    if metadata is None:
+        return pd.DataFrame(index=pd.RangeIndex(n_rows))
+    if len(metadata) != n_rows:
+        raise DataError(
+            f"The metadata have {len(metadata):,} rows, the scores {n_rows:,}.",
+            where,
+            "Give one row of metadata per prediction.",
+        )
+    return metadata.reset_index(drop=True)
+
+
+def _check_roles(table: pd.DataFrame, roles: ColumnRoles, where: str) -> list[Note]:
+    for role, column in (
+        *roles.named().items(),
+        *(("slice", name) for name in roles.slices),
+    ):
+        if column not in table.columns:
+            have = ", ".join(map(str, table.columns)) or "no other columns"
+            raise DataError(
+                f"There is no column {column!r} to use as {role}.",
+                where,
+                f"Choose one of: {have}.",
+            )
+    notes = []
+    if roles.id is not None and not (ids := table[roles.id]).is_unique:
+        n_repeated = int(ids.duplicated(keep=False).sum())
+        notes.append(
+            Note(
+                "repeated-id",
+                "question",
+                f"{n_repeated:,} rows share their {roles.id} with another row. Are "
+                "these copies of the same case? Then choose that column as group.",
+            )
+        )
+    if roles.weight is not None:
+        _check_weights(table[roles.weight], f"{where}, column {roles.weight}")
+    if roles.time is not None:
+        _as_times(table[roles.time], where)
+    if roles.group is not None and table[roles.group].isna().any():
+        n_lonely = int(table[roles.group].isna().sum())
+        text = f"{n_lonely:,} rows have no {roles.group}; each counts as its own group."
+        notes.append(Note("missing-group", "info", text))
+    return notes
+
+
+def _check_weights(column: pd.Series[Any], where: str) -> None:
+    weights = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    bad = np.flatnonzero(~np.isfinite(weights) | (weights < 0))
+    if bad.size or weights.sum() <= 0:
+        row = int(bad[0]) if bad.size else 0
+        raise DataError(
+            f"Weights must be finite and not negative, got {column.iloc[row]!r}.",
+            f"{where}, row {row + 1}",
+            "Correct the column, or choose no weight column.",
+        )
+
+
+def _as_times(column: pd.Series[Any], where: str) -> pd.Series[Any]:
+    times = column
+    if not pd.api.types.is_numeric_dtype(column):
+        times = pd.to_datetime(column, errors="coerce", format="ISO8601", utc=True)
+    if times.isna().any():
+        row = int(np.flatnonzero(times.isna())[0])
+        raise DataError(
+            f"{column.iloc[row]!r} is not a time.",
+            f"{where}, column {column.name}, row {row + 1}",
+            "Write times as numbers or as 2026-01-31 or 2026-01-31T12:00.",
+        )
+    return times
+
+
+def _frozen(array: NDArray[Any] | None) -> Any:
+    if array is None:
+        return None
+    if array.flags.writeable:
+        array = array.view()
+        array.setflags(write=False)
+    return array
+
+
+def _fingerprint(
+    arrays: Mapping[str, NDArray[Any] | None],
+    features: Features | None,
+    table: pd.DataFrame,
+    classes: tuple[str, ...],
+    roles: ColumnRoles,
+    input_kind: str,
+) -> str:
+    digest = hashlib.sha256(repr((classes, roles, input_kind)).encode())
+    for key, array in arrays.items():
+        if array is not None:
+            _update(digest, key, array)
+    layers = features if isinstance(features, Mapping) else {"features": features}
+    for key, layer in layers.items():
+        if layer is not None:
+            _update(digest, key, layer)
+    if table.shape[1]:
+        digest.update(repr(tuple(table.columns)).encode())
+        hashes = pd.util.hash_pandas_object(table.astype(str), index=False)
+        digest.update(hashes.to_numpy(np.uint64).tobytes())
+    return digest.hexdigest()
+
+
+def _update(digest: Any, key: str, array: NDArray[Any]) -> None:
+    digest.update(f"{key}:{array.shape}:{array.dtype.str}\n".encode())
+    digest.update(np.ascontiguousarray(array).data.cast("B"))

@@ -1,0 +1,220 @@
+"""Settings: everything that a session chose, in one frozen value."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+from core.messages import DataError
+
+__all__ = ["SESSION_FORMAT", "Settings"]
+
+SESSION_FORMAT = "plumbline-session"
+
+_CHOICES = {
+    "input_kind": ("auto", "logits", "probabilities", "confidence"),
+    "invalid_rows": ("refuse", "leave-out"),
+    "renormalise": ("ask", "yes"),
+    "split": ("auto", "file", "cross-fit", "holdout", "time"),
+    "strategy": ("uniform", "quantile"),
+    "norm": ("l1", "l2", "max"),
+}
+_LIMITS: dict[str, tuple[float, float]] = {
+    "n_folds": (2, 50),
+    "fit_fraction": (0.05, 0.95),
+    "threshold_fraction": (0.0, 0.9),
+    "n_bins": (1, 1000),
+    "level": (0.5, 0.999),
+    "n_resamples": (100, 20_000),
+    "seed": (0, 2**32 - 1),
+    "temperature": (1e-3, 1e3),
+}
+_WHOLE = ("n_folds", "n_bins", "n_resamples", "seed")
+_TUPLES = ("score_columns", "slice_columns", "calibrators")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a session chose: widgets, session file and flags fill the same one.
+
+    Column fields: ``None`` takes what `core.loading.inspect_file` found, an empty
+    string says "no such column", any other string names the column.
+
+    Parameters
+    ----------
+    input_kind : {"auto", "logits", "probabilities", "confidence"}, default="auto"
+        What the scores are.
+    label_column, id_column, group_column, weight_column, time_column, split_column
+        Roles of columns.
+    score_columns : tuple of str, default=()
+        Score columns in class order; empty for those that were found.
+    slice_columns : tuple of str or None, default=None
+        Columns to slice by.
+    positive_class : str or None, default=None
+        Class that binary results speak of; the second class by default.
+    invalid_rows : {"refuse", "leave-out"}, default="refuse"
+        What happens to rows with missing or unreadable scores.
+    renormalise : {"ask", "yes"}, default="ask"
+        Whether rows of probabilities that do not sum to 1 may be rescaled.
+    split : {"auto", "file", "cross-fit", "holdout", "time"}, default="auto"
+        How rows get their roles; "auto" takes the split column or cross-fits.
+    n_folds : int, default=5
+        Folds of cross-fitting.
+    fit_fraction, threshold_fraction : float, defaults 0.5 and 0.0
+        Shares of the fit and threshold rows of a holdout or a split by time.
+    n_bins : int, default=15
+        Bins of reliability diagrams and of the expected calibration error.
+    strategy : {"uniform", "quantile"}, default="uniform"
+        Equal widths or equal counts.
+    norm : {"l1", "l2", "max"}, default="l1"
+        Norm of the expected calibration error.
+    level : float, default=0.95
+        Level of every interval.
+    n_resamples : int, default=1000
+        Resamples of the bootstrap and of the null simulation.
+    seed : int, default=0
+        Seed of folds and of resampling.
+    calibrators : tuple of str, default=("temperature",)
+        Calibrators to fit and to compare with the uncalibrated scores.
+    method : str, default="temperature"
+        The calibrator that the report shows and the export writes.
+    options : tuple of (method, name, value), default=()
+        Options of methods that differ from their defaults.
+    temperature : float or None, default=None
+        A temperature set by hand; results with it are badged "tuned on test".
+
+    Raises
+    ------
+    DataError
+        If a value is outside its limits.
+    """
+
+    input_kind: str = "auto"
+    label_column: str | None = None
+    score_columns: tuple[str, ...] = ()
+    id_column: str | None = None
+    group_column: str | None = None
+    weight_column: str | None = None
+    time_column: str | None = None
+    split_column: str | None = None
+    slice_columns: tuple[str, ...] | None = None
+    positive_class: str | None = None
+    invalid_rows: str = "refuse"
+    renormalise: str = "ask"
+    split: str = "auto"
+    n_folds: int = 5
+    fit_fraction: float = 0.5
+    threshold_fraction: float = 0.0
+    n_bins: int = 15
+    strategy: str = "uniform"
+    norm: str = "l1"
+    level: float = 0.95
+    n_resamples: int = 1000
+    seed: int = 0
+    calibrators: tuple[str, ...] = ("temperature",)
+    method: str = "temperature"
+    options: tuple[tuple[str, str, Any], ...] = ()
+    temperature: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise _bad(name, getattr(self, name), f"one of {', '.join(choices)}")
+        for name, (low, high) in _LIMITS.items():
+            self._check_number(name, low, high)
+        for name in _TUPLES:
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, tuple(str(item) for item in value))
+        object.__setattr__(self, "options", _checked_options(self.options))
+        if self.fit_fraction + self.threshold_fraction > 0.95:
+            total = self.fit_fraction + self.threshold_fraction
+            rule = "at most 0.95 together with fit_fraction: test rows must be left"
+            raise _bad("threshold_fraction", total, rule)
+
+    def _check_number(self, name: str, low: float, high: float) -> None:
+        value = getattr(self, name)
+        if name == "temperature" and value is None:
+            return
+        number = value if isinstance(value, (int, float)) else math.nan
+        whole = name not in _WHOLE or number == int(number if number == number else 0)
+        if isinstance(value, bool) or not (low <= number <= high) or not whole:
+            raise _bad(name, value, f"a number from {low:g} to {high:g}")
+        # A session file may say 15.0, and 15.0 must not make a second cache key.
+        object.__setattr__(self, name, int(number) if name in _WHOLE else float(number))
+
+    def method_options(self, method: str) -> dict[str, Any]:
+        """Return the options chosen for one method."""
+        return {name: value for owner, name, value in self.options if owner == method}
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        plain["options"] = [list(item) for item in self.options]
+        return plain
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build settings from plain values; unknown names raise DataError."""
+        known = {item.name for item in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise DataError(
+                f"The session has a setting that this version does not know: "
+                f"{unknown[0]!r}.",
+                "session file",
+                "Remove it, or open the session with the version that wrote it.",
+            )
+        ready = {
+            k: tuple(v) if k in _TUPLES and isinstance(v, list) else v
+            for k, v in values.items()
+        }
+        return cls(**ready)
+
+    def to_json(self) -> str:
+        """Return the session file: format, version and every setting."""
+        document = {
+            "format": SESSION_FORMAT,
+            "version": 1,
+            "settings": self.to_dict(),
+        }
+        return json.dumps(document, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a session file; anything else raises DataError."""
+        try:
+            document = json.loads(text)
+            is_session = document["format"] == SESSION_FORMAT
+            values = document["settings"]
+        except (ValueError, KeyError, TypeError):
+            is_session, values = False, None
+        if not is_session or not isinstance(values, dict):
+            raise DataError(
+                "This is not a session file.",
+                "session file",
+                f'Choose a JSON file that starts with "format": "{SESSION_FORMAT}".',
+            )
+        return cls.from_dict(values)
+
+
+def _checked_options(options: Any) -> tuple[tuple[str, str, Any], ...]:
+    try:
+        return tuple((str(owner), str(name), value) for owner, name, value in options)
+    except (TypeError, ValueError):
+        raise _bad("options", options, "triples (method, option, value)") from None
+
+
+def _bad(name: str, value: Any, rule: str) -> DataError:
+    return DataError(
+        f"The setting {name} must be {rule}, got {value!r}.",
+        f"setting {name}",
+        f"Choose {rule}.",
+    )

@@ -1,0 +1,197 @@
+"""Checks of score arrays where they enter: afterwards nothing validates again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from core.messages import Answer, DataError, Note
+
+__all__ = [
+    "as_scores",
+    "checked_confidence",
+    "checked_logits",
+    "log_probabilities",
+    "two_class_logits",
+]
+
+FloatArray = NDArray[np.floating[Any]]
+
+_BLOCK = 1 << 20  # scores looked at per step, so that no mask is as large as the file
+_SILENT = 1e-3  # rounding in text files; larger departures from 1 are mentioned
+_TOLERATED = 1e-2
+_SMALLEST = 1e-12
+
+
+def as_scores(values: ArrayLike | None, where: str) -> FloatArray:
+    """Return scores as a C-contiguous float32 or float64 array of shape (n, k)."""
+    try:
+        array = np.asarray(values)
+        if array.dtype not in (np.float32, np.float64):
+            array = array.astype(np.float64)
+    except (TypeError, ValueError):
+        raise DataError(
+            "The scores are not numbers.", where, "Give one number per class and row."
+        ) from None
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise DataError(
+            f"The scores have shape {array.shape}.",
+            where,
+            "Give one row per prediction and one column per class.",
+        )
+    return np.ascontiguousarray(array)
+
+
+def checked_logits(values: ArrayLike | None, where: str) -> FloatArray:
+    """Return logits as floats; NaN, +inf or a row of only -inf raises DataError."""
+    array = as_scores(values, where)
+    n_rows, n_classes = array.shape
+    step = max(1, _BLOCK // n_classes)
+    for start in range(0, n_rows, step):
+        block = array[start : start + step]
+        if np.isfinite(block.sum()) and np.isfinite(block).all():
+            continue
+        is_bad = np.isnan(block) | (block == np.inf)
+        bad = np.flatnonzero(is_bad.any(axis=1) | (block == -np.inf).all(axis=1))
+        if bad.size:
+            row = int(bad[0])
+            columns = np.flatnonzero(is_bad[row])
+            column = int(columns[0]) if columns.size else 0
+            raise DataError(
+                f"A logit is {block[row, column]:g}"
+                + (" in every class." if not columns.size else "."),
+                f"{where}, score column {column + 1}, row {start + row + 1}",
+                "Logits are finite numbers; -inf is allowed for masked classes.",
+                answers=(Answer("Leave such rows out", "invalid_rows", "leave-out"),),
+            )
+    return array
+
+
+def two_class_logits(logits: FloatArray) -> FloatArray:
+    """Return one column z as the two-class logits (0, z); others unchanged.
+
+    The temperature of (0, z) is the one of Guo et al. (2017); the pair (-z, z) that
+    some libraries build doubles it.
+    """
+    if logits.shape[1] != 1:
+        return logits
+    return np.hstack([np.zeros_like(logits), logits])
+
+
+def log_probabilities(
+    values: ArrayLike | None, where: str, *, renormalise: bool = False
+) -> tuple[FloatArray, list[Note]]:
+    """Return logarithms of probabilities, with exact zeros floored and counted.
+
+    Zeros take the smallest positive probability of the file, at most 1e-12. One
+    column p becomes ``(log1p(-p), log(p))``.
+    """
+    array = as_scores(values, where)
+    is_bad = ~((array >= 0) & (array <= 1 + 1e-6))
+    if is_bad.any():
+        row, column = (int(i) for i in np.argwhere(is_bad)[0])
+        raise DataError(
+            f"A probability is {array[row, column]:g}.",
+            f"{where}, score column {column + 1}, row {row + 1}",
+            "Probabilities lie between 0 and 1. If these are logits, say so.",
+            answers=(
+                Answer("These are logits", "input_kind", "logits"),
+                Answer("Leave such rows out", "invalid_rows", "leave-out"),
+            ),
+        )
+    if array.shape[1] == 1:
+        p = np.minimum(array[:, 0], 1)
+        with np.errstate(divide="ignore"):
+            logits = np.column_stack([np.log1p(-p), np.log(p)])
+        return _floored(logits, _floor(p, 1 - p), where)
+    notes = _check_sums(array, where, renormalise=renormalise)
+    with np.errstate(divide="ignore"):
+        logits = np.log(array)
+    logits, more = _floored(logits, _floor(array), where)
+    return logits, notes + more
+
+
+def _floor(*probabilities: FloatArray) -> float:
+    positive = [p[p > 0].min(initial=_SMALLEST) for p in probabilities]
+    return float(min(positive))
+
+
+def _floored(
+    logits: FloatArray, smallest: float, where: str
+) -> tuple[FloatArray, list[Note]]:
+    is_zero = np.isneginf(logits)
+    count = int(is_zero.sum())
+    if not count:
+        return logits, []
+    if is_zero.all(axis=1).any():
+        row = int(np.flatnonzero(is_zero.all(axis=1))[0])
+        raise DataError(
+            "All probabilities of a row are 0.",
+            f"{where}, row {row + 1}",
+            "Leave the row out, or write its probabilities.",
+            answers=(Answer("Leave such rows out", "invalid_rows", "leave-out"),),
+        )
+    logits[is_zero] = np.log(smallest)
+    text = (
+        f"{count:,} probabilities are exactly 0 (or 1 for a binary score); "
+        f"they count as {smallest:.3g} so that the log loss stays finite."
+    )
+    return logits, [Note("exact-zero", "info", text)]
+
+
+def _check_sums(array: FloatArray, where: str, *, renormalise: bool) -> list[Note]:
+    sums = array.sum(axis=1, dtype=np.float64)
+    gaps = np.abs(sums - 1)
+    worst = int(gaps.argmax()) if gaps.size else 0
+    largest = float(gaps.max(initial=0.0))
+    if largest <= _SILENT:
+        return []
+    n_far = int((gaps > _SILENT).sum())
+    said = f"{n_far:,} rows of probabilities do not sum to 1"
+    if largest > _TOLERATED and not renormalise:
+        raise DataError(
+            f"{said}; the furthest sums to {sums[worst]:.4g}.",
+            f"{where}, row {worst + 1}",
+            "If these are logits, say so; if the rows may be rescaled to 1, say so.",
+            answers=(
+                Answer("These are logits", "input_kind", "logits"),
+                Answer("Rescale the rows to 1", "renormalise", "yes"),
+            ),
+        )
+    text = f"{said} (the furthest: {sums[worst]:.4g}); they were rescaled."
+    return [Note("renormalised", "warning", text)]
+
+
+def checked_confidence(
+    confidence: ArrayLike | None, correct: ArrayLike | None, where: str
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Return confidences in [0, 1] and whether each prediction was right."""
+    if confidence is None or correct is None:
+        raise DataError(
+            "A file of confidences needs to say which predictions were right.",
+            where,
+            "Give the columns confidence and correct (0 or 1).",
+        )
+    values = as_scores(confidence, where)[:, 0].astype(np.float64)
+    hits = np.asarray(correct)
+    bad = np.flatnonzero(~((values >= 0) & (values <= 1)))
+    if bad.size:
+        raise DataError(
+            f"A confidence is {values[bad[0]]:g}.",
+            f"{where}, column confidence, row {bad[0] + 1}",
+            "Confidences lie between 0 and 1 (divide percentages by 100).",
+            answers=(Answer("Leave such rows out", "invalid_rows", "leave-out"),),
+        )
+    is_flag = np.isin(hits, (0, 1))
+    if hits.shape != values.shape or not is_flag.all():
+        row = int(np.flatnonzero(~np.atleast_1d(is_flag))[0]) if hits.size else 0
+        raise DataError(
+            "The column correct must hold 0 or 1 in every row.",
+            f"{where}, column correct, row {row + 1}",
+            "Write 1 where the prediction was right and 0 where it was wrong.",
+        )
+    return values, hits.astype(bool)
