@@ -1,0 +1,96 @@
+# Plumbline: `make run` and `make test` are all that a fresh machine needs.
+# Environments and caches live in .venv and .cache; `make clean` removes them.
+
+# The first Python 3.11 or newer that can create environments.
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
+	$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' \
+	2>/dev/null && echo $$python && break; done)
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+PACKAGES = $(wildcard core components app)
+# Workers of pytest share the cores: one thread each inside the numeric libraries.
+PYTEST = NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest
+WORKERS = -n 2 --dist loadgroup
+
+# Compiled kernels are kept in the repository's own cache.
+export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test lint format bench test-slow coverage test-minimum warm-up lock clean
+
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+run: .cache/warm ## Open the app on the sample, or on FILE=path (PLUMBLINE_HEADLESS=1: no browser)
+	@if [ -n "$$FILE" ]; then \
+		[ -e "$$FILE" ] || { echo "FILE=$$FILE: there is no such file." >&2; exit 2; }; \
+		case "$$FILE" in /*) ;; *) FILE="$$PWD/$$FILE" ;; esac; \
+		export PLUMBLINE_FILE="$$FILE"; \
+	fi; \
+	if [ -n "$$CI$$PLUMBLINE_HEADLESS" ]; then export STREAMLIT_SERVER_HEADLESS=true; fi; \
+	exec .venv/bin/python -m streamlit run app/main.py --server.address 127.0.0.1 \
+		--server.showEmailPrompt false --browser.gatherUsageStats false
+
+test: .venv/.test ## Run every test but the slow ones, in a real browser too
+	.venv/bin/python tests/get_browser.py
+	$(PYTEST) $(WORKERS)
+
+lint: .venv/.test ## Check format, lint and types
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m mypy $(PACKAGES)
+
+format: .venv/.test ## Format the code and apply the safe fixes
+	.venv/bin/python -m ruff check --fix-only .
+	.venv/bin/python -m ruff format .
+
+bench: .venv/.test ## Run the benchmarks, one at a time
+	.venv/bin/python -m pytest tests/benchmarks -m benchmark --benchmark-enable
+
+test-slow: .venv/.test ## Run the simulations of statistical truth
+	$(PYTEST) $(WORKERS) -m "slow and not benchmark"
+
+coverage: .venv/.test ## Measure branch coverage of core with the kernels as plain Python
+	NUMBA_DISABLE_JIT=1 $(PYTEST) $(WORKERS) --cov --cov-report=term-missing:skip-covered \
+		--cov-fail-under=95 -m "not jit and not browser and not slow and not benchmark"
+
+test-minimum: .venv-minimum/.test ## Run the tests on the lowest versions that requirements.txt allows
+	NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1 .venv-minimum/bin/python -m pytest $(WORKERS) \
+		-m "not browser and not slow and not benchmark"
+
+warm-up: .cache/warm ## Compile the kernels
+
+lock: ## Write tests/constraints.txt anew from the newest versions allowed
+	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python $(PIP_INSTALL) -r tests/requirements.txt
+	head -2 tests/constraints.txt > .venv-lock/lock
+	.venv-lock/bin/python -m pip freeze >> .venv-lock/lock
+	mv .venv-lock/lock tests/constraints.txt && rm -rf .venv-lock
+
+clean: ## Remove environments, caches and reports
+	rm -rf .venv .venv-minimum .venv-lock .cache .pytest_cache .mypy_cache .ruff_cache \
+		.hypothesis .benchmarks .coverage htmlcov test-results
+	find app components core sample_data tests -name __pycache__ -prune -exec rm -rf {} + || true
+
+# Environments. The stamp files say which requirements are installed.
+.venv/bin/python .venv-minimum/bin/python:
+	@[ -n "$(PYTHON)" ] || { [ "$$(id -u)" = 0 ] && apt-get update && apt-get install -y python3-venv; } \
+		|| { echo "Plumbline needs Python 3.11 or newer with its venv module (python3-venv)." >&2; exit 1; }
+	python="$(PYTHON)"; $${python:-python3} -m venv $(@D:/bin=)
+
+.venv/.run: requirements.txt tests/constraints.txt | .venv/bin/python
+	.venv/bin/python $(PIP_INSTALL) -r requirements.txt -c tests/constraints.txt
+	@touch $@
+
+.venv/.test: tests/requirements.txt .venv/.run
+	.venv/bin/python $(PIP_INSTALL) -r tests/requirements.txt -c tests/constraints.txt
+	@touch $@
+
+.venv-minimum/.test: requirements.txt tests/requirements.txt tests/constraints.txt | .venv-minimum/bin/python
+	sed 's/>=\([^,]*\),.*/==\1/' requirements.txt > .venv-minimum/minimum.txt
+	.venv-minimum/bin/python $(PIP_INSTALL) -r tests/requirements.txt -c .venv-minimum/minimum.txt
+	@touch $@
+
+.cache/warm: $(wildcard core/kernels.py core/kernels/*.py) .venv/.run
+	.venv/bin/python -m app warm-up
+	@mkdir -p $(@D) && touch $@
