@@ -1,0 +1,105 @@
+"""Find a Chromium for the browser tests, or get one: ``python tests/get_browser.py``.
+
+Looked for in this order: ``PLUMBLINE_BROWSER``, Playwright's own, one on the path.
+Where there is none, Playwright downloads its own, or else the system's package
+manager installs one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WHAT_TO_DO = """\
+There is no browser for the browser tests, and none could be installed. Do one of:
+  .venv/bin/python -m playwright install --with-deps chromium
+  apt-get install chromium                  (Debian, as root)
+  export PLUMBLINE_BROWSER=/path/to/chrome  (any Chromium or Chrome)"""
+
+# In a process of its own: Playwright cannot be started twice in one thread, and a
+# test that asks for the browser may have started it.
+_PLAYWRIGHT_PATH = """\
+from playwright.sync_api import sync_playwright
+with sync_playwright() as playwright:
+    print(playwright.chromium.executable_path)
+"""
+
+
+def find_browser() -> str | None:
+    """Return the path of a Chromium that starts, or None."""
+    return next(filter(_starts, _candidates()), None)
+
+
+def get_browser() -> str | None:
+    """Return the path of a Chromium, installed now if there was none, or None."""
+    return find_browser() or _download() or _install()
+
+
+def _candidates() -> Iterator[str]:
+    if chosen := os.environ.get("PLUMBLINE_BROWSER"):
+        yield chosen
+    yield from _output([sys.executable, "-c", _PLAYWRIGHT_PATH], seconds=30).split("\n")
+    yield from filter(None, map(shutil.which, NAMES))
+
+
+def _starts(path: str) -> bool:
+    """Whether the program is there with all its libraries, and no empty wrapper."""
+    return bool(path) and bool(_output([path, "--version"], seconds=30))
+
+
+def _download() -> str | None:
+    os.environ.setdefault("PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT", "10000")
+    command = [sys.executable, "-m", "playwright", "install", "chromium"]
+    return find_browser() if _succeeds(command, seconds=240) else None
+
+
+def _install() -> str | None:
+    if not (shutil.which("apt-get") and os.geteuid() == 0):
+        return None
+    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
+    _succeeds(["apt-get", "-qq", "update"], seconds=300)
+    packages = ["--no-install-recommends", "chromium", "fonts-liberation"]
+    command = ["apt-get", "-qq", "install", "-y", *packages]
+    return find_browser() if _succeeds(command, seconds=900) else None
+
+
+def _output(command: list[str], seconds: float) -> str:
+    """Return what the command prints, or nothing if it fails."""
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=seconds,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _succeeds(command: list[str], seconds: float) -> bool:
+    print("Getting a browser:", *command, file=sys.stderr)
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr,
+            timeout=seconds,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    browser = get_browser()
+    if browser is None:
+        sys.exit(WHAT_TO_DO)
+    print(browser)

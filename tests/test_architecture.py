@@ -1,0 +1,145 @@
+"""The rules between the rooms: who imports whom, who caches, what lies where."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("core", "components", "app")
+TOP_LEVEL = {
+    *ROOMS,
+    "sample_data",
+    "tests",
+    "requirements.txt",
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+    "Makefile",
+    "pyproject.toml",
+    ".ci",
+    ".gitignore",
+}
+MAX_LINES = 600
+FILES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for room in ROOMS
+    for path in (ROOT / room).rglob("*.py")
+)
+
+every_file = pytest.mark.parametrize("file", FILES)
+
+
+@functools.cache
+def syntax(file: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"), file)))
+
+
+def imported(file: str) -> set[str]:
+    """Return the top-level names of all modules that a file imports."""
+    names: set[str] = set()
+    for node in syntax(file):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = (node.module or "").partition(".")[0]
+            names.add(file.partition("/")[0] if node.level else module)
+    return names
+
+
+def is_kernel(file: str) -> bool:
+    return file == "core/kernels.py" or file.startswith("core/kernels/")
+
+
+def called(node: ast.AST) -> str:
+    """Return the last name of what a call or a bare decorator names, else ''."""
+    target = node.func if isinstance(node, ast.Call) else node
+    if isinstance(target, ast.Attribute):
+        return target.attr
+    return target.id if isinstance(target, ast.Name) else ""
+
+
+@every_file
+def test_rooms_import_downwards_only(file: str) -> None:
+    above = {
+        "core": {"app", "components", "plotly", "streamlit"},
+        "components": {"app"},
+        "app": set(),
+    }
+    assert not imported(file) & above[file.partition("/")[0]]
+
+
+@every_file
+def test_only_kernels_import_numba(file: str) -> None:
+    assert "numba" not in imported(file) or is_kernel(file)
+
+
+@every_file
+def test_only_app_controls_and_display_import_streamlit(file: str) -> None:
+    widgets = {"components/controls.py", "components/display.py"}
+    allowed = file.startswith("app/") or file in widgets
+    assert "streamlit" not in imported(file) or allowed
+
+
+@every_file
+def test_only_compute_caches_and_every_cache_is_bounded(file: str) -> None:
+    caches = {"cache_data", "cache_resource"}
+    # `st.cache_data.clear()` empties a cache; it makes none.
+    cleared = {
+        node.value
+        for node in syntax(file)
+        if isinstance(node, ast.Attribute) and node.attr == "clear"
+    }
+    used = {node for node in syntax(file) if called(node) in caches} - cleared
+    bounded = {
+        node
+        for node in used
+        if isinstance(node, ast.Call)
+        and any(keyword.arg == "max_entries" for keyword in node.keywords)
+    }
+    unbounded = used - bounded - {call.func for call in bounded}
+    assert not used or file == "app/compute.py"
+    assert not unbounded, [node.lineno for node in unbounded]
+
+
+@every_file
+def test_nothing_unpickles(file: str) -> None:
+    assert not imported(file) & {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
+    for node in syntax(file):
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            assert isinstance(node.value, ast.Constant), node.lineno
+            assert node.value.value is False, node.lineno
+
+
+@every_file
+def test_no_deprecated_width(file: str) -> None:
+    assert not any(
+        isinstance(node, ast.keyword) and node.arg == "use_container_width"
+        for node in syntax(file)
+    )
+
+
+@every_file
+def test_files_stay_short(file: str) -> None:
+    lines = len((ROOT / file).read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES
+
+
+@every_file
+def test_names_shadow_no_standard_module_and_no_page_discovery(file: str) -> None:
+    path = Path(file)
+    assert path.stem not in sys.stdlib_module_names
+    assert not set(path.parts[:-1]) & (sys.stdlib_module_names | {"pages"})
+
+
+def test_nothing_else_at_the_top_level() -> None:
+    files = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True
+    ).stdout.split("\0")
+    entries = {file.partition("/")[0] for file in files if file}
+    assert not entries - TOP_LEVEL
