@@ -1,0 +1,372 @@
+"""Make the sample files: real classifiers on data sets that scikit-learn ships.
+
+Run ``python sample_data/generate.py [--out DIR]``. It needs no network, takes a few
+seconds and prints the table of figures that ``README.md`` quotes. Everything is
+seeded and runs on one BLAS thread, so that two runs on one machine write the same
+bytes; other machines may differ in the last digits of a number.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neural_network import MLPClassifier
+from threadpoolctl import threadpool_limits
+
+SEED = 20_240_917
+DIGIT_NAMES = (
+    *("zero", "one", "two", "three", "four"),
+    *("five", "six", "seven", "eight", "nine"),
+)
+NOISE_LEVELS = {"low": 2.0, "medium": 3.5, "high": 5.0}
+"""Standard deviation of the pixel noise; pixels run from 0 to 16."""
+SCANS_PER_SHEET = 12
+TRAINING_SHEETS = 50
+HIDDEN_UNITS = 64
+EPOCHS = 300
+CASES_PER_BATCH = 10
+TRAINING_BATCHES = 12
+MEAN_FEATURES = slice(0, 10)
+"""Radius, texture, perimeter, area, ...: the first ten columns, means per image."""
+
+
+@dataclass(frozen=True)
+class DigitRows:
+    """Held-out rows of the digits network, and its last layer.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        One row per noisy scan: ``id, group, split, noise, stroke, label``.
+    logits : ndarray of shape (n_rows, 10), float32
+    features : ndarray of shape (n_rows, HIDDEN_UNITS), float32
+        Activations of the hidden layer.
+    weight : ndarray of shape (10, HIDDEN_UNITS), float32
+    bias : ndarray of shape (10,), float32
+    """
+
+    frame: pd.DataFrame
+    logits: NDArray[np.float32]
+    features: NDArray[np.float32]
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
+def assign_roles(
+    n_rows: int, group_size: int, n_training: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+    """Cut rows into blocks of neighbours and give every block one role.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows of the data set, in its own order.
+    group_size : int
+        Rows per block; the last block may be smaller and is never trained on.
+    n_training : int
+        Blocks that train the model; half of the others calibrate, half test.
+    rng : numpy.random.Generator
+        Shuffles the blocks.
+
+    Returns
+    -------
+    group : ndarray of shape (n_rows,)
+        Number of the block of each row.
+    role : ndarray of shape (n_rows,)
+        ``"train"``, ``"calibration"`` or ``"test"``.
+    """
+    group = np.arange(n_rows) // group_size
+    n_groups = int(group[-1]) + 1
+    order = rng.permutation(n_rows // group_size)
+    role_of_group = np.full(n_groups, "test", dtype="<U11")
+    role_of_group[order[:n_training]] = "train"
+    n_calibration = (n_groups - n_training) // 2
+    role_of_group[order[n_training : n_training + n_calibration]] = "calibration"
+    return group, role_of_group[group]
+
+
+def into_thirds(
+    values: NDArray[np.float64], names: tuple[str, str, str]
+) -> NDArray[np.str_]:
+    """Name each value by the third of the sorted values it falls in."""
+    cuts = np.quantile(values, [1 / 3, 2 / 3])
+    return np.array(names)[np.searchsorted(cuts, values)]
+
+
+def train_network(
+    pixels: NDArray[np.float64], labels: NDArray[np.int64]
+) -> MLPClassifier:
+    """Train the network for a fixed number of epochs.
+
+    A stopping rule could stop an epoch earlier on another machine and change every
+    number, so there is none, and its warning says nothing.
+    """
+    network = MLPClassifier(
+        (HIDDEN_UNITS,),
+        max_iter=EPOCHS,
+        n_iter_no_change=EPOCHS,
+        tol=0.0,
+        random_state=SEED,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return network.fit(pixels, labels)
+
+
+def noisy_scans(
+    digits: pd.DataFrame, rng: np.random.Generator
+) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Give each held-out scan two noisy copies, at two of the three noise levels.
+
+    Parameters
+    ----------
+    digits : pandas.DataFrame
+        One row per held-out scan: ``scan`` (its number), ``group, split, stroke,
+        label``.
+    rng : numpy.random.Generator
+        Draws the noise.
+
+    Returns
+    -------
+    frame : pandas.DataFrame
+        Two rows per scan, with ``noise`` and ``id``.
+    noise : ndarray of shape (2 * n_scans, 64)
+        What to add to the pixels of each row.
+    """
+    left_out = np.arange(len(digits)) % len(NOISE_LEVELS)
+    level = np.array([np.delete(np.arange(len(NOISE_LEVELS)), i) for i in left_out])
+    frame = digits.loc[digits.index.repeat(2)].reset_index(drop=True)
+    frame["noise"] = np.array(list(NOISE_LEVELS))[level.ravel()]
+    frame["id"] = [
+        f"scan_{scan:04d}_{noise}"
+        for scan, noise in zip(frame["scan"], frame["noise"], strict=True)
+    ]
+    scale = np.array(list(NOISE_LEVELS.values()))[level.ravel()]
+    return frame, rng.normal(size=(len(frame), 64)) * scale[:, None]
+
+
+def make_digits() -> tuple[DigitRows, int, int]:
+    """Train on 600 clean digits, predict noisy copies of the other 1,197.
+
+    Returns
+    -------
+    rows : DigitRows
+    n_errors : int
+        Errors on the 1,197 held-out digits without noise.
+    n_clean : int
+        How many those are.
+    """
+    rng = np.random.default_rng(SEED)
+    pixels, labels = load_digits(return_X_y=True)
+    group, role = assign_roles(len(labels), SCANS_PER_SHEET, TRAINING_SHEETS, rng)
+    is_training = role == "train"
+    network = train_network(pixels[is_training], labels[is_training])
+    held_out = np.flatnonzero(~is_training)
+    ink = pixels[held_out].mean(axis=1)
+    digits = pd.DataFrame(
+        {
+            "scan": held_out,
+            "group": [f"sheet_{number:03d}" for number in group[held_out]],
+            "split": role[held_out],
+            "stroke": into_thirds(ink, ("thin", "medium", "thick")),
+            "label": np.array(DIGIT_NAMES)[labels[held_out]],
+        }
+    )
+    frame, noise = noisy_scans(digits, rng)
+    noisy = np.clip(pixels[frame["scan"].to_numpy()] + noise, 0.0, 16.0)
+    n_errors = int((network.predict(pixels[held_out]) != labels[held_out]).sum())
+    return forward_pass(network, noisy, frame), n_errors, len(held_out)
+
+
+def forward_pass(
+    network: MLPClassifier, pixels: NDArray[np.float64], frame: pd.DataFrame
+) -> DigitRows:
+    """Compute features and logits, and check them against ``predict_proba``.
+
+    The logits come from the rounded (float32) features and weights, because those
+    are what the file holds.
+    """
+    (hidden_weight, head_weight), (hidden_bias, head_bias) = (
+        network.coefs_,
+        network.intercepts_,
+    )
+    features = np.maximum(pixels @ hidden_weight + hidden_bias, 0.0).astype(np.float32)
+    weight = np.ascontiguousarray(head_weight.T, dtype=np.float32)
+    bias = head_bias.astype(np.float32)
+    logits = features.astype(np.float64) @ weight.T.astype(np.float64) + bias
+    gap = np.abs(softmax(logits, axis=1) - network.predict_proba(pixels)).max()
+    if gap > 1e-5:
+        msg = f"softmax(logits) and predict_proba differ by {gap:.2g}; at most 1e-5"
+        raise RuntimeError(msg)
+    return DigitRows(frame, logits.astype(np.float32), features, weight, bias)
+
+
+def make_breast_cancer() -> pd.DataFrame:
+    """Train a naive Bayes classifier on 120 cases and predict the other 449."""
+    rng = np.random.default_rng(SEED)
+    measurements, target = load_breast_cancer(return_X_y=True)
+    measurements = measurements[:, MEAN_FEATURES]
+    is_malignant = 1 - target  # scikit-learn codes malignant as 0
+    group, role = assign_roles(len(target), CASES_PER_BATCH, TRAINING_BATCHES, rng)
+    is_training = role == "train"
+    model = GaussianNB().fit(measurements[is_training], is_malignant[is_training])
+    held_out = np.flatnonzero(~is_training)
+    radius = measurements[held_out, 0]
+    return pd.DataFrame(
+        {
+            "id": [f"case_{number:03d}" for number in held_out],
+            "group": [f"batch_{number:02d}" for number in group[held_out]],
+            "split": role[held_out],
+            "nucleus_size": into_thirds(radius, ("small", "medium", "large")),
+            "label": is_malignant[held_out],
+            "prob_malignant": model.predict_proba(measurements[held_out])[:, 1],
+        }
+    )
+
+
+def log_probabilities(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn p(second class) into two columns of logs, without minus infinity.
+
+    Exact zeros take the smallest positive probability of the file, at most 1e-12.
+    """
+    floor = min(1e-12, float(probability[probability > 0.0].min()))
+    with np.errstate(divide="ignore"):
+        logs = np.column_stack([np.log1p(-probability), np.log(probability)])
+    return np.where(np.isfinite(logs), logs, np.log(floor))
+
+
+def negative_log_likelihood(
+    logits: NDArray[np.float64], labels: NDArray[np.int64], temperature: float = 1.0
+) -> float:
+    """Return the mean of minus the log probability of the true class, in nats."""
+    scores = log_softmax(logits / temperature, axis=1)
+    return float(-scores[np.arange(len(labels)), labels].mean())
+
+
+def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Find the temperature of least NLL (Guo et al. 2017)."""
+    fit = minimize_scalar(
+        lambda log_t: negative_log_likelihood(logits, labels, np.exp(log_t)),
+        bounds=(-3.0, 5.0),
+        method="bounded",
+        options={"xatol": 1e-8},
+    )
+    return float(np.exp(fit.x))
+
+
+def table_row(
+    name: str,
+    logits: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    split: NDArray[np.str_],
+) -> str:
+    """Return one line of the README table: figures of the test rows of a file."""
+    fit, test = split == "calibration", split == "test"
+    temperature = fit_temperature(logits[fit], labels[fit])
+    logits, labels = logits[test], labels[test]
+    accuracy = float((logits.argmax(axis=1) == labels).mean())
+    confidence = float(softmax(logits, axis=1).max(axis=1).mean())
+    after = float(softmax(logits / temperature, axis=1).max(axis=1).mean())
+    cells = (
+        f"{fit.sum():,} / {test.sum():,}",
+        f"{accuracy:.1%}",
+        f"{confidence:.1%}",
+        f"{100 * (confidence - accuracy):+.1f}",
+        f"{negative_log_likelihood(logits, labels):.3f}",
+        f"{temperature:.2f}",
+        f"{negative_log_likelihood(logits, labels, temperature):.3f}",
+        f"{100 * (after - accuracy):+.1f}",
+    )
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def digit_table(rows: DigitRows) -> list[str]:
+    """Return the lines of the README table about the digits, whole and by noise."""
+    logits = rows.logits.astype(np.float64)
+    labels = np.array([DIGIT_NAMES.index(name) for name in rows.frame["label"]])
+    split = rows.frame["split"].to_numpy().astype(str)
+    noise = rows.frame["noise"].to_numpy().astype(str)
+    lines = [table_row("`digits_noisy.csv`", logits, labels, split)]
+    for level in NOISE_LEVELS:
+        part = noise == level
+        name = f"only `noise` = {level}"
+        lines.append(table_row(name, logits[part], labels[part], split[part]))
+    return lines
+
+
+def write_digits(rows: DigitRows, out: Path) -> None:
+    """Write ``digits_noisy.csv`` and ``digits_features.npz``: the same rows twice."""
+    columns = ["id", "group", "split", "noise", "stroke", "label"]
+    scores = pd.DataFrame(
+        rows.logits.astype(np.float64), columns=[f"logit_{c}" for c in DIGIT_NAMES]
+    )
+    # Nine significant digits bring back the same float32.
+    pd.concat([rows.frame[columns], scores], axis=1).to_csv(
+        out / "digits_noisy.csv",
+        index=False,
+        float_format="%.9g",
+        lineterminator="\n",
+    )
+    labels = [DIGIT_NAMES.index(name) for name in rows.frame["label"]]
+    np.savez_compressed(
+        out / "digits_features.npz",
+        logits=rows.logits,
+        labels=np.array(labels, dtype=np.int64),
+        features=rows.features,
+        head_weight=rows.weight,
+        head_bias=rows.bias,
+        classes=np.array(DIGIT_NAMES),
+        split=rows.frame["split"].to_numpy().astype(str),
+        id=rows.frame["id"].to_numpy().astype(str),
+        group=rows.frame["group"].to_numpy().astype(str),
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the sample files and print their figures."""
+    parser = argparse.ArgumentParser(description="Make the sample files.")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(__file__).resolve().parent,
+        help="folder to write to (default: the folder of this script)",
+    )
+    out = parser.parse_args(arguments).out
+    out.mkdir(parents=True, exist_ok=True)
+    with threadpool_limits(1):
+        rows, n_errors, n_clean = make_digits()
+        cancer = make_breast_cancer()
+        write_digits(rows, out)
+        cancer.to_csv(
+            out / "breast_cancer_binary.csv", index=False, lineterminator="\n"
+        )
+        probability = cancer["prob_malignant"].to_numpy()
+        lines = [
+            *digit_table(rows),
+            table_row(
+                "`breast_cancer_binary.csv`",
+                log_probabilities(probability),
+                cancer["label"].to_numpy(),
+                cancer["split"].to_numpy().astype(str),
+            ),
+            f"digits without noise: {n_errors} errors in {n_clean:,}",
+            f"exact probabilities of 0 or 1: {np.isin(probability, [0, 1]).sum()}",
+        ]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
