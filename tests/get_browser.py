@@ -42,33 +42,41 @@ def get_browser() -> str | None:
 def _candidates() -> Iterator[str]:
     if chosen := os.environ.get("PLUMBLINE_BROWSER"):
         yield chosen
-    yield from _output([sys.executable, "-c", _PLAYWRIGHT_PATH], seconds=30).split("\n")
+    if own := _run([sys.executable, "-c", _PLAYWRIGHT_PATH], seconds=30):
+        yield own
     yield from filter(None, map(shutil.which, NAMES))
 
 
 def _starts(path: str) -> bool:
     """Whether the program is there with all its libraries, and no empty wrapper."""
-    return bool(path) and bool(_output([path, "--version"], seconds=30))
+    return _run([path, "--version"], seconds=30) is not None
 
 
 def _download() -> str | None:
     os.environ.setdefault("PLAYWRIGHT_DOWNLOAD_CONNECTION_TIMEOUT", "10000")
     command = [sys.executable, "-m", "playwright", "install", "chromium"]
-    return find_browser() if _succeeds(command, seconds=240) else None
+    return find_browser() if _announce_and_run(command, seconds=240) else None
 
 
 def _install() -> str | None:
     if not (shutil.which("apt-get") and os.geteuid() == 0):
         return None
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
-    _succeeds(["apt-get", "-qq", "update"], seconds=300)
+    _announce_and_run(["apt-get", "-qq", "update"], seconds=300)
     packages = ["--no-install-recommends", "chromium", "fonts-liberation"]
     command = ["apt-get", "-qq", "install", "-y", *packages]
-    return find_browser() if _succeeds(command, seconds=900) else None
+    return find_browser() if _announce_and_run(command, seconds=900) else None
 
 
-def _output(command: list[str], seconds: float) -> str:
-    """Return what the command prints, or nothing if it fails."""
+def _announce_and_run(command: list[str], seconds: float) -> bool:
+    print("Getting a browser:", *command, file=sys.stderr)
+    is_done = _run(command, seconds) is not None
+    print("  done" if is_done else "  this did not work", file=sys.stderr)
+    return is_done
+
+
+def _run(command: list[str], seconds: float) -> str | None:
+    """Return what the command prints, or None if it fails."""
     try:
         done = subprocess.run(
             command,
@@ -79,23 +87,8 @@ def _output(command: list[str], seconds: float) -> str:
             timeout=seconds,
         )
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return None
     return done.stdout.strip()
-
-
-def _succeeds(command: list[str], seconds: float) -> bool:
-    print("Getting a browser:", *command, file=sys.stderr)
-    try:
-        done = subprocess.run(
-            command,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr,
-            timeout=seconds,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return done.returncode == 0
 
 
 if __name__ == "__main__":
