@@ -1,0 +1,215 @@
+"""Bins: the one definition that diagrams, numbers and exports share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.uncertainty import wilson_interval
+
+__all__ = ["BinStatistics", "assign_bins", "bin_edges", "bin_statistics", "bin_sums"]
+
+FloatArray = NDArray[np.floating[Any]]
+IndexArray = NDArray[np.int64]
+
+THIN = 10  # rows below which a bin is called thin
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BinStatistics:
+    """What each bin of confidence holds; empty bins are kept with count 0.
+
+    Parameters
+    ----------
+    edges : ndarray of shape (n_bins + 1,)
+        Bin b holds values in (edges[b], edges[b + 1]]; 0 belongs to the first.
+    count : ndarray of int64 of shape (n_bins,)
+    weight : ndarray of shape (n_bins,)
+        Share of the total weight; sums to 1.
+    confidence, accuracy : ndarray of shape (n_bins,)
+        Weighted means of the confidence and of the outcome; NaN in empty bins.
+    low, high : ndarray of shape (n_bins,)
+        Wilson interval of the accuracy.
+    level : float
+        Level of that interval.
+    """
+
+    edges: FloatArray
+    count: IndexArray
+    weight: FloatArray
+    confidence: FloatArray
+    accuracy: FloatArray
+    low: FloatArray
+    high: FloatArray
+    level: float
+
+    @property
+    def gap(self) -> FloatArray:
+        """Mean confidence minus accuracy; positive where overconfident."""
+        return self.confidence - self.accuracy
+
+    @property
+    def n_bins(self) -> int:
+        """Number of bins, empty ones included."""
+        return int(self.count.shape[0])
+
+    @property
+    def is_thin(self) -> NDArray[np.bool_]:
+        """Bins with rows, but so few that their accuracy says little."""
+        return (self.count > 0) & (self.count < THIN)
+
+    def error(self, norm: str = "l1") -> float:
+        """Expected calibration error of these bins in the norm l1, l2 or max."""
+        gaps = np.abs(np.nan_to_num(self.gap))
+        return float(combined(gaps, self.weight, norm))
+
+
+def combined(gaps: FloatArray, weight: FloatArray, norm: str) -> Any:
+    """Combine absolute gaps of bins (last axis) into one error."""
+    if norm == "l1":
+        return gaps @ weight
+    if norm == "l2":
+        return np.sqrt(gaps**2 @ weight)
+    if norm == "max":
+        return gaps.max(axis=-1)
+    msg = f"norm must be 'l1', 'l2' or 'max', got {norm!r}"
+    raise ValueError(msg)
+
+
+def bin_edges(values: FloatArray, n_bins: int, strategy: str) -> FloatArray:
+    """Return edges of equal widths or equal counts on [0, 1].
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        Confidences in [0, 1].
+    n_bins : int
+    strategy : {"uniform", "quantile"}
+        Quantile bins cut the sorted values into equal counts, halfway between
+        neighbours; equal values stay together, so there may be fewer bins.
+
+    Returns
+    -------
+    ndarray of shape (n_bins + 1,) or shorter
+    """
+    if n_bins < 1:
+        msg = f"n_bins must be at least 1, got {n_bins}"
+        raise ValueError(msg)
+    if strategy == "uniform":
+        return np.linspace(0.0, 1.0, n_bins + 1)
+    if strategy != "quantile":
+        msg = f"strategy must be 'uniform' or 'quantile', got {strategy!r}"
+        raise ValueError(msg)
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    n = ordered.shape[0]
+    sizes = np.full(n_bins, n // n_bins)
+    sizes[: n % n_bins] += 1
+    cuts = np.cumsum(sizes)[:-1]
+    cuts = cuts[(cuts > 0) & (cuts < n)]
+    left, right = ordered[cuts - 1], ordered[cuts]
+    # Rounding must not lift a halfway point onto its upper neighbour.
+    inner = np.unique(np.minimum((left + right) / 2, np.nextafter(right, left)))
+    inner = inner[(inner > 0) & (inner < 1)]
+    return np.concatenate([[0.0], inner, [1.0]])
+
+
+def assign_bins(
+    values: FloatArray, edges: FloatArray, *, closed: str = "right"
+) -> IndexArray:
+    """Return the bin of each value: (lo, hi] with 0 in the first, or [lo, hi).
+
+    With ``closed="left"`` the last bin holds 1 as well.
+    """
+    if closed not in ("right", "left"):
+        msg = f"closed must be 'right' or 'left', got {closed!r}"
+        raise ValueError(msg)
+    side = "left" if closed == "right" else "right"
+    found = np.searchsorted(edges[1:-1], values, side=side)  # type: ignore[call-overload]
+    return np.asarray(found, dtype=np.int64)
+
+
+def bin_sums(index: IndexArray, values: FloatArray, n_bins: int) -> FloatArray:
+    """Return the sum of `values` in each bin."""
+    return np.bincount(index, weights=values, minlength=n_bins)
+
+
+def bin_statistics(
+    confidence: FloatArray,
+    correct: NDArray[Any],
+    *,
+    edges: FloatArray | None = None,
+    n_bins: int = 15,
+    strategy: str = "uniform",
+    closed: str = "right",
+    sample_weight: FloatArray | None = None,
+    groups: IndexArray | None = None,
+    level: float = 0.95,
+) -> BinStatistics:
+    """Return counts, mean confidence, accuracy and its interval for each bin.
+
+    Parameters
+    ----------
+    confidence : ndarray of shape (n,)
+        In [0, 1].
+    correct : ndarray of shape (n,)
+        Outcomes, 0 or 1.
+    edges : ndarray, optional
+        Edges to use; by default they are made from `n_bins` and `strategy`.
+    sample_weight : ndarray of shape (n,), optional
+        The interval then takes the effective number of rows.
+    groups : ndarray of int of shape (n,), optional
+        Rows that belong together widen the interval by their design effect.
+    level : float, default=0.95
+    """
+    confidence = np.asarray(confidence, dtype=np.float64)
+    outcome = np.asarray(correct, dtype=np.float64)
+    if edges is None:
+        edges = bin_edges(confidence, n_bins, strategy)
+    size = edges.shape[0] - 1
+    index = assign_bins(confidence, edges, closed=closed)
+    count = np.bincount(index, minlength=size)
+    unit = np.ones_like(confidence) if sample_weight is None else sample_weight
+    mass = bin_sums(index, unit, size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean_confidence = bin_sums(index, unit * confidence, size) / mass
+        accuracy = bin_sums(index, unit * outcome, size) / mass
+        n_effective = mass**2 / bin_sums(index, unit**2, size)
+    if groups is not None:
+        residual = unit * (outcome - np.nan_to_num(accuracy)[index])
+        n_effective = _grouped_size(index, residual, groups, accuracy, mass)
+        n_effective = np.minimum(n_effective, count)
+    low, high = wilson_interval(accuracy, n_effective, level)
+    return BinStatistics(
+        edges=edges,
+        count=count,
+        weight=mass / mass.sum(),
+        confidence=mean_confidence,
+        accuracy=accuracy,
+        low=low,
+        high=high,
+        level=level,
+    )
+
+
+def _grouped_size(
+    index: IndexArray,
+    residual: FloatArray,
+    groups: IndexArray,
+    accuracy: FloatArray,
+    mass: FloatArray,
+) -> FloatArray:
+    """Number of independent rows whose mean would vary as much as this one."""
+    size = accuracy.shape[0]
+    cells, cell = np.unique(groups * size + index, return_inverse=True)
+    sums = np.bincount(cell, weights=residual)
+    bin_of_cell = (cells % size).astype(np.int64)
+    n_groups = np.bincount(bin_of_cell, minlength=size)
+    squares = np.bincount(bin_of_cell, weights=sums**2, minlength=size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = squares / mass**2 * n_groups / (n_groups - 1)
+        found = accuracy * (1 - accuracy) / variance
+    # A bin without variation tells nothing of its design effect: count its groups.
+    return np.where(np.isfinite(found) & (found > 0), found, n_groups)

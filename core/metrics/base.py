@@ -1,0 +1,178 @@
+"""What every metric is computed from, and the registry they are entered in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from core.messages import DataError
+from core.registry import Registry
+from core.softmax import RowStatistics, row_statistics
+
+__all__ = [
+    "METRICS",
+    "RowScores",
+    "one_weighting",
+    "row_scores",
+    "scores_from_probabilities",
+]
+
+FloatArray = NDArray[np.floating[Any]]
+
+METRICS = Registry("metric")
+"""Metrics by id.
+
+Traits of a metric: ``needs`` ("rows" or "bins"), ``direction`` ("lower", "higher" or
+"zero" is better), ``unit`` ("share" or "nats" or ""), ``views`` it makes sense in,
+``field`` of `RowScores` that must be there, and ``statistic``: a function of
+`RowScores` and weights of shape (b, n) that returns b values (needs "rows"), or a
+function of `RowScores` and `core.metrics.estimation.Bins` that returns an `Estimate`
+(needs "bins").
+"""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowScores:
+    """Per-row values that every row metric is a function of.
+
+    Parameters
+    ----------
+    confidence : ndarray of shape (n,)
+        Probability of the predicted class, or of the positive class.
+    outcome : ndarray of shape (n,)
+        1.0 where the prediction was right, or where the positive class came true.
+    nll : ndarray of shape (n,) or None
+        Negative log probability of the label, in nats; None for files that hold
+        confidences only.
+    brier : ndarray of shape (n,) or None
+        Squared error of the probabilities: (p - y)^2 of the positive class for two
+        classes, summed over classes for more.
+    view : {"top-label", "positive-class"}
+    """
+
+    confidence: FloatArray
+    outcome: FloatArray
+    nll: FloatArray | None = None
+    brier: FloatArray | None = None
+    view: str = "top-label"
+
+    def __len__(self) -> int:
+        return int(self.confidence.shape[0])
+
+    def take(self, rows: NDArray[Any]) -> RowScores:
+        """Return some of the rows."""
+        return RowScores(
+            confidence=self.confidence[rows],
+            outcome=self.outcome[rows],
+            nll=None if self.nll is None else self.nll[rows],
+            brier=None if self.brier is None else self.brier[rows],
+            view=self.view,
+        )
+
+
+def row_scores(
+    rows: RowStatistics,
+    n_classes: int,
+    *,
+    view: str = "top-label",
+    positive: int = 1,
+) -> RowScores:
+    """Return the per-row values of labelled rows in one view.
+
+    Parameters
+    ----------
+    rows : RowStatistics
+        From `core.softmax.row_statistics` with labels.
+    n_classes : int
+        0 for files that hold confidences only.
+    view : {"top-label", "positive-class"}, default="top-label"
+        "positive-class" needs two classes.
+    positive : int, default=1
+        The positive class.
+    """
+    if rows.correct is None:
+        msg = "row_scores needs statistics with labels"
+        raise ValueError(msg)
+    nll = brier = None
+    if rows.label_log_probability is not None and rows.squared_sum is not None:
+        nll = -rows.label_log_probability
+        brier = 1.0 - 2.0 * np.exp(-nll) + rows.squared_sum
+        if n_classes == 2:
+            brier = brier / 2.0
+        brier = np.maximum(brier, 0.0)
+    confidence = rows.confidence
+    outcome = rows.correct.astype(np.float64)
+    if view == "positive-class":
+        if n_classes != 2 or rows.prediction is None:
+            msg = "the positive-class view needs class scores of two classes"
+            raise ValueError(msg)
+        is_positive = rows.prediction == positive
+        # A right prediction of the other class is an outcome 0, a wrong one 1.
+        outcome = np.where(is_positive, outcome, 1.0 - outcome)
+        confidence = np.where(is_positive, confidence, 1.0 - confidence)
+    return RowScores(confidence, outcome, nll, brier, view)
+
+
+def scores_from_probabilities(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    labels: ArrayLike | None = None,
+    view: str = "top-label",
+) -> RowScores:
+    """Return the per-row values of labels and probabilities as users hold them.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n,)
+        Class indices, or names where `labels` gives them in column order.
+    y_prob : array-like of shape (n, k), or (n,) for the positive class
+        Probabilities.
+    labels : array-like of shape (k,), optional
+        Class names in column order.
+    view : {"top-label", "positive-class"}, default="top-label"
+    """
+    probabilities = np.asarray(y_prob, dtype=np.float64)
+    if probabilities.ndim == 1:
+        probabilities = np.column_stack([1.0 - probabilities, probabilities])
+    truth = np.asarray(y_true)
+    if labels is not None:
+        names = np.asarray(labels)
+        order = np.argsort(names)
+        place = np.searchsorted(names, truth, sorter=order).clip(0, names.size - 1)
+        indices = order[place]
+        if (names[indices] != truth).any():
+            odd = truth[names[indices] != truth][0]
+            raise DataError(f"The label {odd!r} is not among the classes.", "y_true")
+        truth = indices
+    if truth.shape != probabilities.shape[:1] or truth.dtype.kind not in "iub":
+        raise DataError(
+            f"y_true has shape {truth.shape} and type {truth.dtype}, y_prob has shape "
+            f"{probabilities.shape}.",
+            "y_true",
+            "Give one class index per row of y_prob, or names with labels=[...].",
+        )
+    if not ((probabilities >= 0) & (probabilities <= 1 + 1e-9)).all():
+        raise DataError(
+            "y_prob holds values outside 0 to 1.",
+            "y_prob",
+            "Give probabilities: softmax(logits) if you have logits.",
+        )
+    with np.errstate(divide="ignore"):
+        rows = row_statistics(np.log(probabilities), truth.astype(np.int64))
+    return row_scores(rows, probabilities.shape[1], view=view)
+
+
+def one_weighting(sample_weight: ArrayLike | None, n: int) -> FloatArray:
+    """Return the weights as one row of shape (1, n); equal ones by default."""
+    weights = np.ones(n) if sample_weight is None else np.asarray(sample_weight)
+    if weights.shape != (n,):
+        raise DataError(
+            f"sample_weight has shape {weights.shape}, there are {n} rows.",
+            "sample_weight",
+            "Give one weight per row.",
+        )
+    return weights.astype(np.float64)[None, :]

@@ -1,0 +1,215 @@
+"""Estimates of every metric on one set of rows, and their changes, resampled alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.messages import Note, Progress, no_progress
+from core.metrics.base import METRICS, RowScores, one_weighting
+from core.metrics.calibration_error import Bins, squared_error_change
+from core.registry import Method
+from core.settings import Settings
+from core.uncertainty import Estimate, bootstrap, percentile_interval, wilson_interval
+
+__all__ = ["Sample", "changes", "estimates"]
+
+FloatArray = NDArray[np.floating[Any]]
+IndexArray = NDArray[np.int64]
+Draws = dict[tuple[str, str], FloatArray]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """Several sets of scores on the same rows, drawn together by one bootstrap.
+
+    Parameters
+    ----------
+    scores : mapping of str to RowScores
+        Name (a calibrator's id, say) -> scores; all on the same rows.
+    settings : Settings
+        `n_bins`, `strategy`, `norm`, `level`, `n_resamples` and `seed`.
+    sample_weight : ndarray of shape (n,), optional
+    groups : ndarray of int of shape (n,), optional
+    rows : {"all", "test", "cross-fitted", "in-sample"}
+        Which rows these are.
+    """
+
+    scores: Mapping[str, RowScores]
+    settings: Settings
+    sample_weight: FloatArray | None = None
+    groups: IndexArray | None = None
+    rows: str = "all"
+    bins: dict[str, Bins] = field(default_factory=dict)
+    draws: Draws = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        chosen = self.settings
+        for name, scores in self.scores.items():
+            self.bins[name] = Bins(
+                scores,
+                n_bins=chosen.n_bins,
+                strategy=chosen.strategy,
+                level=chosen.level,
+                sample_weight=self.sample_weight,
+                groups=self.groups,
+                n_resamples=chosen.n_resamples,
+                seed=chosen.seed,
+            )
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.scores.values())))
+
+    def resample(self) -> Draws:
+        """Return (name, metric id) -> bootstrap draws, made once for all of them."""
+        if not self.draws:
+            statistics = {
+                (name, method.id): partial(method.traits["statistic"], scores)
+                for name, scores in self.scores.items()
+                for method in METRICS.values()
+                if method.traits["needs"] == "rows" and is_available(method, scores)
+            }
+            self.draws.update(
+                bootstrap(
+                    statistics,
+                    self.n,
+                    n_resamples=self.settings.n_resamples,
+                    seed=self.settings.seed,
+                    sample_weight=self.sample_weight,
+                    groups=self.groups,
+                )
+            )
+        return self.draws
+
+
+def is_available(method: Method, scores: RowScores) -> bool:
+    """Whether a metric can be computed from these scores."""
+    has_field = getattr(scores, method.traits["field"]) is not None
+    return has_field and scores.view in method.traits["views"]
+
+
+def estimates(
+    sample: Sample, progress: Progress = no_progress
+) -> dict[str, dict[str, Estimate]]:
+    """Return name -> metric id -> Estimate, for every metric that can be computed.
+
+    Row metrics have bootstrap intervals (accuracy of unweighted, ungrouped rows has
+    Wilson's); the ECE has a null range and a p-value but no interval; the debiased
+    squared error has its closed-form interval.
+    """
+    found: dict[str, dict[str, Estimate]] = {}
+    for i, (name, scores) in enumerate(sample.scores.items()):
+        progress(i / len(sample.scores), f"Measuring {name}")
+        found[name] = {
+            method.id: _estimate(method, name, sample)
+            for method in METRICS.values()
+            if is_available(method, scores)
+        }
+    return found
+
+
+def _estimate(method: Method, name: str, sample: Sample) -> Estimate:
+    scores, chosen = sample.scores[name], sample.settings
+    statistic = method.traits["statistic"]
+    if method.traits["needs"] == "bins":
+        options = {"norm": chosen.norm} if method.id == "ece" else {}
+        found: Estimate = statistic(scores, sample.bins[name], **options)
+        return replace(found, rows=sample.rows, notes=_bin_notes(sample.bins[name]))
+    value = float(statistic(scores, one_weighting(sample.sample_weight, sample.n))[0])
+    is_plain = sample.sample_weight is None and sample.groups is None
+    if method.id == "accuracy" and is_plain:
+        ends = wilson_interval(value, sample.n, chosen.level)
+        low, high = float(ends[0]), float(ends[1])
+        made = "Wilson interval"
+    else:
+        low, high = percentile_interval(
+            sample.resample()[name, method.id], chosen.level
+        )
+        made = _bootstrap_words(sample)
+    notes: tuple[Note, ...] = ()
+    if value != value:
+        text = "All rows are right or all are wrong: there is nothing to compare."
+        notes = (Note("one-outcome", "warning", text),)
+    return Estimate(
+        value=value,
+        low=None if low != low else low,
+        high=None if high != high else high,
+        level=chosen.level,
+        n=sample.n,
+        rows=sample.rows,
+        method=made,
+        notes=notes,
+    )
+
+
+def changes(sample: Sample, before: str, after: str) -> dict[str, Estimate]:
+    """Return metric id -> Estimate of (after minus before), paired on the same rows.
+
+    The ECE has no valid interval of its own; its change carries none. The change of
+    the debiased squared error has a closed form.
+    """
+    found = {}
+    scores = sample.scores[after]
+    for method in METRICS.values():
+        if not is_available(method, scores):
+            continue
+        if method.id == "l2":
+            found["l2"] = squared_error_change(sample.bins[before], sample.bins[after])
+            found["l2"] = replace(found["l2"], rows=sample.rows)
+            continue
+        if method.traits["needs"] == "bins":
+            ends = [
+                sample.bins[key].statistics.error(sample.settings.norm)
+                for key in (before, after)
+            ]
+            found[method.id] = Estimate(
+                value=ends[1] - ends[0],
+                level=sample.settings.level,
+                n=sample.n,
+                rows=sample.rows,
+                method="a plug-in distance: no interval is valid",
+            )
+            continue
+        found[method.id] = _paired(method, sample, before, after)
+    return found
+
+
+def _paired(method: Method, sample: Sample, before: str, after: str) -> Estimate:
+    weights = one_weighting(sample.sample_weight, sample.n)
+    statistic = method.traits["statistic"]
+    values = [float(statistic(sample.scores[k], weights)[0]) for k in (before, after)]
+    draws = sample.resample()
+    with np.errstate(invalid="ignore"):
+        difference = draws[after, method.id] - draws[before, method.id]
+    low, high = percentile_interval(difference, sample.settings.level)
+    return Estimate(
+        value=values[1] - values[0],
+        low=None if low != low else low,
+        high=None if high != high else high,
+        level=sample.settings.level,
+        n=sample.n,
+        rows=sample.rows,
+        method="paired " + _bootstrap_words(sample),
+    )
+
+
+def _bootstrap_words(sample: Sample) -> str:
+    unit = "rows" if sample.groups is None else "groups"
+    chosen = sample.settings
+    return f"bootstrap of {unit}, {chosen.n_resamples:,} resamples, seed {chosen.seed}"
+
+
+def _bin_notes(bins: Bins) -> tuple[Note, ...]:
+    n_thin = int(bins.statistics.is_thin.sum())
+    if not n_thin:
+        return ()
+    smallest = int(bins.statistics.count[bins.statistics.is_thin].min())
+    text = f"{n_thin} bins hold fewer than 10 rows; the smallest holds {smallest}."
+    return (Note("thin-bins", "info", text),)

@@ -1,0 +1,238 @@
+"""Estimates with their intervals: bootstrap, closed forms and null ranges, seeded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from core.messages import Note
+
+__all__ = [
+    "Estimate",
+    "bootstrap",
+    "percentile_interval",
+    "resample_counts",
+    "simulate_null",
+    "wilson_interval",
+]
+
+FloatArray = NDArray[np.floating[Any]]
+IndexArray = NDArray[np.int64]
+Statistic = Callable[[FloatArray], FloatArray]
+
+_CELLS = 1 << 22  # resamples x rows worked on at once: 32 MB in float64
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with everything needed to judge it.
+
+    Parameters
+    ----------
+    value : float
+    low, high : float or None
+        Interval at `level`; None where none is valid (plug-in distances).
+    level : float
+    n : int
+        Rows it was computed from.
+    null_low, null_high : float or None
+        Range that a perfectly calibrated model of this size would show.
+    p_value : float or None
+        Of the hypothesis that the model is calibrated.
+    rows : {"all", "test", "cross-fitted", "in-sample"}
+        Which rows those are, seen from the fit.
+    method : str
+        How interval, null range and p-value were made.
+    notes : tuple of Note
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.95
+    n: int = 0
+    null_low: float | None = None
+    null_high: float | None = None
+    p_value: float | None = None
+    rows: str = "all"
+    method: str = ""
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the width of the interval."""
+        if self.low is None or self.high is None:
+            return None
+        return (self.high - self.low) / 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values; NaN becomes None."""
+        values = asdict(self)
+        return {k: None if v != v else v for k, v in values.items()}
+
+
+def wilson_interval(
+    share: FloatArray | float, n: FloatArray | float, level: float = 0.95
+) -> tuple[FloatArray, FloatArray]:
+    """Return Wilson's score interval of a proportion; NaN where n is 0.
+
+    Parameters
+    ----------
+    share : array-like
+        Observed proportion.
+    n : array-like
+        Number of rows, an effective number where rows have weights.
+    level : float, default=0.95
+
+    References
+    ----------
+    Wilson (1927), Journal of the American Statistical Association 22.
+    """
+    share, n = np.asarray(share, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    z = stats.norm.ppf(0.5 + level / 2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+        spread = np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+        half = z / (1 + z**2 / n) * spread
+    # At a share of 0 or 1 rounding may leave the observed share just outside.
+    return np.minimum(centre - half, share), np.maximum(centre + half, share)
+
+
+def resample_counts(
+    n_units: int, n_resamples: int, seed: int
+) -> Iterator[NDArray[np.int64]]:
+    """Yield blocks of count vectors: how often each unit was drawn.
+
+    The same arguments give the same draws, so that every metric and every
+    calibrator is resampled alike and differences are paired.
+
+    Yields
+    ------
+    ndarray of int64 of shape (b, n_units)
+        Each row sums to `n_units`.
+    """
+    rng = np.random.default_rng(seed)
+    size = max(1, _CELLS // n_units)
+    for start in range(0, n_resamples, size):
+        b = min(size, n_resamples - start)
+        drawn = rng.integers(0, n_units, size=(b, n_units))
+        drawn += (np.arange(b) * n_units)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=b * n_units)
+        yield counts.reshape(b, n_units)
+
+
+def bootstrap(
+    statistics: Mapping[Any, Statistic],
+    n_rows: int,
+    *,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    sample_weight: FloatArray | None = None,
+    groups: IndexArray | None = None,
+) -> dict[Any, FloatArray]:
+    """Return every statistic on the same resamples of rows, or of whole groups.
+
+    Parameters
+    ----------
+    statistics : mapping
+        Key -> function from weights of shape (b, n_rows) to values of shape (b,).
+    n_rows : int
+    n_resamples, seed : int
+    sample_weight : ndarray of shape (n_rows,), optional
+        Multiplied into the counts.
+    groups : ndarray of int of shape (n_rows,), optional
+        Rows of a group are drawn together.
+
+    Returns
+    -------
+    dict
+        Key -> ndarray of shape (n_resamples,).
+    """
+    found: dict[Any, list[FloatArray]] = {key: [] for key in statistics}
+    unit = None
+    n_units = n_rows
+    if groups is not None:
+        names, unit = np.unique(groups, return_inverse=True)
+        n_units = names.size
+    for counts in resample_counts(n_units, n_resamples, seed):
+        # Few groups make long blocks of counts: spread them over rows in pieces.
+        step = max(1, _CELLS // n_rows)
+        for start in range(0, counts.shape[0], step):
+            piece = counts[start : start + step]
+            weights = (piece if unit is None else piece[:, unit]).astype(np.float64)
+            if sample_weight is not None:
+                weights *= sample_weight
+            for key, statistic in statistics.items():
+                found[key].append(statistic(weights))
+    return {key: np.concatenate(parts) for key, parts in found.items()}
+
+
+def percentile_interval(draws: FloatArray, level: float) -> tuple[float, float]:
+    """Return the percentile interval of bootstrap draws; undefined draws drop out."""
+    kept = draws[np.isfinite(draws)]
+    if kept.size < 2:
+        return float("nan"), float("nan")
+    low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def simulate_null(
+    index: IndexArray,
+    n_bins: int,
+    confidence: FloatArray,
+    outcome: FloatArray,
+    *,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    sample_weight: FloatArray | None = None,
+    groups: IndexArray | None = None,
+) -> FloatArray:
+    """Return mean residuals of bins, as calibrated models of this size show them.
+
+    Outcomes are drawn from the confidences. With groups the residuals that were
+    seen keep their size and each group draws one common sign (wild cluster
+    bootstrap), which leaves the dependence inside groups as it is.
+
+    Returns
+    -------
+    ndarray of shape (n_resamples, n_bins)
+        Weighted mean of confidence minus outcome; 0 in empty bins.
+    """
+    rng = np.random.default_rng(seed + 1)
+    unit = np.ones_like(confidence) if sample_weight is None else sample_weight
+    mass = np.bincount(index, weights=unit, minlength=n_bins)
+    safe = np.where(mass > 0, mass, 1.0)
+    if groups is not None:
+        names, code = np.unique(groups, return_inverse=True)
+        cell = code * n_bins + index
+        sums = np.bincount(
+            cell, weights=unit * (confidence - outcome), minlength=names.size * n_bins
+        ).reshape(names.size, n_bins)
+        signs = rng.integers(0, 2, size=(n_resamples, names.size)) * 2.0 - 1.0
+        return signs @ sums / safe
+    order = np.argsort(index, kind="stable")
+    chance, unit = confidence[order], unit[order]
+    bins, starts = np.unique(index[order], return_index=True)
+    expected = np.bincount(index, weights=_unordered(unit * chance, order))
+    sums = np.zeros((n_resamples, n_bins))
+    step = max(1, _CELLS // chance.size)
+    for start in range(0, n_resamples, step):
+        b = min(step, n_resamples - start)
+        hits = (rng.random((b, chance.size)) < chance).astype(np.float64)
+        if sample_weight is not None:
+            hits *= unit
+        sums[start : start + b, bins] = np.add.reduceat(hits, starts, axis=1)
+    full = np.zeros(n_bins)
+    full[: expected.size] = expected
+    return (full - sums) / safe
+
+
+def _unordered(values: FloatArray, order: IndexArray) -> FloatArray:
+    back = np.empty_like(values)
+    back[order] = values
+    return back
