@@ -10,8 +10,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Before anything imports numba; subprocesses of the tests inherit it.
-os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".cache" / "numba"))
+# Before anything imports numba; subprocesses of the tests inherit it. Each worker has
+# its own: two processes that compile one kernel for different types at once may swap
+# the files of Numba's cache (its index and its data are not written together).
+_cache = Path(os.environ.get("NUMBA_CACHE_DIR", ROOT / ".cache" / "numba"))
+os.environ["NUMBA_CACHE_DIR"] = str(_cache / os.environ.get("PYTEST_XDIST_WORKER", ""))
 
 # The same examples in every run; compiling a kernel may take its time.
 hypothesis.settings.register_profile(
