@@ -70,7 +70,7 @@ lock: ## Write tests/constraints.txt anew from the newest versions allowed
 clean: ## Remove environments, caches and reports
 	rm -rf .venv .venv-minimum .venv-lock .cache .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis .benchmarks .coverage htmlcov test-results
-	find app components core sample_data tests -name __pycache__ -prune -exec rm -rf {} + || true
+	find $(wildcard app components core sample_data tests) -name __pycache__ -prune -exec rm -rf {} +
 
 # Environments. The stamp files say which requirements are installed.
 .venv/bin/python .venv-minimum/bin/python:
