@@ -125,9 +125,9 @@ class FitError(_Helpful):
     """A calibrator or score that cannot be fitted on these rows."""
 
 
-class Cancelled(Exception):  # noqa: N818 - a request, not a fault
+class Cancelled(Exception):
     """Raised by a progress callback when the user asked to stop."""
 
 
-def no_progress(fraction: float, message: str) -> None:  # noqa: ARG001
+def no_progress(fraction: float, message: str) -> None:
     """Accept a progress report and do nothing with it."""

@@ -14,8 +14,8 @@ from core.registry import Param
 from core.uncertainty import Estimate, percentile_interval, simulate_null
 
 __all__ = [
-    "N_BINS",
     "NORM",
+    "N_BINS",
     "STRATEGY",
     "Bins",
     "expected_calibration_error",
@@ -188,9 +188,7 @@ def squared_error_estimate(scores: RowScores, bins: Bins) -> Estimate:
 
 def squared_error_change(before: Bins, after: Bins) -> Estimate:
     """Return the change of the debiased squared error on the same rows."""
-    gaps = np.nan_to_num(
-        np.concatenate([before.statistics.gap, after.statistics.gap])
-    )
+    gaps = np.nan_to_num(np.concatenate([before.statistics.gap, after.statistics.gap]))
     weight = np.concatenate([-before.statistics.weight, after.statistics.weight])
     both = np.hstack([before.contributions(), after.contributions()])
     value, error = _quadratic_form(gaps, weight, both.T @ both)

@@ -38,6 +38,8 @@ class Sample:
     groups : ndarray of int of shape (n,), optional
     rows : {"all", "test", "cross-fitted", "in-sample"}
         Which rows these are.
+    metrics : tuple of str, default=()
+        Ids of the metrics that are wanted; empty for all.
     """
 
     scores: Mapping[str, RowScores]
@@ -45,14 +47,16 @@ class Sample:
     sample_weight: FloatArray | None = None
     groups: IndexArray | None = None
     rows: str = "all"
-    bins: dict[str, Bins] = field(default_factory=dict)
-    draws: Draws = field(default_factory=dict)
+    metrics: tuple[str, ...] = ()
+    _bins: dict[str, Bins] = field(default_factory=dict)
+    _draws: Draws = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        chosen = self.settings
-        for name, scores in self.scores.items():
-            self.bins[name] = Bins(
-                scores,
+    def bins(self, name: str) -> Bins:
+        """Return the rows of one set of scores sorted into bins, made once."""
+        if name not in self._bins:
+            chosen = self.settings
+            self._bins[name] = Bins(
+                self.scores[name],
                 n_bins=chosen.n_bins,
                 strategy=chosen.strategy,
                 level=chosen.level,
@@ -61,6 +65,16 @@ class Sample:
                 n_resamples=chosen.n_resamples,
                 seed=chosen.seed,
             )
+        return self._bins[name]
+
+    def methods(self, name: str) -> list[Method]:
+        """Return the wanted metrics that these scores allow."""
+        return [
+            method
+            for method in METRICS.values()
+            if is_available(method, self.scores[name])
+            and (not self.metrics or method.id in self.metrics)
+        ]
 
     @property
     def n(self) -> int:
@@ -69,14 +83,14 @@ class Sample:
 
     def resample(self) -> Draws:
         """Return (name, metric id) -> bootstrap draws, made once for all of them."""
-        if not self.draws:
+        if not self._draws:
             statistics = {
                 (name, method.id): partial(method.traits["statistic"], scores)
                 for name, scores in self.scores.items()
-                for method in METRICS.values()
-                if method.traits["needs"] == "rows" and is_available(method, scores)
+                for method in self.methods(name)
+                if method.traits["needs"] == "rows"
             }
-            self.draws.update(
+            self._draws.update(
                 bootstrap(
                     statistics,
                     self.n,
@@ -86,7 +100,7 @@ class Sample:
                     groups=self.groups,
                 )
             )
-        return self.draws
+        return self._draws
 
 
 def is_available(method: Method, scores: RowScores) -> bool:
@@ -105,12 +119,11 @@ def estimates(
     squared error has its closed-form interval.
     """
     found: dict[str, dict[str, Estimate]] = {}
-    for i, (name, scores) in enumerate(sample.scores.items()):
+    for i, name in enumerate(sample.scores):
         progress(i / len(sample.scores), f"Measuring {name}")
         found[name] = {
             method.id: _estimate(method, name, sample)
-            for method in METRICS.values()
-            if is_available(method, scores)
+            for method in sample.methods(name)
         }
     return found
 
@@ -120,8 +133,8 @@ def _estimate(method: Method, name: str, sample: Sample) -> Estimate:
     statistic = method.traits["statistic"]
     if method.traits["needs"] == "bins":
         options = {"norm": chosen.norm} if method.id == "ece" else {}
-        found: Estimate = statistic(scores, sample.bins[name], **options)
-        return replace(found, rows=sample.rows, notes=_bin_notes(sample.bins[name]))
+        found: Estimate = statistic(scores, sample.bins(name), **options)
+        return replace(found, rows=sample.rows, notes=_bin_notes(sample.bins(name)))
     value = float(statistic(scores, one_weighting(sample.sample_weight, sample.n))[0])
     is_plain = sample.sample_weight is None and sample.groups is None
     if method.id == "accuracy" and is_plain:
@@ -156,17 +169,14 @@ def changes(sample: Sample, before: str, after: str) -> dict[str, Estimate]:
     the debiased squared error has a closed form.
     """
     found = {}
-    scores = sample.scores[after]
-    for method in METRICS.values():
-        if not is_available(method, scores):
-            continue
+    for method in sample.methods(after):
         if method.id == "l2":
-            found["l2"] = squared_error_change(sample.bins[before], sample.bins[after])
+            found["l2"] = squared_error_change(sample.bins(before), sample.bins(after))
             found["l2"] = replace(found["l2"], rows=sample.rows)
             continue
         if method.traits["needs"] == "bins":
             ends = [
-                sample.bins[key].statistics.error(sample.settings.norm)
+                sample.bins(key).statistics.error(sample.settings.norm)
                 for key in (before, after)
             ]
             found[method.id] = Estimate(

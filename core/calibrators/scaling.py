@@ -1,0 +1,286 @@
+"""Calibrators that rescale the logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from core.calibrators.base import CALIBRATORS, Calibrator
+from core.messages import Note, Progress, no_progress
+from core.softmax import (
+    RowStatistics,
+    log_softmax,
+    row_statistics,
+    temperature_objective,
+)
+
+__all__ = ["TemperatureScaling", "Uncalibrated"]
+
+FloatArray = NDArray[np.floating[Any]]
+IndexArray = NDArray[np.int64]
+
+LOWEST, HIGHEST = 1e-3, 1e3  # bounds of the fitted temperature
+_TOLERANCE = 1e-8  # of the mean gradient, the certificate of the optimum
+_AIM = 1e-11
+_MAX_PASSES = 80
+
+
+@CALIBRATORS.register(
+    "uncalibrated",
+    label="Uncalibrated",
+    reference="-",
+    formula=r"\mathrm{softmax}(z)",
+    aliases=("none", "identity"),
+)
+class Uncalibrated(Calibrator):
+    """The scores as they came: softmax of the logits, nothing fitted."""
+
+    is_accuracy_preserving = True
+    is_order_preserving = True
+
+    @staticmethod
+    def n_parameters(k: int) -> int:  # noqa: ARG004 - the same for every k
+        """Return 0."""
+        return 0
+
+    def _fit(
+        self,
+        logits: FloatArray,
+        y: IndexArray,
+        sample_weight: FloatArray,
+        *,
+        groups: IndexArray | None,
+        progress: Progress,
+    ) -> None:
+        pass
+
+    def _transform(self, logits: FloatArray) -> FloatArray:
+        return log_softmax(logits)
+
+    def _state(self) -> dict[str, Any]:
+        return {}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        pass
+
+
+@CALIBRATORS.register(
+    "temperature",
+    label="Temperature scaling",
+    reference="Guo et al. 2017, arXiv:1706.04599",
+    formula=r"\mathrm{softmax}(z / T),\quad T = \arg\min_{T>0} \mathrm{NLL}",
+    aliases=("temp-scaling", "ts", "temperature-scaling"),
+)
+class TemperatureScaling(Calibrator):
+    """Divide the logits by one number T, fitted by maximum likelihood.
+
+    Parameters
+    ----------
+    input : {"logits", "probabilities"}, default="logits"
+
+    Attributes
+    ----------
+    temperature_ : float
+        T; above 1 it lowers confidence. For one binary score z the two-class logits
+        are (0, z), so that T means what Guo et al. mean (pairs (-z, z), as some
+        libraries build them, double it).
+    beta_ : float
+        1 / T.
+    gradient_ : float
+        Mean derivative of the NLL in 1/T at the optimum: the certificate, at most
+        1e-8 unless a bound was hit.
+    nll_before_, nll_after_ : float
+        Mean NLL of the fit rows at T = 1 and at the optimum.
+    log_standard_error_ : float
+        Of ln T, from the sandwich of gradient and curvature, by group where groups
+        were given; NaN at a bound.
+    n_iterations_ : int
+        Passes over the rows.
+    is_at_bound_ : bool
+
+    Notes
+    -----
+    The NLL is convex in 1/T; a Newton iteration inside a bracket of its root cannot
+    diverge. T stays within 0.001 to 1000.
+    """
+
+    is_accuracy_preserving = True
+    is_order_preserving = True
+
+    temperature_: float
+    gradient_: float
+    nll_before_: float
+    nll_after_: float
+    log_standard_error_: float
+    n_iterations_: int
+    is_at_bound_: bool
+
+    @staticmethod
+    def n_parameters(k: int) -> int:  # noqa: ARG004 - the same for every k
+        """Return 1."""
+        return 1
+
+    @property
+    def beta_(self) -> float:
+        """Inverse temperature."""
+        return 1.0 / self.temperature_
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Return the sandwich interval of T, symmetric in ln T."""
+        half = stats.norm.ppf(0.5 + level / 2) * self.log_standard_error_
+        return (
+            float(self.temperature_ * np.exp(-half)),
+            float(self.temperature_ * np.exp(half)),
+        )
+
+    def _fit(
+        self,
+        logits: FloatArray,
+        y: IndexArray,
+        sample_weight: FloatArray,
+        *,
+        groups: IndexArray | None,
+        progress: Progress,
+    ) -> None:
+        fit = _NewtonFit(logits, y, sample_weight, progress)
+        beta = fit.minimise()
+        self.temperature_ = 1.0 / beta
+        self.gradient_ = fit.slope
+        self.nll_before_ = fit.loss_at_one
+        self.nll_after_ = fit.loss
+        self.n_iterations_ = fit.n_passes
+        self.is_at_bound_ = fit.bound is not None
+        self.log_standard_error_ = float("nan")
+        if fit.bound is None:
+            self.log_standard_error_ = fit.standard_error(groups) / beta
+        self._remark(fit, logits, y)
+
+    def _remark(self, fit: _NewtonFit, logits: FloatArray, y: IndexArray) -> None:
+        if fit.bound is not None:
+            is_low = fit.bound == "low"
+            if is_low and (logits.argmax(axis=1) == y).all():
+                why = "all fit rows are right, so that no finite T fits"
+            elif is_low:
+                why = "the logits are very small, or the fit rows say too little"
+            else:
+                why = "the labels do not match the logits better than chance"
+            text = f"T is at its bound {self.temperature_:g}: {why}."
+            self.notes_.append(Note("fit-at-bound", "warning", text))
+        elif abs(self.gradient_) > _TOLERANCE * max(1.0, self.temperature_):
+            text = (
+                f"The fit stopped with a gradient of {self.gradient_:.2g} per row after "
+                f"{self.n_iterations_} passes."
+            )
+            self.notes_.append(Note("not-converged", "warning", text))
+        if fit.n_impossible:
+            text = (
+                f"{fit.n_impossible:,} fit rows have a label whose logit is -inf; no "
+                "temperature helps them and they were left out of the fit."
+            )
+            self.notes_.append(Note("impossible-label", "warning", text))
+
+    def _transform(self, logits: FloatArray) -> FloatArray:
+        return log_softmax(logits, temperature=self.temperature_)
+
+    def row_statistics(
+        self, logits: FloatArray, labels: IndexArray | None = None
+    ) -> RowStatistics:
+        """Return statistics of the calibrated rows in one trip over the logits."""
+        if self.input == "probabilities":
+            return super().row_statistics(logits, labels)
+        return row_statistics(logits, labels, temperature=self.temperature_)
+
+    def _state(self) -> dict[str, Any]:
+        return {"temperature": self.temperature_}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.temperature_ = float(state["temperature"])
+        if not LOWEST <= self.temperature_ <= HIGHEST:
+            msg = f"temperature {self.temperature_!r} is outside its bounds"
+            raise ValueError(msg)
+
+
+class _NewtonFit:
+    """Safeguarded Newton iteration for the root of the NLL's slope in 1/T."""
+
+    def __init__(
+        self,
+        logits: FloatArray,
+        y: IndexArray,
+        weight: FloatArray,
+        progress: Progress = no_progress,
+    ) -> None:
+        self.logits, self.y, self.progress = logits, y, progress
+        # A row without weight must not contribute, not even an infinite loss.
+        self.weight = weight / weight.sum()
+        self.n_passes = 0
+        self.n_impossible = 0
+        self.bound: str | None = None
+        self.loss = self.slope = self.curvature = self.loss_at_one = float("nan")
+        self._gradients: FloatArray = np.empty(0)
+
+    def at(self, beta: float) -> float:
+        """Evaluate at one inverse temperature: one pass; return the slope."""
+        rows = temperature_objective(self.logits, self.y, beta)
+        self.n_passes += 1
+        impossible = np.isposinf(rows.loss)
+        self.n_impossible = int((impossible & (self.weight > 0)).sum())
+        weight = np.where(impossible, 0.0, self.weight) if impossible.any() else None
+        used = self.weight if weight is None else weight
+        loss = np.where(impossible, 0.0, rows.loss) if impossible.any() else rows.loss
+        self.loss = float(used @ loss)
+        self.slope = float(used @ rows.slope)
+        self.curvature = float(used @ rows.curvature)
+        self._gradients = used * rows.slope
+        return self.slope
+
+    def minimise(self) -> float:
+        """Return the inverse temperature of least NLL within the bounds."""
+        low, high = 1.0 / HIGHEST, 1.0 / LOWEST
+        is_low_known = is_high_known = False  # whether the slope there was seen
+        beta = 1.0
+        for _ in range(_MAX_PASSES):
+            self.progress(min(0.9, self.n_passes / 10), "Fitting the temperature")
+            slope = self.at(beta)
+            if self.n_passes == 1:
+                self.loss_at_one = self.loss
+            if abs(slope) <= _AIM:
+                return beta
+            if slope > 0 and beta == low:
+                self.bound = "high"
+                return beta
+            if slope < 0 and beta == high:
+                self.bound = "low"
+                return beta
+            if slope > 0:
+                high, is_high_known = beta, True
+            else:
+                low, is_low_known = beta, True
+            step = self._newton_step(beta)
+            if step >= high:
+                step = np.sqrt(low * high) if is_high_known else high
+            elif step <= low:
+                step = np.sqrt(low * high) if is_low_known else low
+            if abs(step - beta) <= 1e-15 * beta:
+                return beta
+            beta = float(step)
+        return beta
+
+    def _newton_step(self, beta: float) -> float:
+        if self.curvature <= 0:
+            return float(np.copysign(np.inf, -self.slope))
+        return beta - self.slope / self.curvature
+
+    def standard_error(self, groups: IndexArray | None) -> float:
+        """Return the sandwich standard error of 1/T at the last point."""
+        if self.curvature <= 0:
+            return float("nan")
+        parts = self._gradients
+        if groups is not None:
+            parts = np.bincount(np.unique(groups, return_inverse=True)[1], parts)
+        n = np.count_nonzero(parts)
+        meat = float(parts @ parts) * n / max(n - 1, 1)
+        return float(np.sqrt(meat)) / self.curvature

@@ -1,0 +1,270 @@
+"""Fitting a calibrator the honest way: every row is predicted by one it never met."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.calibrators import CALIBRATORS, Calibrator
+from core.messages import FitError, Note, Progress, no_progress
+from core.predictions import Predictions, Study
+from core.settings import Settings
+from core.softmax import RowStatistics
+from core.splitting import Round, Split, fold_numbers, make_split, refit_rounds
+
+__all__ = ["FEW_FIT_ROWS", "Fitted", "Refit", "fit_method", "unusable_reason"]
+
+FloatArray = NDArray[np.floating[Any]]
+IndexArray = NDArray[np.int64]
+
+FEW_FIT_ROWS = 5000  # below it the split is repeated to show the variation over refits
+N_REPEATS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Refit:
+    """What one repetition of the split measured on its test rows."""
+
+    nll: float
+    gap: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fitted:
+    """A calibrator, and what it does to rows that it never saw.
+
+    Parameters
+    ----------
+    method : str
+        Id of the calibrator.
+    calibrator : Calibrator
+        Fitted on all fit rows: the one that is exported.
+    rows : RowStatistics
+        Of the test rows in file order; each from a calibrator that saw neither the
+        row nor its group.
+    ranking : ndarray of shape (n_fit,)
+        Cross-validated NLL of each fit row, by which methods are ranked. For
+        cross-fitting these are the test rows' own.
+    folds : tuple of dict
+        Readable parameters of each round's calibrator.
+    refits : tuple of Refit
+        Results of repeated splits; empty with 5,000 fit rows or more.
+    notes : tuple of Note
+    """
+
+    method: str
+    calibrator: Calibrator
+    rows: RowStatistics
+    ranking: FloatArray
+    folds: tuple[dict[str, Any], ...]
+    refits: tuple[Refit, ...]
+    notes: tuple[Note, ...]
+
+
+def unusable_reason(study: Study, method: str) -> str | None:
+    """Return why a calibrator cannot be used on this study, or None if it can."""
+    own = study.evaluation
+    requires = CALIBRATORS[method].target.requires  # type: ignore[attr-defined]
+    if own.logits is None:
+        return (
+            "The file has one confidence per row; this calibrator needs the scores of "
+            "every class."
+        )
+    if "features" in requires and own.features is None:
+        return "The file has no features."
+    if "copies" in requires and not study.copies:
+        return "No transformed copies of the rows were uploaded."
+    return None
+
+
+def fit_method(
+    study: Study,
+    settings: Settings,
+    method: str,
+    progress: Progress = no_progress,
+) -> Fitted:
+    """Fit one calibrator on the fit rows and measure it on the test rows.
+
+    Parameters
+    ----------
+    study : Study
+    settings : Settings
+        The split, the seed and the options of the method.
+    method : str
+        Id in `core.calibrators.CALIBRATORS`.
+    progress : callable, optional
+        May raise `Cancelled`.
+
+    Raises
+    ------
+    FitError
+        If the method cannot use this input, or too few rows can be divided.
+    """
+    method = CALIBRATORS[method].id
+    reason = unusable_reason(study, method)
+    if reason is not None:
+        raise FitError(reason, study.evaluation.name, "Choose another calibrator.")
+    split = make_split(study, settings)
+    source = _fit_source(study, split)
+    maker = _Maker(source, settings, method)
+    repeats = N_REPEATS if split.fit.size < FEW_FIT_ROWS else 0
+    report = _Shares(progress, 2 + repeats)
+
+    rows, per_round = _tested(study, split, maker, report.next("Cross-fitting"))
+    is_single = len(split.rounds) == 1
+    final = per_round[0] if is_single else maker.fit(split.fit, report.now)
+    step = report.next("Cross-validating")
+    if is_single:
+        ranking = _cross_validated_nll(source, split.fit, maker, settings, step)
+    else:
+        assert rows.label_log_probability is not None  # noqa: S101 - labelled rows
+        ranking = -rows.label_log_probability
+    refits = []
+    if repeats:
+        for again in refit_rounds(study, settings, repeats):
+            step = report.next("Repeating the split")
+            refits.append(_refit(study, again, maker, step))
+    return Fitted(
+        method=method,
+        calibrator=final,
+        rows=rows,
+        ranking=ranking,
+        folds=tuple(item.parameters() for item in per_round),
+        refits=tuple(refits),
+        notes=tuple(final.notes_),
+    )
+
+
+class _Maker:
+    """Makes calibrators of one kind from rows of one source."""
+
+    def __init__(self, source: Predictions, settings: Settings, method: str) -> None:
+        entry = CALIBRATORS[method]
+        self.source = source
+        self.entry = entry
+        self.options = entry.validate(settings.method_options(method))
+        self.weight = source.sample_weight()
+        self.groups = source.group_codes()
+
+    def fit(self, rows: IndexArray, progress: Progress) -> Calibrator:
+        """Fit on some rows of the source."""
+        source = self.source
+        assert source.logits is not None  # noqa: S101 - unusable_reason has looked
+        assert source.labels is not None  # noqa: S101 - fit rows are labelled
+        made: Calibrator = self.entry(**self.options)
+        return made.fit(
+            _rows_of(source.logits, rows),
+            source.labels[rows],
+            None if self.weight is None else self.weight[rows],
+            groups=None if self.groups is None else self.groups[rows],
+            progress=progress,
+        )
+
+
+class _Shares:
+    """Divides a progress bar into equal steps."""
+
+    def __init__(self, progress: Progress, n_steps: int) -> None:
+        self.progress, self.n_steps, self.done = progress, n_steps, 0
+        self.now: Progress = progress
+
+    def next(self, text: str) -> Progress:
+        """Return the progress callback of the next step."""
+        start = self.done / self.n_steps
+        self.done += 1
+
+        def report(fraction: float, message: str) -> None:
+            share = start + min(max(fraction, 0.0), 1.0) / self.n_steps
+            self.progress(share, f"{text}: {message[:1].lower()}{message[1:]}")
+
+        self.progress(start, text)
+        self.now = report
+        return report
+
+
+def _rows_of(array: FloatArray, rows: IndexArray) -> FloatArray:
+    """Return rows of an array, without a copy where they are one block."""
+    n = rows.size
+    if n and rows[-1] - rows[0] == n - 1 and (n == 1 or (np.diff(rows) == 1).all()):
+        return array[rows[0] : rows[-1] + 1]
+    return array[rows]
+
+
+def _fit_source(study: Study, split: Split) -> Predictions:
+    if split.kind == "fit-file" and study.fit is not None:
+        return study.fit
+    return study.evaluation
+
+
+def _each_round(
+    split: Split, maker: _Maker, progress: Progress
+) -> Iterator[tuple[Round, Calibrator]]:
+    n = len(split.rounds)
+    for number, round_ in enumerate(split.rounds):
+
+        def report(fraction: float, message: str, done: int = number) -> None:
+            progress((done + fraction) / n, message)
+
+        yield round_, maker.fit(round_.fit, report)
+
+
+def _tested(
+    study: Study, split: Split, maker: _Maker, progress: Progress
+) -> tuple[RowStatistics, list[Calibrator]]:
+    """Return statistics of the test rows in file order, and each round's fit."""
+    own = study.evaluation
+    assert own.logits is not None  # noqa: S101 - unusable_reason has looked
+    assert own.labels is not None  # noqa: S101 - test rows are labelled
+    parts, order, made = [], [], []
+    for round_, calibrator in _each_round(split, maker, progress):
+        logits = _rows_of(own.logits, round_.test)
+        parts.append(calibrator.row_statistics(logits, own.labels[round_.test]))
+        order.append(round_.test)
+        made.append(calibrator)
+    joined = RowStatistics.concatenate(parts)
+    return joined.take(np.argsort(np.concatenate(order), kind="stable")), made
+
+
+def _cross_validated_nll(
+    source: Predictions,
+    rows: IndexArray,
+    maker: _Maker,
+    settings: Settings,
+    progress: Progress,
+) -> FloatArray:
+    """Return the NLL of each fit row by calibrators fitted on the other folds."""
+    assert source.logits is not None  # noqa: S101 - unusable_reason has looked
+    assert source.labels is not None  # noqa: S101 - fit rows are labelled
+    groups = None if maker.groups is None else maker.groups[rows]
+    n_units = rows.size if groups is None else np.unique(groups).size
+    n_folds = int(min(settings.n_folds, n_units))
+    found = np.full(rows.size, np.nan)
+    if n_folds < 2:
+        return found
+    fold = fold_numbers(source.labels[rows], groups, n_folds, settings.seed)
+    rounds = tuple(
+        Round(rows[fold != i], rows[:0], rows[fold == i]) for i in range(n_folds)
+    )
+    inner = Split("cross-fit", rounds, fold)
+    for number, (round_, calibrator) in enumerate(_each_round(inner, maker, progress)):
+        logits = _rows_of(source.logits, round_.test)
+        tested = calibrator.row_statistics(logits, source.labels[round_.test])
+        assert tested.label_log_probability is not None  # noqa: S101
+        found[fold == number] = -tested.label_log_probability
+    return found
+
+
+def _refit(study: Study, split: Split, maker: _Maker, progress: Progress) -> Refit:
+    rows, _ = _tested(study, split, maker, progress)
+    assert rows.label_log_probability is not None  # noqa: S101 - labelled rows
+    assert rows.correct is not None  # noqa: S101
+    weight = study.evaluation.sample_weight()
+    mass = None if weight is None else weight[split.test]
+    return Refit(
+        nll=float(np.average(-rows.label_log_probability, weights=mass)),
+        gap=float(np.average(rows.confidence - rows.correct, weights=mass)),
+    )
