@@ -1,0 +1,227 @@
+"""Rows in chunks over one shared thread pool: the only place that makes threads.
+
+The kernels are serial and release the GIL; this module calls them on chunks of
+rows from several threads. Chunk boundaries follow from the bytes of a row alone,
+so that a result never depends on how many threads there were.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
+
+from core.messages import DataError
+
+__all__ = ["CHUNK_BYTES", "chunk_bounds", "configure", "map_rows", "thread_count"]
+
+Result = TypeVar("Result")
+
+CHUNK_BYTES = 1 << 20
+"""Bytes of one chunk: a few tenths of a millisecond of work for a kernel.
+
+Smaller chunks pay for Python between them, larger ones leave threads idle at the
+end. Work of less than this many bytes therefore never touches the pool.
+"""
+
+_THREADS_VARIABLE = "PLUMBLINE_NUM_THREADS"
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+_n_threads: int | None = None
+_worker = threading.local()
+
+
+def _available_threads() -> int:
+    """Return the number of threads asked for, else of cores this process may use."""
+    text = os.environ.get(_THREADS_VARIABLE, "").strip()
+    if not text:
+        if hasattr(os, "sched_getaffinity"):
+            return max(1, len(os.sched_getaffinity(0)))
+        return os.cpu_count() or 1
+    if not text.isdecimal() or int(text) < 1:
+        what = f"The number of threads is {text!r}, not a whole number of at least 1."
+        where = f"environment variable {_THREADS_VARIABLE}"
+        raise DataError(what, where, "Set it to 1 or more, or leave it unset.")
+    return int(text)
+
+
+def thread_count() -> int:
+    """Return how many threads work on one call, the calling thread included.
+
+    Returns
+    -------
+    int
+        ``PLUMBLINE_NUM_THREADS`` if set, else the cores this process may run on.
+
+    Raises
+    ------
+    DataError
+        If ``PLUMBLINE_NUM_THREADS`` is not a whole number of at least 1.
+    """
+    global _n_threads
+    with _lock:
+        if _n_threads is None:
+            _n_threads = _available_threads()
+        return _n_threads
+
+
+def configure(n_threads: int | None = None) -> None:
+    """Set the number of threads and drop the pool; it is made again on demand.
+
+    Parameters
+    ----------
+    n_threads : int or None, default=None
+        Threads per call, the calling thread included. None reads
+        ``PLUMBLINE_NUM_THREADS`` and the number of cores again.
+
+    Raises
+    ------
+    DataError
+        If ``n_threads`` is below 1.
+    """
+    if n_threads is not None and n_threads < 1:
+        what = f"The number of threads is {n_threads}."
+        raise DataError(what, "configure(n_threads)", "Use at least 1 thread.")
+    global _n_threads, _pool
+    with _lock:
+        old, _pool, _n_threads = _pool, None, n_threads
+    if old is not None:
+        old.shutdown(wait=False)
+
+
+def _mark_worker() -> None:
+    _worker.is_inside = True
+
+
+def _submit(n_helpers: int, function: Callable[[], None]) -> list[Future[None]]:
+    """Start `function` on up to `n_helpers` pool threads."""
+    global _pool
+    with _lock:
+        # Under the lock, so that `configure` cannot shut this pool down meanwhile.
+        if _pool is None:
+            _pool = ThreadPoolExecutor(
+                max(1, (_n_threads or n_helpers + 1) - 1),
+                thread_name_prefix="plumbline-rows",
+                initializer=_mark_worker,
+            )
+        return [_pool.submit(function) for _ in range(n_helpers)]
+
+
+def _forget_pool() -> None:
+    """Drop the pool in a forked child: its threads exist in the parent only."""
+    global _lock, _pool
+    _lock = threading.Lock()
+    _pool = None
+    _worker.is_inside = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
+def chunk_bounds(
+    n_rows: int, row_bytes: int, *, chunk_bytes: int = CHUNK_BYTES
+) -> list[tuple[int, int]]:
+    """Cut rows into chunks of about `chunk_bytes`, whatever the number of threads.
+
+    Parameters
+    ----------
+    n_rows : int
+        Number of rows, 0 or more.
+    row_bytes : int
+        Bytes read per row.
+    chunk_bytes : int, default=CHUNK_BYTES
+        Target size of a chunk. A longer row makes a chunk of its own.
+
+    Returns
+    -------
+    list of (int, int)
+        Half-open ranges ``(start, stop)`` in order; empty without rows.
+    """
+    step = max(1, chunk_bytes // max(1, row_bytes))
+    return [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+
+
+class _Job:
+    """The chunks of one call, handed out one by one to whoever is free."""
+
+    def __init__(
+        self, function: Callable[[int, int], Any], bounds: list[tuple[int, int]]
+    ) -> None:
+        self._function = function
+        self._bounds = bounds
+        self._lock = threading.Lock()
+        self._next = 0
+        self.results: list[Any] = [None] * len(bounds)
+        self.failures: list[tuple[int, BaseException]] = []
+
+    def _take(self) -> int | None:
+        with self._lock:
+            if self._next >= len(self._bounds):
+                return None
+            self._next += 1
+            return self._next - 1
+
+    def work(self) -> None:
+        """Do chunks until none is left; a failure leaves the later ones undone."""
+        while (chunk := self._take()) is not None:
+            start, stop = self._bounds[chunk]
+            try:
+                self.results[chunk] = self._function(start, stop)
+            except BaseException as failure:
+                with self._lock:
+                    self.failures.append((chunk, failure))
+                    self._next = len(self._bounds)
+
+
+def map_rows(
+    function: Callable[[int, int], Result],
+    n_rows: int,
+    row_bytes: int,
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> list[Result]:
+    """Call ``function(start, stop)`` on chunks of rows, on all threads.
+
+    Parameters
+    ----------
+    function : callable (start: int, stop: int) -> Result
+        Works on rows ``start <= i < stop``. It should spend its time without the
+        GIL and write only to those rows of its outputs.
+    n_rows : int
+        Number of rows; 0 calls nothing.
+    row_bytes : int
+        Bytes read per row, which decide the size of a chunk.
+    chunk_bytes : int, default=CHUNK_BYTES
+        Target size of a chunk.
+
+    Returns
+    -------
+    list
+        The results, in the order of the rows.
+
+    Raises
+    ------
+    BaseException
+        Whatever `function` raised; of several failures, the one of the first chunk.
+
+    Notes
+    -----
+    The calling thread works too, and helpers that no pool thread has started by
+    the end are cancelled: a busy pool only means fewer helpers, never a wait. A
+    call from inside a pool thread runs serially.
+    """
+    bounds = chunk_bounds(n_rows, row_bytes, chunk_bytes=chunk_bytes)
+    job = _Job(function, bounds)
+    n_helpers = min(thread_count(), len(bounds)) - 1
+    helpers: list[Future[None]] = []
+    if n_helpers > 0 and not getattr(_worker, "is_inside", False):
+        helpers = _submit(n_helpers, job.work)
+    job.work()
+    wait([helper for helper in helpers if not helper.cancel()])
+    if job.failures:
+        raise min(job.failures, key=lambda failure: failure[0])[1]
+    return job.results

@@ -1,0 +1,603 @@
+"""Softmax and its relatives, and everything a page needs from one trip over logits.
+
+Validation and dispatch; the loops are in `core.kernels`, the threads in
+`core.parallel`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from core.kernels.exp import reduction_constants
+from core.kernels.softmax import _softmax_kernel
+from core.kernels.statistics import _objective_kernel, _statistics_kernel
+from core.messages import DataError
+from core.parallel import map_rows
+
+__all__ = [
+    "Algorithm",
+    "RowStatistics",
+    "TemperatureObjective",
+    "log_softmax",
+    "logsumexp",
+    "row_statistics",
+    "softmax",
+    "temperature_objective",
+    "warm_up",
+]
+
+Algorithm = Literal["two-pass", "three-pass", "online"]
+FloatArray = NDArray[np.float32] | NDArray[np.float64]
+
+_ALGORITHMS: tuple[Algorithm, ...] = ("two-pass", "three-pass", "online")
+_SOFTMAX, _LOG_SOFTMAX, _LOG_SUM_EXP = range(3)
+_LOG2E = 1.4426950408889634
+
+# Powers of two beyond which the one-trip sum is repeated from the row maximum: the
+# reduction is exact below 2**15 (single) and 2**30 (double), less some headroom.
+_TRUSTED_EXPONENT = {np.dtype(np.float32): 2.0**15 - 256, np.dtype(np.float64): 2.0**29}
+_SINGLE_RANGE = (1e-20, 1e20)  # inverse temperatures whose constants fit float32
+_DOUBLE_RANGE = (1e-290, 1e290)
+
+
+class TemperatureObjective(NamedTuple):
+    """Loss of every row and its derivatives in the inverse temperature.
+
+    Attributes
+    ----------
+    loss, slope, curvature : ndarray of float64, shape (n_samples,)
+        Negative log-likelihood of the label, its first and its second derivative.
+    """
+
+    loss: NDArray[np.float64]
+    slope: NDArray[np.float64]
+    curvature: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowStatistics:
+    """What is known of every row of predictions; arrays of length n, read-only.
+
+    Every field except `confidence` may be None: files that hold only confidences do
+    not know the rest, and unlabelled rows have no `correct`.
+
+    Parameters
+    ----------
+    confidence : ndarray of float64
+        Largest probability.
+    prediction : ndarray of int64 or None
+        Column of the largest logit, the first one on ties.
+    margin : ndarray of float64 or None
+        Largest minus second largest probability; the confidence if there is one class.
+    max_logit : ndarray of float64 or None
+        Largest logit, not divided by the temperature.
+    logsumexp : ndarray of float64 or None
+        Logarithm of the sum of exp(logits / temperature).
+    entropy : ndarray of float64 or None
+        Entropy in nats.
+    squared_sum : ndarray of float64 or None
+        Sum of the squared probabilities (for the Brier score).
+    correct : ndarray of bool or None
+        Whether the prediction is the label; False where unlabelled.
+    label_log_probability : ndarray of float64 or None
+        Log-probability of the label; NaN where unlabelled.
+    label_rank : ndarray of int64 or None
+        Number of classes before the label, by logit and then by column (0 = top);
+        -1 where unlabelled.
+    """
+
+    confidence: NDArray[np.float64]
+    prediction: NDArray[np.int64] | None = None
+    margin: NDArray[np.float64] | None = None
+    max_logit: NDArray[np.float64] | None = None
+    logsumexp: NDArray[np.float64] | None = None
+    entropy: NDArray[np.float64] | None = None
+    squared_sum: NDArray[np.float64] | None = None
+    correct: NDArray[np.bool_] | None = None
+    label_log_probability: NDArray[np.float64] | None = None
+    label_rank: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.confidence)
+        for field in dataclasses.fields(self):
+            array = getattr(self, field.name)
+            if array is None:
+                continue
+            if array.shape != (n,):
+                what = f"{field.name} has shape {array.shape} for {n} rows."
+                raise DataError(what, "RowStatistics", "Give one value per row.")
+            # a view: the caller's array keeps its own flag
+            view = array.view()
+            view.flags.writeable = False
+            object.__setattr__(self, field.name, view)
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return len(self.confidence)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def take(self, indices: ArrayLike) -> RowStatistics:
+        """Return the statistics of some rows.
+
+        Parameters
+        ----------
+        indices : array_like of int or bool, shape (m,) or (n,)
+            Rows to take, in this order, or a mask over all rows.
+
+        Returns
+        -------
+        RowStatistics
+            Copies of the rows.
+        """
+        rows = np.asarray(indices)
+        if rows.size == 0 and rows.dtype != np.bool_:
+            rows = rows.astype(np.int64)
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        taken = {k: None if a is None else a[rows] for k, a in fields.items()}
+        return RowStatistics(**taken)
+
+
+# ---------------------------------------------------------------- validation
+
+
+def _checked_logits(logits: ArrayLike) -> NDArray[Any]:
+    """Return logits as a C-contiguous, read-only float array of two dimensions."""
+    try:
+        array = np.asarray(logits)
+        if array.dtype not in (np.float32, np.float64):
+            array = array.astype(np.float64)
+    except (TypeError, ValueError):
+        what = "The logits are not an array of numbers."
+        raise DataError(what, "logits", "Give one number per row and class.") from None
+    if array.ndim != 2 or array.shape[1] == 0:
+        what = f"The logits have shape {array.shape}."
+        raise DataError(what, "logits", "Give an array (n_samples, n_classes).")
+    # native byte order, C order and read-only: one specialisation of each kernel
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).view()
+    array.flags.writeable = False
+    return array
+
+
+def _checked_temperature(temperature: float) -> float:
+    try:
+        value = float(temperature)
+    except (TypeError, ValueError):
+        value = np.nan
+    if not (np.isfinite(value) and value > 0):
+        what = f"The temperature is {temperature!r}."
+        raise DataError(what, "temperature", "Use a finite number above 0.")
+    return value
+
+
+def _checked_labels(
+    labels: ArrayLike, n_rows: int, n_classes: int, lowest: int
+) -> NDArray[np.int64]:
+    array = np.asarray(labels)
+    if array.shape != (n_rows,):
+        what = f"The labels have shape {array.shape} for {n_rows} rows."
+        raise DataError(what, "labels", "Give one label per row.")
+    if array.dtype.kind not in "iu" and array.size:
+        what = f"The labels have dtype {array.dtype}."
+        raise DataError(what, "labels", "Give column numbers of the logits (integers).")
+    is_bad = (array < lowest) | (array >= n_classes)
+    if is_bad.any():
+        row = int(np.argmax(is_bad))
+        unlabelled = ", or -1 for unlabelled rows" if lowest < 0 else ""
+        raise DataError(
+            f"A label is {array[row]}, but there are {n_classes} classes.",
+            f"labels, row {row + 1}",
+            f"Use column numbers from 0 to {n_classes - 1}{unlabelled}.",
+        )
+    array = np.ascontiguousarray(array, dtype=np.int64).view()
+    array.flags.writeable = False
+    return array
+
+
+def _raise_bad_row(logits: NDArray[Any], bad_rows: Iterable[int]) -> None:
+    """Raise for the first bad row that the chunks reported, in order; -1 is none."""
+    row = next((bad for bad in bad_rows if bad >= 0), -1)
+    if row < 0:
+        return
+    values = logits[row]
+    if np.isnan(values).any():
+        column = int(np.argmax(np.isnan(values)))
+        what = "A logit is NaN."
+    elif (values == np.inf).any():
+        column = int(np.argmax(values))
+        what = "A logit is +inf."
+    else:
+        column = 0
+        what = "Every logit of a row is -inf."
+    raise DataError(
+        what,
+        f"logits, row {row + 1}, class column {column + 1}",
+        "Give finite logits; -inf is allowed for classes that are ruled out, "
+        "as long as one class of the row is left.",
+    )
+
+
+# ------------------------------------------------------------------ dispatch
+
+
+def _scale(beta: float, dtype: DTypeLike) -> tuple[tuple[Any, ...], float, float]:
+    """Return what a kernel needs of a temperature: constants, beta log2(e), beta."""
+    low, high = _DOUBLE_RANGE
+    beta = min(max(beta, low), high)
+    if np.dtype(dtype) == np.float32:
+        low, high = _SINGLE_RANGE
+    constants = reduction_constants(min(max(beta, low), high), dtype)
+    return constants, beta * _LOG2E, beta
+
+
+def _fits_single(beta: float) -> bool:
+    return _SINGLE_RANGE[0] <= beta <= _SINGLE_RANGE[1]
+
+
+def _for_kernel(logits: NDArray[Any], beta: float) -> NDArray[Any]:
+    """Return logits in double precision where a temperature is out of range."""
+    if logits.dtype == np.float64 or _fits_single(beta):
+        return logits
+    wide = logits.astype(np.float64)
+    wide.flags.writeable = False
+    return wide
+
+
+def _map(
+    kernel: Callable[[int, int], int], logits: NDArray[Any], n_outputs: int = 0
+) -> None:
+    """Run a kernel over all rows and raise for the first bad one."""
+    n_rows, n_classes = logits.shape
+    row_bytes = logits.itemsize * n_classes + 8 * n_outputs
+    _raise_bad_row(logits, map_rows(kernel, n_rows, row_bytes))
+
+
+def _target(
+    out: NDArray[Any] | None, shape: tuple[int, ...], logits: NDArray[Any]
+) -> NDArray[Any]:
+    """Return the array a kernel writes to: `out` itself if it can be written to."""
+    if out is None:
+        return np.empty(shape, logits.dtype)
+    if not isinstance(out, np.ndarray) or out.shape != shape:
+        what = f"out has shape {getattr(out, 'shape', None)}, the result {shape}."
+        raise DataError(what, "out", "Give an array of the shape of the result.")
+    if out.dtype != logits.dtype or not out.flags.writeable:
+        what = f"out is not a writable array of {logits.dtype}."
+        raise DataError(
+            what, "out", "Give a writable array of the dtype of the result."
+        )
+    is_same = out.ctypes.data == logits.ctypes.data and shape == logits.shape
+    overlaps = np.may_share_memory(out, logits) and not is_same
+    if not out.flags.c_contiguous or overlaps:
+        return np.empty(shape, logits.dtype)
+    return out
+
+
+def _run_softmax(
+    logits: ArrayLike,
+    temperature: float,
+    out: NDArray[Any] | None,
+    algorithm: Algorithm,
+    kind: int,
+) -> NDArray[Any]:
+    if algorithm not in _ALGORITHMS:
+        what = f"There is no algorithm {algorithm!r}."
+        raise DataError(what, "algorithm", f"Use one of {', '.join(_ALGORITHMS)}.")
+    checked = _checked_logits(logits)
+    beta = 1.0 / _checked_temperature(temperature)
+    n_rows, n_classes = checked.shape
+    shape = (n_rows,) if kind == _LOG_SUM_EXP else (n_rows, n_classes)
+    target = _target(out, shape, checked)
+    array = _for_kernel(checked, beta)
+    constants, rate, beta = _scale(beta, array.dtype)
+    is_direct = target.dtype == array.dtype and kind != _LOG_SUM_EXP
+    result = target if is_direct else np.empty(shape, array.dtype)
+    matrix = np.empty(0, array.dtype) if kind == _LOG_SUM_EXP else result.reshape(-1)
+    column = np.empty(n_rows if kind == _LOG_SUM_EXP else 0)
+    flat = array.reshape(-1)
+    limit = _TRUSTED_EXPONENT[array.dtype]
+    code = _ALGORITHMS.index(algorithm)
+
+    def kernel(start: int, stop: int) -> int:
+        row: int = _softmax_kernel(
+            flat, n_classes, start, stop, code, kind, constants, limit, rate, beta,
+            matrix, column,
+        )  # fmt: skip
+        return row
+
+    _map(kernel, array)
+    values = column if kind == _LOG_SUM_EXP else result
+    if target is not values:
+        target[...] = values
+    if out is not None and out is not target:
+        out[...] = target
+    return target if out is None else out
+
+
+def softmax(
+    logits: ArrayLike,
+    *,
+    temperature: float = 1.0,
+    out: NDArray[Any] | None = None,
+    algorithm: Algorithm = "two-pass",
+) -> NDArray[Any]:
+    r"""Return the probabilities of every row of logits.
+
+    Parameters
+    ----------
+    logits : array_like, shape (n_samples, n_classes)
+        float32 or float64, any order; other types are taken as float64. ``-inf``
+        rules a class out: its probability is exactly 0.
+    temperature : float, default=1.0
+        Finite and positive; above 1 it makes the probabilities flatter.
+    out : ndarray or None, default=None
+        Where to write the result; same shape and dtype, may be `logits` itself. Its
+        contents are unspecified after an error.
+    algorithm : {"two-pass", "three-pass", "online"}, default="two-pass"
+        Same result to rounding; they differ in trips over a row.
+
+    Returns
+    -------
+    ndarray, shape (n_samples, n_classes)
+        Same dtype as `logits` (or `out`).
+
+    Raises
+    ------
+    DataError
+        For NaN, ``+inf``, a row of only ``-inf`` (naming the first such row, counted
+        from 1), a wrong shape, temperature, algorithm or `out`.
+
+    Notes
+    -----
+    :math:`p_k = \exp(z_k / T) / \sum_j \exp(z_j / T)`, by the Two-Pass algorithm [1]_:
+    every exponential is a pair :math:`m \cdot 2^n`, so that no maximum is needed.
+
+    References
+    ----------
+    .. [1] M. Dukhan and A. Ablavatski, "The Two-Pass Softmax Algorithm",
+       arXiv 2001.04438 (2020).
+
+    Examples
+    --------
+    >>> softmax([[0.0, 0.0], [1000.0, -float("inf")]])
+    array([[0.5, 0.5],
+           [1. , 0. ]])
+    """
+    return _run_softmax(logits, temperature, out, algorithm, _SOFTMAX)
+
+
+def log_softmax(
+    logits: ArrayLike,
+    *,
+    temperature: float = 1.0,
+    out: NDArray[Any] | None = None,
+    algorithm: Algorithm = "two-pass",
+) -> NDArray[Any]:
+    r"""Return the log-probabilities of every row of logits.
+
+    Parameters
+    ----------
+    logits : array_like, shape (n_samples, n_classes)
+        As for `softmax`; a class at ``-inf`` stays there.
+    temperature : float, default=1.0
+        Finite and positive.
+    out : ndarray or None, default=None
+        As for `softmax`.
+    algorithm : {"two-pass", "three-pass", "online"}, default="two-pass"
+        As for `softmax`.
+
+    Returns
+    -------
+    ndarray, shape (n_samples, n_classes)
+        Same dtype as `logits`, in nats.
+
+    Raises
+    ------
+    DataError
+        As for `softmax`.
+
+    Notes
+    -----
+    :math:`\log p_k = z_k / T - \log \sum_j \exp(z_j / T)`, never the logarithm of a
+    rounded probability.
+
+    Examples
+    --------
+    >>> log_softmax([[1000.0, 0.0]])
+    array([[    0., -1000.]])
+    """
+    return _run_softmax(logits, temperature, out, algorithm, _LOG_SOFTMAX)
+
+
+def logsumexp(
+    logits: ArrayLike, *, temperature: float = 1.0, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    r"""Return the logarithm of the sum of exp(logits / temperature) of every row.
+
+    Parameters
+    ----------
+    logits : array_like, shape (n_samples, n_classes)
+        As for `softmax`.
+    temperature : float, default=1.0
+        Finite and positive.
+    out : ndarray or None, default=None
+        Where to write the result, shape (n_samples,).
+
+    Returns
+    -------
+    ndarray, shape (n_samples,)
+        Same dtype as `logits`, in nats. (Times -T it is the free energy.)
+
+    Raises
+    ------
+    DataError
+        As for `softmax`.
+
+    Notes
+    -----
+    :math:`\log \sum_k \exp(z_k / T) = \log M + E \log 2`, where the Two-Pass algorithm
+    (arXiv 2001.04438) finds the sum as :math:`M \cdot 2^E` in one trip.
+
+    Examples
+    --------
+    >>> logsumexp([[1000.0, -float("inf")]])
+    array([1000.])
+    """
+    return _run_softmax(logits, temperature, out, "two-pass", _LOG_SUM_EXP)
+
+
+def row_statistics(
+    logits: ArrayLike, labels: ArrayLike | None = None, *, temperature: float = 1.0
+) -> RowStatistics:
+    r"""Return all statistics of every row from one trip over the logits.
+
+    Parameters
+    ----------
+    logits : array_like, shape (n_samples, n_classes)
+        As for `softmax`.
+    labels : array_like of int or None, shape (n_samples,), default=None
+        Column of the true class; -1 = unlabelled. Without labels the fields
+        `correct`, `label_log_probability` and `label_rank` are None.
+    temperature : float, default=1.0
+        Finite and positive.
+
+    Returns
+    -------
+    RowStatistics
+        float64 and int64 arrays of length n_samples.
+
+    Raises
+    ------
+    DataError
+        As for `softmax`; for labels of a wrong shape, type or range.
+
+    Notes
+    -----
+    With :math:`d_k = (z_k - \max z) / T`, :math:`e_k = \exp d_k` and
+    :math:`S = \sum e_k`: confidence :math:`1/S`, entropy
+    :math:`\log S - \sum e_k d_k / S`, squared sum :math:`\sum e_k^2 / S^2`.
+
+    Examples
+    --------
+    >>> rows = row_statistics([[0.0, 0.0, 1.0]], [0])
+    >>> rows.prediction, rows.label_rank, rows.correct
+    (array([2]), array([1]), array([False]))
+    """
+    checked = _checked_logits(logits)
+    n_rows, n_classes = checked.shape
+    beta = 1.0 / _checked_temperature(temperature)
+    y = np.empty(0, np.int64)
+    if labels is not None:
+        y = _checked_labels(labels, n_rows, n_classes, -1)
+    y.flags.writeable = False
+    array = _for_kernel(checked, beta)
+    constants, rate, beta = _scale(beta, array.dtype)
+    integers = np.empty((2, n_rows), np.int64)
+    numbers = np.empty((7, n_rows))
+    flat = array.reshape(-1)
+
+    def kernel(start: int, stop: int) -> int:
+        row: int = _statistics_kernel(
+            flat, n_classes, start, stop, y, constants, rate, beta, integers, numbers
+        )
+        return row
+
+    _map(kernel, array, len(integers) + len(numbers))
+    has_labels = labels is not None
+    return RowStatistics(
+        prediction=integers[0],
+        confidence=numbers[0],
+        margin=numbers[1],
+        max_logit=numbers[2],
+        logsumexp=numbers[3],
+        entropy=numbers[4],
+        squared_sum=numbers[5],
+        correct=integers[0] == y if has_labels else None,
+        label_log_probability=numbers[6] if has_labels else None,
+        label_rank=integers[1] if has_labels else None,
+    )
+
+
+def temperature_objective(
+    logits: ArrayLike, labels: ArrayLike, beta: float
+) -> TemperatureObjective:
+    r"""Return loss, slope and curvature in beta = 1 / temperature of every row.
+
+    Parameters
+    ----------
+    logits : array_like, shape (n_samples, n_classes)
+        As for `softmax`.
+    labels : array_like of int, shape (n_samples,)
+        Column of the true class, 0 or more.
+    beta : float
+        Inverse temperature, finite and not negative.
+
+    Returns
+    -------
+    TemperatureObjective
+        Three float64 arrays of length n_samples.
+
+    Raises
+    ------
+    DataError
+        As for `softmax`; for labels of a wrong shape, type or range; for a `beta` that
+        is negative or not finite.
+
+    Notes
+    -----
+    With z relative to the row maximum and p = softmax(beta z): loss
+    :math:`\log \sum_k \exp(\beta z_k) - \beta z_y`, slope
+    :math:`\mathrm{E}_p[z] - z_y`, curvature :math:`\mathrm{Var}_p[z]`. Classes at
+    ``-inf`` contribute nothing. A label at ``-inf`` makes the loss ``inf`` at every
+    beta; slope and curvature are then those of the rest, without the term of the
+    label.
+
+    Examples
+    --------
+    >>> [float(a[0]) for a in temperature_objective([[0.0, 2.0]], [1], 0.0)[1:]]
+    [-1.0, 1.0]
+    """
+    checked = _checked_logits(logits)
+    n_rows, n_classes = checked.shape
+    value = float(beta)
+    if not (np.isfinite(value) and value >= 0):
+        what = f"beta is {beta!r}."
+        raise DataError(what, "beta", "Use a finite number, 0 or more.")
+    y = _checked_labels(labels, n_rows, n_classes, 0)
+    array = _for_kernel(checked, max(value, _SINGLE_RANGE[0]))
+    constants, rate, value = _scale(max(value, _SINGLE_RANGE[0]), array.dtype)
+    numbers = np.empty((3, n_rows))
+    flat = array.reshape(-1)
+
+    def kernel(start: int, stop: int) -> int:
+        row: int = _objective_kernel(
+            flat, n_classes, start, stop, y, constants, rate, value, numbers
+        )
+        return row
+
+    _map(kernel, array, len(numbers))
+    return TemperatureObjective(numbers[0], numbers[1], numbers[2])
+
+
+def warm_up(dtypes: Iterable[DTypeLike] = (np.float32, np.float64)) -> None:
+    """Compile what the first page needs, or load it from Numba's cache.
+
+    Parameters
+    ----------
+    dtypes : iterable of dtype, default=(float32, float64)
+        Precisions to compile for.
+    """
+    for dtype in dtypes:
+        logits = np.zeros((2, 3), dtype)
+        labels = np.zeros(2, np.int64)
+        softmax(logits)
+        row_statistics(logits, labels)
+        temperature_objective(logits, labels, 1.0)
