@@ -1,0 +1,229 @@
+"""Class names, and labels as columns of the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from core.loading.names import parse_score_name
+from core.loading.tables import MISSING
+from core.messages import DataError
+
+__all__ = ["LabelMap", "distinct_labels", "encode", "map_binary", "map_labels"]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelMap:
+    """How the cells of the label column become columns of the scores.
+
+    Parameters
+    ----------
+    classes : tuple of str
+        Class names in the order of the scores.
+    codes : dict of str to int
+        Cell -> column of the scores; -1 for cells that mean "unlabelled".
+    unknown : tuple of str
+        Cells that are none of the classes.
+    evidence : str
+        How labels and classes were matched.
+    """
+
+    classes: tuple[str, ...]
+    codes: dict[str, int] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
+    evidence: str = ""
+
+
+def distinct_labels(text: pd.Series[Any]) -> tuple[str, ...]:
+    """Return the distinct cells of a label column in reading order."""
+    return tuple(str(value) for value in text.dropna().unique())
+
+
+def _given(values: Iterable[str], classes: tuple[str, ...] = ()) -> list[str]:
+    """Return the cells that name a class; "NA" may be a class called NA."""
+    return [v for v in values if v in classes or v.lower() not in MISSING]
+
+
+def _as_whole(values: Iterable[str]) -> dict[str, int] | None:
+    """Return the whole number of each cell, or None if one is something else."""
+    try:
+        numbers = {value: float(value) for value in values}
+        return (
+            {v: int(x) for v, x in numbers.items()}
+            if all(x == int(x) for x in numbers.values())
+            else None
+        )
+    except (ValueError, OverflowError):
+        return None
+
+
+def map_labels(values: tuple[str, ...], classes: tuple[str, ...]) -> LabelMap:
+    """Match distinct labels to two or more score columns, by name or by number."""
+    given = _given(values, classes)
+    blank = dict.fromkeys((v for v in values if v not in given), -1)
+    by_name = {name: i for i, name in enumerate(classes)}
+    folded = {name.casefold(): i for i, name in enumerate(classes)}
+    if len(folded) < len(classes):
+        folded = by_name
+    found: dict[str, int] = {}
+    for value in given:
+        parsed = parse_score_name(value)
+        short = parsed.suffix if parsed else value
+        code = by_name.get(value, folded.get(value.casefold()))
+        code = folded.get(short.casefold()) if code is None else code
+        if code is not None:
+            found[value] = code
+    if given and len(found) == len(given):
+        return LabelMap(classes, found | blank, (), "labels are the class names")
+    whole = _as_whole(given)
+    if whole is not None:
+        open_ended = {v: x for v, x in whole.items() if x != -1}
+        if all(0 <= x < len(classes) for x in open_ended.values()):
+            text = f"labels number the {len(classes)} score columns from 0"
+            return LabelMap(classes, whole | blank, (), text)
+        if not found:
+            found = {v: x for v, x in whole.items() if -1 <= x < len(classes)}
+        found |= {v: -1 for v, x in whole.items() if x == -1}
+    unknown = tuple(value for value in given if value not in found)
+    return LabelMap(classes, found | blank, unknown, "labels are the class names")
+
+
+def map_binary(
+    values: tuple[str, ...], suffix: str, positive: str | None, where: str
+) -> LabelMap:
+    """Name the two classes of a file with one score column.
+
+    Parameters
+    ----------
+    values : tuple of str
+        Distinct labels.
+    suffix : str
+        Class that the name of the score column speaks of, such as "malignant".
+    positive : str or None
+        Class that the user says the score is for.
+    where : str
+        File and label column, for messages.
+    """
+    given = _given(values)
+    whole = _as_whole(given)
+    if whole is not None and set(whole.values()) != {-1, 1}:
+        minus = [v for v, x in whole.items() if x == -1]
+        given = [v for v in given if v not in minus]
+        whole = {v: x for v, x in whole.items() if v in given}
+    blank = dict.fromkeys((v for v in values if v not in given), -1)
+    if len(given) > 2:
+        return LabelMap(("0", "1"), blank, tuple(given), "labels are 0 and 1")
+    if not given or (whole is not None and set(whole.values()) <= {0, 1}):
+        codes = whole or {}
+        names = (
+            (f"not {suffix}", suffix) if suffix and not suffix.isdigit() else ("0", "1")
+        )
+        text = f"1 means {names[1]}" if suffix else "1 is the positive class"
+        if _same(positive, "0") or _same(positive, names[0]):
+            codes, names = {v: 1 - x for v, x in codes.items()}, names[::-1]
+            text = f"the score is for {names[1]}, as chosen"
+        elif not (
+            positive is None or _same(positive, "1") or _same(positive, names[1])
+        ):
+            raise _bad_positive(str(positive), ("0", "1"), where)
+        return LabelMap(names, codes | blank, (), text)
+    one, evidence = _positive_of(given, suffix, positive, where)
+    others = [value for value in given if value != one]
+    zero = others[0] if others else f"not {one}"
+    codes = {value: int(value == one) for value in given}
+    return LabelMap((zero, one), codes | blank, (), evidence)
+
+
+def _same(left: str | None, right: str) -> bool:
+    return left is not None and left.strip().casefold() == right.strip().casefold()
+
+
+def _positive_of(
+    given: list[str], suffix: str, positive: str | None, where: str
+) -> tuple[str, str]:
+    if positive is not None:
+        chosen = [value for value in given if _same(positive, value)]
+        if chosen:
+            return chosen[0], f"the score is for {chosen[0]}, as chosen"
+        if len(given) == 2:
+            raise _bad_positive(positive, tuple(given), where)
+        return positive.strip(), f"the score is for {positive.strip()}, as chosen"
+    named = [value for value in given if suffix and _same(suffix, value)]
+    if named:
+        return named[0], f"the score column names {named[0]}"
+    if len(given) == 1:
+        if suffix and not suffix.isdigit():
+            return suffix, f"the score column names {suffix}"
+        raise DataError(
+            f"Every label is {given[0]!r}, so it is unknown whether the score is for "
+            "or against it.",
+            where,
+            "Choose the positive class, or name it in the score column "
+            f"(prob_{given[0]}).",
+        )
+    last = max(given, key=_sort_key)
+    return last, f"the score is for {last}, the second label in sorted order"
+
+
+def _sort_key(value: str) -> tuple[float, str]:
+    whole = _as_whole([value])
+    return (float(whole[value]) if whole else np.inf, value)
+
+
+def _bad_positive(positive: str, classes: tuple[str, ...], where: str) -> DataError:
+    return DataError(
+        f"The positive class {positive!r} is not a label; the labels are "
+        f"{' and '.join(classes)}.",
+        where,
+        f"Choose {' or '.join(classes)}.",
+    )
+
+
+def encode(text: pd.Series[Any], labels: LabelMap, where: str) -> NDArray[np.int64]:
+    """Return labels as columns of the scores, -1 where unlabelled.
+
+    Raises
+    ------
+    DataError
+        Naming the first label outside the classes, its row and how many there are.
+    """
+    if labels.unknown:
+        is_unknown = text.isin(labels.unknown).to_numpy(bool)
+        row = int(np.flatnonzero(is_unknown)[0])
+        value, n_bad = str(text.iloc[row]), int(is_unknown.sum())
+        names = ", ".join(labels.classes[:10])
+        more = len(labels.classes) - 10
+        raise DataError(
+            f"The label {value!r} is not one of the {len(labels.classes)} classes "
+            f"({names}{f' and {more} more' if more > 0 else ''}); {n_bad:,} "
+            f"{'row has' if n_bad == 1 else 'rows have'} such a label.",
+            f"{where}, row {row + 1}",
+            _label_fix(labels),
+        )
+    codes = text.map(labels.codes)
+    return np.asarray(codes.fillna(-1).to_numpy(np.int64))
+
+
+def _label_fix(labels: LabelMap) -> str:
+    n_classes = len(labels.classes)
+    whole = _as_whole([v for v in (*labels.codes, *labels.unknown) if v])
+    if n_classes == 2 and len(labels.unknown) > 2:
+        return (
+            "One score column is a binary score and needs two labels. Choose the "
+            "label column, or give one score column per class."
+        )
+    if whole and set(whole.values()) <= set(range(1, n_classes + 1)):
+        return (
+            f"The labels seem to count from 1: subtract 1, so that they run from 0 "
+            f"to {n_classes - 1}, or name the score columns after the labels."
+        )
+    return (
+        "Write labels as the class names in the score columns (label cat for "
+        f"logit_cat), or number them from 0 to {n_classes - 1}; leave unknown labels "
+        "empty."
+    )

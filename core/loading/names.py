@@ -1,0 +1,139 @@
+"""What columns are usually called, role by role."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["NAMES", "ScoreName", "class_names", "parse_score_name", "plain"]
+
+NAMES: dict[str, tuple[str, ...]] = {
+    "label": (
+        *("label", "labels", "target", "targets", "y", "y_true", "true_label"),
+        *("true_labels", "true_class", "ground_truth", "truth", "class", "class_label"),
+        *("label_ids", "label_id", "gold", "gold_label", "gt", "actual", "outcome"),
+        *("observed", "obs", "expected", "ytrue", "true", "class_id", "category"),
+    ),
+    "predicted": (
+        *("pred_label", "predicted_label", "pred_class", "predicted_class", "y_pred"),
+        *("predicted", "prediction", "predictions", "pred", "preds", "yhat", "y_hat"),
+    ),
+    "confidence": (
+        *("confidence", "confidences", "conf", "max_prob", "max_probability", "msp"),
+        *("top1_prob", "top_prob", "top1_confidence", "pred_confidence"),
+    ),
+    "correct": ("correct", "is_correct", "correctness", "hit", "is_right"),
+    "id": (
+        *("id", "ids", "row_id", "sample_id", "uid", "uuid", "guid", "image_id"),
+        *("case_id", "example_id", "item_id", "instance_id", "record_id", "key"),
+        *("filename", "file_name", "file", "path", "image", "index"),
+    ),
+    "group": (
+        *("group", "groups", "group_id", "cluster", "cluster_id", "patient"),
+        *("patient_id", "patientid", "subject", "subject_id", "participant"),
+        *("participant_id", "user", "user_id", "speaker", "speaker_id", "customer_id"),
+        *("site", "site_id", "hospital", "center", "centre", "batch"),
+    ),
+    "weight": ("weight", "weights", "sample_weight", "sample_weights"),
+    "time": (
+        *("time", "timestamp", "date", "datetime", "created_at", "time_stamp"),
+        *("observed_at", "event_time", "date_time"),
+    ),
+    "split": ("split", "splits", "fold_role", "subset", "partition", "data_split"),
+    "features": (
+        *("features", "feature", "feats", "embeddings", "embedding", "penultimate"),
+        *("activations", "hidden"),
+    ),
+    "classes": ("classes", "class_names", "label_names", "target_names"),
+    "head_weight": ("head_weight", "w", "weight_matrix", "fc_weight", "head_w"),
+    "head_bias": ("head_bias", "b", "fc_bias", "head_b", "bias"),
+}
+"""Usual names of each role, in order of preference, as `plain` writes them."""
+
+ARRAY_SCORES = (
+    *("logits", "logit", "predictions", "preds", "probs", "pred_probs", "arr_0"),
+    *("scores", "score", "y_prob", "y_score", "outputs", "output", "probabilities"),
+    *("proba", "prob", "pred", "prediction", "y_pred"),
+)
+"""Names of score arrays in NPZ files, in order of preference."""
+ARRAY_LABELS = (*NAMES["label"], "arr_1")
+
+_LOGITS = (
+    *("logit", "logits", "rawformulaval", "raw_score", "raw_scores", "log_prob"),
+    *("log_probs", "logprob", "logprobs", "log_proba", "decision_function"),
+)
+_PROBABILITIES = (
+    *("prob", "probs", "proba", "probas", "probability", "probabilities", "p"),
+    *("pred_prob", "pred_probs", "pred_proba", "pred_probability", "predict_proba"),
+    *("y_prob", "y_proba", "p_hat", "phat", "softmax", "predicted_probability"),
+    *("prob_pred", "predicted_prob"),
+)
+_SCORES = ("score", "scores", "y_score", "output", "outputs", "pred", "z")
+_KIND = {
+    **dict.fromkeys(_SCORES, ""),
+    **dict.fromkeys(_PROBABILITIES, "probabilities"),
+    **dict.fromkeys(_LOGITS, "logits"),
+}
+_STEMS = "|".join(sorted(_KIND, key=len, reverse=True)).replace("_", "[_ .-]")
+_SCORE = re.compile(
+    rf"\W*(?P<stem>{_STEMS})"
+    r"(?:[\s_.:\-\[=]+(?:class(?:[_=\s:]+|(?=\d)))?(?P<suffix>.+?)\]?|(?P<digits>\d+))?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreName:
+    """A column name that speaks of a score.
+
+    Parameters
+    ----------
+    stem : str
+        First part of the name, such as "logit".
+    kind : {"logits", "probabilities", ""}
+        What the stem says the values are; empty where it does not say.
+    suffix : str
+        Rest of the name: the class; empty for a name that is a stem alone.
+    """
+
+    stem: str
+    kind: str
+    suffix: str
+
+
+def plain(name: str) -> str:
+    """Return a name in lower case with one underscore between words."""
+    return re.sub(r"[\s.\-]+", "_", name.strip().lower()).strip("_")
+
+
+def parse_score_name(name: str) -> ScoreName | None:
+    """Return stem, kind and class of a score column's name, or None for others."""
+    found = _SCORE.fullmatch(name.strip())
+    if found is None:
+        return None
+    stem = plain(found["stem"])
+    suffix = (found["suffix"] or found["digits"] or "").strip()
+    return ScoreName(stem, _KIND[stem], suffix)
+
+
+def class_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the classes that the names of two or more score columns speak of."""
+    parsed = [parse_score_name(name) for name in names]
+    suffixes = tuple(item.suffix if item else "" for item in parsed)
+    if all(suffixes) and len(set(suffixes)) == len(names):
+        return suffixes
+    stem = common_stem(names)
+    rests = tuple(name[len(stem) :] for name in names)
+    return rests if all(rests) else names
+
+
+def common_stem(names: tuple[str, ...]) -> str:
+    """Return the words that all names start with, up to a separator."""
+    cut = 0
+    first = names[0]
+    for position, letter in enumerate(first):
+        if any(name[: position + 1] != first[: position + 1] for name in names):
+            break
+        if letter in "_.:= -":
+            cut = position + 1
+    return first[:cut]

@@ -1,0 +1,460 @@
+"""Which column plays which role: the user's choice first, then names, then values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from core.loading.names import (
+    ARRAY_LABELS,
+    ARRAY_SCORES,
+    NAMES,
+    class_names,
+    common_stem,
+    parse_score_name,
+    plain,
+)
+from core.loading.sources import Raw
+from core.messages import DataError
+from core.settings import Settings
+
+__all__ = ["MOST_SLICES", "Roles", "find_roles"]
+
+MOST_SLICES = 20
+"""A column with more distinct values is not offered as a slice."""
+_COLUMN_ROLES = ("id", "group", "weight", "time", "split")
+_ENOUGH = 0.5  # share of a score column's cells that are numbers
+_ALTERNATIVES = {
+    "array": ("score", "features", "other"),
+    "decimal": ("score", "confidence", "weight", "time", "label", "other"),
+    "whole": ("label", "score", "id", "group", "weight", "time", "slice", "other"),
+    "text": ("label", "id", "group", "split", "time", "slice", "other"),
+}
+
+
+@dataclass(slots=True)
+class Roles:
+    """Roles found so far, each with its evidence."""
+
+    raw: Raw
+    found: dict[str, tuple[str, str]] = field(default_factory=dict)
+    scores: tuple[str, ...] = ()
+
+    def give(self, name: str, role: str, evidence: str) -> None:
+        """Let a column play a role."""
+        self.found[name] = (role, evidence)
+        if role == "score":
+            self.scores = (*self.scores, name)
+
+    def column(self, role: str) -> str | None:
+        """Return the column that plays a role, or None."""
+        return next(
+            (name for name, item in self.found.items() if item[0] == role), None
+        )
+
+    def free(self) -> list[str]:
+        """Return the columns without a role, in the order of the file."""
+        return [name for name in self.raw.table.column_names if name not in self.found]
+
+    def kind(self, name: str) -> str:
+        """Return "array", "decimal", "whole" or "text"."""
+        if name in self.raw.arrays:
+            return "array"
+        column = self.raw.table[name]
+        if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
+            return "whole"
+        if pa.types.is_floating(column.type):
+            whole = pc.all(pc.equal(pc.floor(column), column)).as_py()
+            return "whole" if whole else "decimal"
+        return "text"
+
+    def is_numeric(self, name: str) -> bool:
+        """Whether most cells are numbers (a text column may hold a few strays)."""
+        column = self.raw.table[name]
+        if not pa.types.is_string(column.type):
+            kind = column.type
+            return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+        cells = column.slice(0, 1000).to_pandas().dropna()
+        if cells.empty:
+            return True
+        numbers = pd.to_numeric(cells.str.strip(), errors="coerce").notna()
+        return bool(numbers.mean() >= _ENOUGH)
+
+    def distinct(self, name: str) -> list[str]:
+        """Return the distinct values of a column as text, missing ones left out."""
+        return [str(v) for v in self.raw.text(name).dropna().unique()]
+
+    def alternatives(self, name: str, role: str) -> tuple[str, ...]:
+        """Return the other roles that a column's values would allow."""
+        kinds = _ALTERNATIVES[self.kind(name)]
+        return tuple(other for other in kinds if other != role)
+
+
+def find_roles(raw: Raw, settings: Settings) -> Roles:
+    """Give every column a role."""
+    roles = Roles(raw)
+    chosen = _take_chosen(roles, settings)
+    if raw.arrays or raw.format in {"npz", "npy"}:
+        _find_arrays(roles, settings)
+    if raw.has_header:
+        _find_label(roles, settings, NAMES["label"])
+    if settings.input_kind in {"auto", "confidence"} and not settings.score_columns:
+        _find_confidence(roles, settings)
+    if roles.column("confidence") is None and not roles.scores:
+        _find_scores(roles, settings)
+    if not roles.column("label") and settings.label_column is None and roles.scores:
+        _find_label_by_values(roles)
+    if raw.has_header:
+        _find_named(roles, settings, chosen)
+    _find_slices(roles, settings)
+    return roles
+
+
+def _take_chosen(roles: Roles, settings: Settings) -> set[str]:
+    """Enter the user's choices; return the roles they decided."""
+    decided = set()
+    for role in ("label", *_COLUMN_ROLES):
+        name = getattr(settings, f"{role}_column")
+        if name is None:
+            continue
+        decided.add(role)
+        if name:
+            _check_there(
+                roles.raw, name, f"{role}_column", roles.raw.table.column_names
+            )
+            _check_free(roles, name, role)
+            roles.give(name, role, "chosen")
+    for name in settings.score_columns:
+        _check_there(roles.raw, name, "score_columns", roles.raw.names)
+        _check_free(roles, name, "score")
+        roles.give(name, "score", "chosen")
+    for name in settings.slice_columns or ():
+        _check_there(roles.raw, name, "slice_columns", roles.raw.table.column_names)
+        if name not in roles.found:
+            roles.give(name, "slice", "chosen")
+    return decided
+
+
+def _check_there(raw: Raw, name: str, setting: str, names: Sequence[str]) -> None:
+    if name not in names:
+        some = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
+        raise DataError(
+            f"There is no column {name!r} to use as {setting.replace('_', ' ')}.",
+            raw.name,
+            f"Choose one of: {some}.",
+        )
+
+
+def _check_free(roles: Roles, name: str, role: str) -> None:
+    if name in roles.found:
+        raise DataError(
+            f"The column {name!r} is chosen as {roles.found[name][0]} and as {role}.",
+            f"{roles.raw.name}, column {name}",
+            "Choose a column for each of the two, or none for one of them.",
+        )
+
+
+def _named(roles: Roles, names: Sequence[str]) -> str | None:
+    """Return the free column whose name comes first among `names`."""
+    free = {plain(name): name for name in reversed(roles.free())}
+    return next((free[name] for name in names if name in free), None)
+
+
+def _find_label(roles: Roles, settings: Settings, names: Sequence[str]) -> None:
+    if settings.label_column is not None:
+        return
+    name = _named(roles, names)
+    if name is not None:
+        roles.give(name, "label", "its name")
+
+
+def _find_arrays(roles: Roles, settings: Settings) -> None:
+    """Give the arrays of an NPZ their roles by the names that libraries use."""
+    raw = roles.raw
+    for name, array in raw.arrays.items():
+        for key in ("head_weight", "head_bias", "classes", "features"):
+            fits = array.ndim == (2 if key in {"head_weight", "features"} else 1)
+            if plain(name) in NAMES[key] and fits and name not in roles.found:
+                role = key.partition("_")[0]
+                roles.give(name, role, f"its name and its shape {array.shape}")
+    _find_label(roles, settings, ARRAY_LABELS)
+    if roles.scores:
+        return
+    tables = [
+        name
+        for name, array in raw.arrays.items()
+        if array.ndim == 2
+        and len(array) == raw.n_rows
+        and array.dtype.kind in "fiu"
+        and name not in roles.found
+    ]
+    by_name = {plain(name): name for name in tables}
+    best = next((by_name[key] for key in ARRAY_SCORES if key in by_name), None)
+    if best is not None:
+        roles.give(best, "score", f"its name and its shape {raw.arrays[best].shape}")
+    elif len(tables) == 1:
+        roles.give(tables[0], "score", "the only array of rows and columns")
+
+
+def _find_confidence(roles: Roles, settings: Settings) -> None:
+    """Recognise files that hold only the top confidence and whether it was right."""
+    name = _named(roles, NAMES["confidence"])
+    families = _families(roles)
+    is_asked = settings.input_kind == "confidence"
+    has_rows = bool(roles.scores) or any(len(f) > 1 for f in families.values())
+    if is_asked and name is None:
+        singles = [f[0][0] for f in families.values() if len(f) == 1]
+        name = next(iter(singles), None)
+    if name is None or (has_rows and not is_asked) or not roles.is_numeric(name):
+        return
+    correct = _named(roles, NAMES["correct"])
+    label = roles.column("label")
+    predicted = _named(roles, NAMES["predicted"])
+    if correct is None and (label is None or predicted is None):
+        if not is_asked:
+            return
+        raise DataError(
+            "A file of confidences needs to say which predictions were right.",
+            roles.raw.name,
+            "Give a column correct (0 or 1), or both true_label and pred_label.",
+        )
+    roles.give(name, "confidence", "its name, beside the outcome of the prediction")
+    if correct is not None:
+        roles.give(correct, "correct", "its name")
+    if predicted is not None:
+        roles.give(predicted, "predicted", "its name")
+
+
+def _families(roles: Roles) -> dict[str, list[tuple[str, str]]]:
+    """Return stem -> (column, class) for columns that are named as scores."""
+    families: dict[str, list[tuple[str, str]]] = {}
+    reserved = {
+        name for role in ("predicted", "confidence", "correct") for name in NAMES[role]
+    } - {"pred", "prediction", "predictions", "predicted", "preds"}
+    for name in roles.free():
+        parsed = parse_score_name(name)
+        if parsed is None or plain(name) in reserved or not roles.is_numeric(name):
+            continue
+        families.setdefault(parsed.stem, []).append((name, parsed.suffix))
+    return families
+
+
+def _find_scores(roles: Roles, settings: Settings) -> None:
+    """Look for score columns, from the clearest evidence to the weakest."""
+    if not roles.raw.has_header:
+        _find_headerless(roles, settings)
+        return
+    families = _families(roles)
+    single: tuple[str, str] | None = None
+    if families:
+        stem = max(families, key=lambda s: (len(families[s]), _is_logit(s)))
+        if len(families[stem]) > 1:
+            for name, _ in families[stem]:
+                roles.give(name, "score", f"named {stem}_<class>")
+            return
+        single = families[stem][0]
+    steps: tuple[Callable[[Roles], list[str]], ...] = (
+        _by_label_values,
+        _by_common_stem,
+    )
+    for step in steps:
+        columns = step(roles)
+        if columns:
+            evidence = _EVIDENCE[step.__name__]
+            for name in columns:
+                roles.give(name, "score", evidence)
+            return
+    if single is not None:
+        roles.give(single[0], "score", "the only column named as a score")
+        return
+    _by_values(roles)
+
+
+def _is_logit(stem: str) -> int:
+    parsed = parse_score_name(stem)
+    return ("", "probabilities", "logits").index(parsed.kind if parsed else "")
+
+
+_EVIDENCE = {
+    "_by_label_values": "named like a value of the label column",
+    "_by_common_stem": "a common stem and the name of a class",
+}
+
+
+def _reserved(name: str) -> bool:
+    return any(plain(name) in names for names in NAMES.values())
+
+
+def _numbers(roles: Roles) -> list[str]:
+    return [n for n in roles.free() if not _reserved(n) and roles.is_numeric(n)]
+
+
+def _by_label_values(roles: Roles) -> list[str]:
+    """Return columns named exactly like the values of the label column."""
+    label = roles.column("label")
+    if label is None or label not in roles.raw.table.column_names:
+        return []
+    values = {value.casefold() for value in roles.distinct(label)}
+    numbers = _numbers(roles)
+    named = [name for name in numbers if name.strip().casefold() in values]
+    if len(named) < 2 or len(named) < len(values) / 2:
+        return []
+    # A class that no row has stands between or beside the others.
+    order = roles.raw.table.column_names
+    low, high = order.index(named[0]), order.index(named[-1])
+    decimals = [n for n in numbers if n in named or roles.kind(n) == "decimal"]
+    between = [n for n in decimals if low <= order.index(n) <= high]
+    if between != decimals and _sum_to_one(roles, decimals):
+        return decimals
+    return between
+
+
+def _by_common_stem(roles: Roles) -> list[str]:
+    """Return the most columns with one stem whose rests are classes."""
+    label = roles.column("label")
+    values: set[str] = set()
+    if label is not None:
+        values = {value.casefold() for value in roles.distinct(label)}
+    groups: dict[str, list[tuple[str, str]]] = {}
+    for name in _numbers(roles):
+        for cut in re.finditer(r"[_.:= -]", name):
+            stem, rest = name[: cut.start()], name[cut.end() :]
+            groups.setdefault(stem, []).append((name, rest.casefold()))
+    fitting = []
+    for members in groups.values():
+        columns = [name for name, _ in members]
+        rests = {rest for _, rest in members}
+        counted = rests in (
+            {str(i) for i in range(len(members))},
+            {str(i + 1) for i in range(len(members))},
+        )
+        if len(rests) < 2 or len(rests) < len(members):
+            continue
+        has_decimals = any(roles.kind(name) == "decimal" for name in columns)
+        if (values and values <= rests) or (
+            has_decimals and (counted or _sum_to_one(roles, columns))
+        ):
+            fitting.append(columns)
+    return max(fitting, key=len, default=[])
+
+
+def _by_values(roles: Roles) -> None:
+    """Take the only decimals of the file, when the label or their sums agree."""
+    decimals = [n for n in _numbers(roles) if roles.kind(n) == "decimal"]
+    if not decimals:
+        predicted = _named(roles, ("prediction", "predictions", "pred", "predicted"))
+        if predicted is not None and roles.kind(predicted) == "decimal":
+            roles.give(predicted, "score", "decimals in a column of predictions")
+        return
+    label = roles.column("label")
+    n_values = len(roles.distinct(label)) if label is not None else 0
+    is_single = len(decimals) == 1 and n_values in {0, 1, 2}
+    is_full = len(decimals) > 1 and (
+        n_values == len(decimals) or _sum_to_one(roles, decimals)
+    )
+    if is_single or is_full:
+        text = "the only column" if is_single else "the only columns"
+        for name in decimals:
+            roles.give(name, "score", f"{text} of decimals")
+
+
+def _sum_to_one(roles: Roles, names: list[str]) -> bool:
+    """Whether the first rows of these columns sum to 1."""
+    if len(names) < 2:
+        return False
+    total: Any = 0.0
+    for name in names:
+        cells = roles.raw.table[name].slice(0, 10_000).to_pandas()
+        total = total + pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
+    total = total[~np.isnan(total)]
+    return bool(total.size) and bool((np.abs(total - 1) <= 1e-3).mean() >= 0.99)
+
+
+def _find_headerless(roles: Roles, settings: Settings) -> None:
+    names = roles.free()
+    last = names[-1] if names else None
+    if (
+        last is not None
+        and settings.label_column is None
+        and len(names) > 1
+        and roles.kind(last) in {"whole", "text"}
+    ):
+        roles.give(last, "label", "the last column of a file without a header")
+    for name in roles.free():
+        if roles.is_numeric(name):
+            roles.give(name, "score", "a column of numbers before the label")
+
+
+def _find_label_by_values(roles: Roles) -> None:
+    """Take the only column whose values could be labels of these scores."""
+    if roles.scores[0] in roles.raw.arrays or len(roles.scores) == 1:
+        known: set[str] = set()
+    else:
+        known = {name.casefold() for name in class_names(roles.scores)}
+    stem = common_stem(roles.scores).rstrip("_.:= -") if known else ""
+    if stem in roles.free():
+        roles.give(stem, "label", "named as the stem of the score columns")
+        return
+    n_classes = max(2, len(roles.scores))
+    fitting = []
+    for name in roles.free():
+        if _reserved(name) or roles.kind(name) == "decimal":
+            continue
+        values = {value.casefold() for value in roles.distinct(name)}
+        numbered = values <= {str(i) for i in range(n_classes)}
+        if values and (values <= known or numbered):
+            fitting.append(name)
+    if len(fitting) == 1:
+        roles.give(fitting[0], "label", "the only column whose values are classes")
+
+
+def _find_named(roles: Roles, settings: Settings, decided: set[str]) -> None:
+    predicted = _named(roles, NAMES["predicted"])
+    if predicted is not None and roles.column("predicted") is None:
+        roles.give(predicted, "predicted", "its name")
+    for role in _COLUMN_ROLES:
+        name = _named(roles, NAMES[role])
+        if role in decided or name is None or settings_use(settings, name):
+            continue
+        if role == "weight" and roles.kind(name) == "text":
+            continue
+        if role == "time" and not _is_time(roles.raw.table[name].to_pandas()):
+            roles.give(name, "other", "named as a time, but some values are not times")
+            continue
+        roles.give(name, role, "its name")
+
+
+def settings_use(settings: Settings, name: str) -> bool:
+    """Whether the user chose the column as a slice."""
+    return name in (settings.slice_columns or ())
+
+
+def _is_time(column: pd.Series[Any]) -> bool:
+    if pd.api.types.is_numeric_dtype(column):
+        return not column.isna().any()
+    times = pd.to_datetime(column, errors="coerce", format="ISO8601", utc=True)
+    return not times.isna().any()
+
+
+def _find_slices(roles: Roles, settings: Settings) -> None:
+    """Offer columns with few values as slices; everything else stays "other"."""
+    for name in roles.free():
+        column = roles.raw.table[name]
+        if roles.kind(name) == "decimal":
+            roles.give(name, "other", "decimals that no name speaks for")
+            continue
+        n_values = pc.count_distinct(column).as_py()
+        if settings.slice_columns is None and 2 <= n_values <= MOST_SLICES:
+            roles.give(name, "slice", f"{n_values} distinct values")
+        else:
+            roles.give(name, "other", f"{n_values:,} distinct values")
+    for name, array in roles.raw.arrays.items():
+        if name not in roles.found:
+            roles.give(name, "other", f"an array of shape {array.shape}, not used")

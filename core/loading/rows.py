@@ -1,0 +1,257 @@
+"""From the cells of a file to checked rows: outcomes, labels, rows left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from core.loading.labels import encode
+from core.loading.names import NAMES, plain
+from core.loading.schema import Schema
+from core.loading.sources import Raw
+from core.loading.understanding import Understood
+from core.loading.values import find_invalid
+from core.messages import Answer, DataError, Note, Progress
+from core.predictions import ColumnRoles, Head, Predictions
+from core.settings import Settings
+
+__all__ = ["assemble", "head_of"]
+
+_RIGHT = ("1", "true", "yes", "t", "y")
+_WRONG = ("0", "false", "no", "f", "n")
+_LEAVE_OUT = Answer("Leave such rows out", "invalid_rows", "leave-out")
+
+
+def assemble(
+    understood: Understood, settings: Settings, progress: Progress
+) -> Predictions:
+    """Return the rows of a file as Predictions, or say which row cannot be used."""
+    raw, schema, scores = understood.raw, understood.schema, understood.scores
+    if scores is None:
+        raise _no_scores(raw)
+    progress(0.9, "Checking the rows")
+    bad = find_invalid(scores, schema.input_kind)
+    outcome = None
+    if schema.input_kind == "confidence":
+        outcome, more = _outcome(understood)
+        bad = pd.concat([bad, more]).drop_duplicates("row").sort_values("row")
+    kept, left_out, notes = _leave_out(raw, bad, schema.input_kind, settings)
+    labels, more_notes = _labels(understood, kept)
+    matrix = scores.matrix if kept is None else scores.matrix[kept]
+    is_confidence = schema.input_kind == "confidence"
+    if outcome is not None and kept is not None:
+        outcome = outcome[kept]
+    rows = np.arange(raw.n_rows) if kept is None else kept
+    result = Predictions.from_arrays(
+        None if is_confidence else matrix,
+        labels,
+        input_kind=schema.input_kind,
+        classes=schema.classes,
+        confidence=matrix[:, 0] if is_confidence else None,
+        correct=outcome,
+        features=_features(understood, kept),
+        metadata=_metadata(understood, kept),
+        roles=_column_roles(schema),
+        file_rows=rows + 1,
+        left_out=left_out,
+        name=raw.name,
+        renormalise=settings.renormalise == "yes",
+        notes=(*raw.notes, *notes, *more_notes),
+    )
+    progress(1.0, "Read")
+    return result
+
+
+def _no_scores(raw: Raw) -> DataError:
+    some = ", ".join(raw.names[:20]) + (" ..." if len(raw.names) > 20 else "")
+    return DataError(
+        f"No score columns were found among: {some}.",
+        raw.name,
+        "Name the scores logit_<class> or prob_<class> (one column per class), or "
+        "choose the score columns.",
+    )
+
+
+def _metadata(
+    understood: Understood, kept: NDArray[np.int64] | None
+) -> pd.DataFrame | None:
+    """Return every column that is not kept elsewhere, of the rows that stay."""
+    roles = {"score", "confidence", "correct"}
+    if understood.schema.input_kind != "confidence":
+        roles.add("label")
+    table, found = understood.raw.table, understood.roles.found
+    names = [name for name in table.column_names if found[name][0] not in roles]
+    if not names:
+        return None
+    chosen = table.select(names)
+    rows = chosen if kept is None else chosen.take(pa.array(kept))
+    frame: pd.DataFrame = rows.to_pandas()
+    return frame
+
+
+def _column_roles(schema: Schema) -> ColumnRoles:
+    return ColumnRoles(
+        id=schema.column("id"),
+        group=schema.column("group"),
+        weight=schema.column("weight"),
+        time=schema.column("time"),
+        split=schema.column("split"),
+        slices=schema.names("slice"),
+    )
+
+
+def _outcome(understood: Understood) -> tuple[NDArray[np.bool_], pd.DataFrame]:
+    """Return whether each prediction was right, and the rows that do not say."""
+    raw, roles = understood.raw, understood.roles
+    name = roles.column("correct")
+    if name is not None:
+        text = raw.text(name).str.lower()
+        right = text.isin(_RIGHT).to_numpy(bool)
+        is_known = right | text.isin(_WRONG).to_numpy(bool)
+    else:
+        name = roles.column("label") or ""
+        label, predicted = raw.text(name), raw.text(roles.column("predicted") or name)
+        right = (label == predicted).fillna(value=False).to_numpy(bool)
+        is_known = (label.notna() & predicted.notna()).to_numpy(bool)
+        text = label
+    rows = np.flatnonzero(~is_known)
+    lines = pd.DataFrame(
+        {
+            "row": rows,
+            "column": name,
+            "value": text.iloc[rows].fillna("").to_numpy(),
+            "reason": "does not say whether the prediction was right",
+        }
+    )
+    return right, lines
+
+
+def _leave_out(
+    raw: Raw, bad: pd.DataFrame, kind: str, settings: Settings
+) -> tuple[NDArray[np.int64] | None, pd.DataFrame, list[Note]]:
+    """Return the rows that stay (None: all), those that do not, and a note.
+
+    Raises
+    ------
+    DataError
+        With answers, when nobody allowed rows to be left out.
+    """
+    if bad.empty:
+        return None, bad, []
+    table = bad.astype({"row": np.int64})
+    kept = np.setdiff1d(np.arange(raw.n_rows), table["row"].to_numpy())
+    table["row"] += 1
+    table = table.reset_index(drop=True)
+    first = table.iloc[0]
+    where = f"{raw.name}, column {first['column']}, row {first['row']}"
+    got = f"{first['value']!r} " if first["value"] else ""
+    n_bad = len(table)
+    count = "1 row" if n_bad == 1 else f"{n_bad:,} rows"
+    if settings.invalid_rows != "leave-out" or not kept.size:
+        answers = (_LEAVE_OUT,) if kept.size else ()
+        if kind == "probabilities" and "probability" in first["reason"]:
+            answers = (Answer("These are logits", "input_kind", "logits"), *answers)
+        raise DataError(
+            f"The cell {got}{first['reason']}; {count} of {raw.n_rows:,} cannot be "
+            "used.",
+            where,
+            "Correct the file, or leave such rows out."
+            if kept.size
+            else "Correct the file: no row would be left.",
+            answers=answers,
+        )
+    text = (
+        f"{count} of {raw.n_rows:,} left out; the first is row {first['row']}, where "
+        f"{first['column']} {first['reason']}{': ' + got if got else ''}".rstrip()
+        + "."
+    )
+    return kept, table, [Note("rows-left-out", "warning", text)]
+
+
+def _labels(
+    understood: Understood, kept: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64] | None, list[Note]]:
+    """Return labels of the rows that stay, and what is to be said about them."""
+    raw, text = understood.raw, understood.label_text
+    if understood.schema.input_kind == "confidence":
+        return None, []
+    if text is None:
+        said = "There is no label column: these rows can be calibrated, not evaluated."
+        return None, [Note("unlabelled", "info", said)]
+    where = f"{raw.name}, column {understood.roles.column('label')}"
+    codes = encode(text, understood.labels, where)
+    if kept is not None:
+        codes = codes[kept]
+    given = codes[codes >= 0]
+    n_missing = len(codes) - len(given)
+    if not given.size:
+        said = "No row has a label: these rows can be calibrated, not evaluated."
+        return None, [Note("unlabelled", "info", said)]
+    notes = []
+    if n_missing:
+        said = f"{n_missing:,} of {len(codes):,} rows have no label."
+        notes.append(Note("unlabelled-rows", "info", said))
+    if (given == given[0]).all():
+        said = (
+            f"Every label is {understood.schema.classes[given[0]]}: what is measured "
+            "holds for this class only."
+        )
+        notes.append(Note("one-class", "warning", said))
+    return codes, notes
+
+
+def _features(
+    understood: Understood, kept: NDArray[np.int64] | None
+) -> dict[str, NDArray[Any]] | NDArray[Any] | None:
+    raw = understood.raw
+    layers = {}
+    for name in understood.schema.names("features"):
+        array = raw.arrays[name]
+        if len(array) != raw.n_rows:
+            raise DataError(
+                f"{name} has {len(array):,} rows, the scores have {raw.n_rows:,}.",
+                f"{raw.name}, array {name}",
+                "Save features of the same rows as the scores.",
+            )
+        layers[name] = array if kept is None else array[kept]
+    if len(layers) == 1:
+        return next(iter(layers.values()))
+    return layers or None
+
+
+def head_of(understood: Understood) -> Head | None:
+    """Return the last layer that an NPZ brings, or None.
+
+    Weights may be written as (classes, features) or (features, classes); a missing
+    bias is zero. One score gets the row of zeros that belongs to the logits (0, z).
+    """
+    arrays, scores = understood.raw.arrays, understood.scores
+    names = understood.schema.names("head")
+    weight_name = next((n for n in names if plain(n) in NAMES["head_weight"]), None)
+    if weight_name is None or scores is None:
+        return None
+    n_columns = scores.matrix.shape[1]
+    weight = np.asarray(arrays[weight_name], dtype=np.float64)
+    if weight.shape[0] != n_columns and weight.shape[1] == n_columns:
+        weight = weight.T
+    bias_name = next((n for n in names if plain(n) in NAMES["head_bias"]), None)
+    bias = (
+        np.zeros(n_columns)
+        if bias_name is None
+        else np.asarray(arrays[bias_name], dtype=np.float64)
+    )
+    if weight.shape[0] != n_columns or bias.shape != (n_columns,):
+        raise DataError(
+            f"The last layer has weights {arrays[weight_name].shape} and bias "
+            f"{bias.shape}; there are {n_columns} scores.",
+            f"{understood.raw.name}, array {weight_name}",
+            "Save weights of shape (classes, features) and one bias per class.",
+        )
+    if n_columns == 1:
+        weight = np.vstack([np.zeros_like(weight), weight])
+        bias = np.concatenate([np.zeros(1), bias])
+    return Head(weight, bias)

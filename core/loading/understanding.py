@@ -1,0 +1,156 @@
+"""What a file holds: the role of each column, the scores, the classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from core.loading import sources
+from core.loading.arrays import read_arrays
+from core.loading.labels import LabelMap, distinct_labels, map_binary, map_labels
+from core.loading.names import class_names, parse_score_name
+from core.loading.roles import Roles, find_roles
+from core.loading.schema import ColumnGuess, Schema
+from core.loading.sources import Raw, as_source
+from core.loading.tables import read_parquet, read_text
+from core.loading.values import Scores, gather_scores, judge_kind
+from core.messages import DataError, Progress
+from core.settings import Settings
+
+__all__ = ["Understood", "understand"]
+
+
+@dataclass(slots=True)
+class Understood:
+    """A file with the role of every column and the scores as one array."""
+
+    raw: Raw
+    roles: Roles
+    schema: Schema
+    scores: Scores | None
+    labels: LabelMap
+    label_text: pd.Series[Any] | None
+
+
+def _read(source: Any, name: str | None, progress: Progress) -> Raw:
+    found = as_source(source, name)
+    kind = sources.recognise(found)
+    if kind in {"npz", "npy"}:
+        return read_arrays(found, kind, progress)
+    if kind == "parquet":
+        return read_parquet(found, progress)
+    return read_text(found, is_packed=kind == "gzip", progress=progress)
+
+
+def understand(
+    source: Any, settings: Settings, name: str | None, progress: Progress
+) -> Understood:
+    """Read a file and find the role of each column, the scores and the classes."""
+    raw = _read(source, name, progress)
+    progress(0.85, "Recognising the columns")
+    roles = find_roles(raw, settings)
+    label = roles.column("label")
+    text = raw.text(label) if label is not None else None
+    scores, labels = None, LabelMap(())
+    confidence = roles.column("confidence")
+    kind, evidence = "logits", "no score columns were found"
+    if confidence is not None:
+        kind = "confidence"
+        evidence = f"column {confidence} with the outcome of the top prediction"
+        scores = gather_scores(raw, (confidence,))
+    elif roles.scores:
+        _check_numeric(raw, roles)
+        scores = gather_scores(raw, roles.scores)
+        kind, evidence = judge_kind(scores)
+        if settings.input_kind in {"logits", "probabilities"}:
+            kind, evidence = settings.input_kind, "chosen"
+        where = f"{raw.name}, column {label}" if label else raw.name
+        labels = _match_labels(roles, scores, text, settings, where)
+    schema = _schema(raw, roles, labels, (kind, evidence))
+    return Understood(raw, roles, schema, scores, labels, text)
+
+
+def _check_numeric(raw: Raw, roles: Roles) -> None:
+    """Refuse chosen score columns that hold text."""
+    if len(roles.scores) == 1 and roles.scores[0] in raw.arrays:
+        array = raw.arrays[roles.scores[0]]
+        if array.ndim == 2 and len(array) == raw.n_rows and array.dtype.kind in "fiu":
+            return
+        raise DataError(
+            f"The array {roles.scores[0]} has shape {array.shape} and type "
+            f"{array.dtype}.",
+            f"{raw.name}, array {roles.scores[0]}",
+            "Choose an array of numbers with one row per prediction.",
+        )
+    for name in roles.scores:
+        if name in raw.arrays or not roles.is_numeric(name):
+            raise DataError(
+                f"The column {name!r} does not hold numbers.",
+                f"{raw.name}, column {name}",
+                "Choose columns of logits or probabilities as scores.",
+            )
+
+
+def _match_labels(
+    roles: Roles,
+    scores: Scores,
+    text: pd.Series[Any] | None,
+    settings: Settings,
+    where: str,
+) -> LabelMap:
+    values = () if text is None else distinct_labels(text)
+    if scores.matrix.shape[1] == 1:
+        parsed = parse_score_name(roles.scores[0]) if not scores.array else None
+        suffix = parsed.suffix if parsed else ""
+        return map_binary(values, suffix, settings.positive_class, where)
+    labels = map_labels(values, _class_names(roles, scores))
+    if settings.positive_class is not None:
+        _check_positive(settings.positive_class, labels.classes, where)
+    return labels
+
+
+def _check_positive(positive: str, classes: tuple[str, ...], where: str) -> None:
+    if positive not in classes:
+        raise DataError(
+            f"The positive class {positive!r} is not one of the classes.",
+            where,
+            f"Choose one of: {', '.join(classes[:20])}.",
+        )
+
+
+def _class_names(roles: Roles, scores: Scores) -> tuple[str, ...]:
+    n_classes = scores.matrix.shape[1]
+    numbered = tuple(str(i) for i in range(n_classes))
+    given = roles.column("classes")
+    if given is not None:
+        raw = roles.raw
+        array: Any = raw.arrays.get(given)
+        names = raw.text(given).tolist() if array is None else array.tolist()
+        if len(names) == n_classes:
+            return tuple(str(item).strip() for item in names)
+    if scores.array or not roles.raw.has_header:
+        return numbered
+    return class_names(scores.names)
+
+
+def _schema(raw: Raw, roles: Roles, labels: LabelMap, kind: tuple[str, str]) -> Schema:
+    columns = []
+    for name in raw.names:
+        role, evidence = roles.found[name]
+        if role == "label" and labels.evidence:
+            evidence += f"; {labels.evidence}"
+        others = roles.alternatives(name, role)
+        columns.append(ColumnGuess(name, role, evidence, others))
+    return Schema(
+        name=raw.name,
+        format=raw.format,
+        n_rows=raw.n_rows,
+        input_kind=kind[0],
+        input_evidence=kind[1],
+        columns=tuple(columns),
+        classes=labels.classes,
+        delimiter=raw.delimiter,
+        has_header=raw.has_header,
+    )
