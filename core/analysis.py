@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from core.binning import BinStatistics
 from core.calibrators import TemperatureScaling
@@ -249,11 +250,12 @@ def measure(study: Study, settings: Settings) -> Overview:
         views[view] = ViewResult(
             estimates(sample)[UNCALIBRATED], sample.bins(UNCALIBRATED).statistics
         )
-    codes = own.group_codes()
-    n_independent = used.size if codes is None else np.unique(codes[used]).size
     found = views["top-label"].estimates
     said = verdict(
-        found["accuracy"], found["gap"], found["ece"], n_independent=int(n_independent)
+        found["accuracy"],
+        found["gap"],
+        found["ece"],
+        n_effective=_effective_rows(scores_of(own, rows.take(used), settings), found),
     )
     return Overview(rows, used, views, said, split, notes)
 
@@ -323,7 +325,8 @@ def rows_of(own: Predictions) -> RowStatistics:
     """Return the statistics of every row: one kernel trip over the logits."""
     if own.logits is None:
         assert own.confidence is not None  # noqa: S101 - an invariant of Predictions
-        return RowStatistics(confidence=own.confidence, correct=own.correct)
+        confidence = own.confidence.astype(np.float64)
+        return RowStatistics(confidence=confidence, correct=own.correct)
     return row_statistics(own.logits, own.labels)
 
 
@@ -342,7 +345,10 @@ def positive_index(own: Predictions, settings: Settings) -> int:
 
 
 def scores_of(
-    own: Predictions, rows: RowStatistics, settings: Settings, view: str
+    own: Predictions,
+    rows: RowStatistics,
+    settings: Settings,
+    view: str = "top-label",
 ) -> RowScores:
     """Return the per-row values of labelled rows in one view."""
     positive = positive_index(own, settings)
@@ -374,6 +380,17 @@ def _rows_in_use(split: Split) -> IndexArray:
     if split.kind != "fit-file":
         parts += [part for item in split.rounds for part in (item.fit, item.threshold)]
     return np.unique(np.concatenate(parts))
+
+
+def _effective_rows(scores: RowScores, found: Mapping[str, Estimate]) -> int:
+    """Independent rows whose mean gap would be as uncertain: weights, groups count."""
+    gap = found["gap"]
+    if not gap.half_width:
+        return gap.n
+    z = float(stats.norm.ppf(0.5 + gap.level / 2))
+    error = gap.half_width / z
+    spread = float(np.var(scores.confidence - scores.outcome))
+    return min(gap.n, round(spread / error**2))
 
 
 def _doubts(

@@ -62,7 +62,7 @@ class BinStatistics:
         return (self.count > 0) & (self.count < THIN)
 
     def error(self, norm: str = "l1") -> float:
-        """Expected calibration error of these bins in the norm l1, l2 or max."""
+        """Return the expected calibration error in the norm l1, l2 or max."""
         gaps = np.abs(np.nan_to_num(self.gap))
         return float(combined(gaps, self.weight, norm))
 
@@ -133,7 +133,8 @@ def assign_bins(
 
 def bin_sums(index: IndexArray, values: FloatArray, n_bins: int) -> FloatArray:
     """Return the sum of `values` in each bin."""
-    return np.bincount(index, weights=values, minlength=n_bins)
+    sums = np.bincount(index, weights=values, minlength=n_bins)
+    return np.asarray(sums, dtype=np.float64)
 
 
 def bin_statistics(
@@ -171,7 +172,9 @@ def bin_statistics(
     size = edges.shape[0] - 1
     index = assign_bins(confidence, edges, closed=closed)
     count = np.bincount(index, minlength=size)
-    unit = np.ones_like(confidence) if sample_weight is None else sample_weight
+    unit: FloatArray = np.ones(confidence.shape)
+    if sample_weight is not None:
+        unit = sample_weight
     mass = bin_sums(index, unit, size)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_confidence = bin_sums(index, unit * confidence, size) / mass
@@ -201,7 +204,7 @@ def _grouped_size(
     accuracy: FloatArray,
     mass: FloatArray,
 ) -> FloatArray:
-    """Number of independent rows whose mean would vary as much as this one."""
+    """Return how many independent rows have a mean as variable as each bin's."""
     size = accuracy.shape[0]
     cells, cell = np.unique(groups * size + index, return_inverse=True)
     sums = np.bincount(cell, weights=residual)

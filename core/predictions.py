@@ -236,7 +236,7 @@ class Predictions:
     def sample_weight(self) -> FloatArray | None:
         """Return the weights as float64, or None where rows count alike."""
         column = self.column("weight")
-        return None if column is None else column.to_numpy(np.float64)
+        return None if column is None else np.array(column, dtype=np.float64)
 
     def time_order(self) -> NDArray[np.int64] | None:
         """Return ranks of the rows in time, equal times sharing a rank, or None."""
@@ -244,7 +244,7 @@ class Predictions:
         if column is None:
             return None
         ranks = _as_times(column, self.name).rank(method="dense")
-        return ranks.to_numpy(np.int64)
+        return np.array(ranks, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -461,7 +461,8 @@ def _layer(values: ArrayLike, n_rows: int, where: str) -> FloatArray:
             where,
             f"Give finite numbers of shape ({n_rows:,}, n_features).",
         )
-    return _frozen(np.ascontiguousarray(array))
+    found: FloatArray = _frozen(np.ascontiguousarray(array))
+    return found
 
 
 def _checked_table(

@@ -113,6 +113,7 @@ class Method:
     traits: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function, or construct the class."""
         return self.target(*args, **kwargs)
 
     @property

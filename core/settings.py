@@ -172,7 +172,7 @@ class Settings:
                 "session file",
                 "Remove it, or open the session with the version that wrote it.",
             )
-        ready = {
+        ready: dict[str, Any] = {
             k: tuple(v) if k in _TUPLES and isinstance(v, list) else v
             for k, v in values.items()
         }

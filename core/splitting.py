@@ -352,9 +352,8 @@ def _from_column(
     if not parts["fit"].size and parts["train"].size:
         parts["fit"] = parts["train"]
         text = (
-            f"The rows called {names[np.isin(names, ROLE_NAMES['train'])][0]!r} fit the "
-            "calibrators. Were they used to train the model? Then their confidence "
-            "says nothing about new rows."
+            f"{parts['train'].size:,} training rows fit the calibrators. Were they "
+            "used to train the model? Then their confidence says nothing about new rows."
         )
         notes.append(Note("fit-on-train", "question", text))
     elif parts["train"].size:
@@ -375,7 +374,7 @@ def _from_column(
         if n_shared:
             text = (
                 f"{n_shared:,} groups of {own.roles.group} have rows in more than one "
-                f"role of {own.roles.split}; the rows are cross-fitted by group instead."
+                f"role of {own.roles.split}; rows are cross-fitted by group instead."
             )
             return None, (Note("group-in-two-roles", "warning", text),)
     round_ = Round(parts["fit"], parts["threshold"], parts["test"])

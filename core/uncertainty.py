@@ -219,17 +219,17 @@ def simulate_null(
     chance, unit = confidence[order], unit[order]
     bins, starts = np.unique(index[order], return_index=True)
     expected = np.bincount(index, weights=_unordered(unit * chance, order))
-    sums = np.zeros((n_resamples, n_bins))
+    hit_sums: FloatArray = np.zeros((n_resamples, n_bins))
     step = max(1, _CELLS // chance.size)
     for start in range(0, n_resamples, step):
         b = min(step, n_resamples - start)
         hits = (rng.random((b, chance.size)) < chance).astype(np.float64)
         if sample_weight is not None:
             hits *= unit
-        sums[start : start + b, bins] = np.add.reduceat(hits, starts, axis=1)
+        hit_sums[start : start + b, bins] = np.add.reduceat(hits, starts, axis=1)
     full = np.zeros(n_bins)
     full[: expected.size] = expected
-    return (full - sums) / safe
+    return (full - hit_sums) / safe
 
 
 def _unordered(values: FloatArray, order: IndexArray) -> FloatArray:

@@ -45,7 +45,7 @@ NO_LABELS = Verdict(
 
 
 def verdict(
-    accuracy: Estimate, gap: Estimate, ece: Estimate, *, n_independent: int
+    accuracy: Estimate, gap: Estimate, ece: Estimate, *, n_effective: int
 ) -> Verdict:
     """Return what the gap, its interval and the ECE's null say together.
 
@@ -53,8 +53,8 @@ def verdict(
     ----------
     accuracy, gap, ece : Estimate
         On the same rows, uncalibrated.
-    n_independent : int
-        Rows, or groups where rows belong together.
+    n_effective : int
+        Independent rows that would give the same precision.
     """
     said = accuracy.value + gap.value
     facts = (
@@ -62,8 +62,8 @@ def verdict(
         f"({gap_words(gap)})."
     )
     half = gap.half_width or 0.0
-    if n_independent < FEW_ROWS:
-        wanted = max(FEW_ROWS, math.ceil(n_independent * (half / _PRECISION) ** 2))
+    if n_effective < FEW_ROWS:
+        wanted = max(FEW_ROWS, math.ceil(n_effective * (half / _PRECISION) ** 2))
         wanted = math.ceil(wanted / 50) * 50
         return Verdict(
             "too-few",

@@ -27,7 +27,7 @@ CALIBRATORS = Registry("calibrator")
 _BLOCK = 1 << 22  # scores transformed at once where only statistics of them are kept
 
 
-class Calibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class Calibrator(ClassifierMixin, BaseEstimator):
     """Base of all calibrators: fitted on logits and integer labels.
 
     Parameters
@@ -130,8 +130,8 @@ class Calibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         missing = self.classes_[np.bincount(labels, minlength=scores.shape[1]) == 0]
         if missing.size:
             text = (
-                f"{missing.size} of {scores.shape[1]} classes have no fit row; they get "
-                "the parameters that all classes share."
+                f"{missing.size} of {scores.shape[1]} classes have no fit row; they "
+                "get the parameters that all classes share."
             )
             self.notes_.append(Note("missing-class", "warning", text))
         codes = None if groups is None else np.asarray(groups)
@@ -248,8 +248,8 @@ class Calibrator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             return log_probabilities(scores, "probabilities", renormalise=True)[0]
         if reset and _looks_like_probabilities(scores):
             text = (
-                "Every row lies in 0 to 1 and sums to 1: these look like probabilities, "
-                "not logits. Say input='probabilities' if they are."
+                "Every row lies in 0 to 1 and sums to 1: these look like "
+                "probabilities, not logits. Say input='probabilities' if they are."
             )
             self.notes_.append(Note("looks-like-probabilities", "question", text))
             warnings.warn(text, UserWarning, stacklevel=3)

@@ -108,7 +108,7 @@ class IsotonicCalibration(Calibrator):
             mapped *= 1.0 - self.mixing_
             np.log(mapped, out=mapped)
         rest = log_softmax(logits).astype(np.float64) + np.log(self.mixing_)
-        return np.logaddexp(mapped, rest).astype(logits.dtype)
+        return np.asarray(np.logaddexp(mapped, rest), dtype=logits.dtype)
 
     def parameters(self) -> dict[str, Any]:
         """Return the number of knots of each curve."""
@@ -135,7 +135,9 @@ class IsotonicCalibration(Calibrator):
 def _knots(chance: FloatArray, target: FloatArray, weight: FloatArray) -> Knots:
     model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
     model.fit(chance.astype(np.float64), target, sample_weight=weight)
-    return model.X_thresholds_, model.y_thresholds_
+    x: FloatArray = model.X_thresholds_
+    y: FloatArray = model.y_thresholds_
+    return x, y
 
 
 def _pooled_knots(chance: FloatArray, y: IndexArray, weight: FloatArray) -> Knots:

@@ -171,8 +171,8 @@ class TemperatureScaling(Calibrator):
             self.notes_.append(Note("fit-at-bound", "warning", text))
         elif abs(self.gradient_) > _TOLERANCE * max(1.0, self.temperature_):
             text = (
-                f"The fit stopped with a gradient of {self.gradient_:.2g} per row after "
-                f"{self.n_iterations_} passes."
+                f"The fit stopped with a gradient of {self.gradient_:.2g} per row "
+                f"after {self.n_iterations_} passes."
             )
             self.notes_.append(Note("not-converged", "warning", text))
         if fit.n_impossible:
@@ -280,7 +280,8 @@ class _NewtonFit:
             return float("nan")
         parts = self._gradients
         if groups is not None:
-            parts = np.bincount(np.unique(groups, return_inverse=True)[1], parts)
-        n = np.count_nonzero(parts)
-        meat = float(parts @ parts) * n / max(n - 1, 1)
+            unit = np.unique(groups, return_inverse=True)[1]
+            parts = np.asarray(np.bincount(unit, parts), dtype=np.float64)
+        n = int(np.count_nonzero(parts))
+        meat = float(parts @ parts) * n / max(n - 1.0, 1.0)
         return float(np.sqrt(meat)) / self.curvature

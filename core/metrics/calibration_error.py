@@ -140,7 +140,7 @@ class Bins:
         centred = np.where(count == 1, alone, centred)
         cell = code * size + self.index
         flat = np.bincount(cell, weights=share * centred, minlength=n_units * size)
-        return flat.reshape(n_units, size)
+        return np.asarray(flat.reshape(n_units, size), dtype=np.float64)
 
 
 def ece_estimate(scores: RowScores, bins: Bins, *, norm: str = "l1") -> Estimate:

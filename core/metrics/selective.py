@@ -1,4 +1,4 @@
-"""Selective prediction: does confidence tell right from wrong?"""
+"""Selective prediction: whether confidence tells right from wrong."""
 
 from __future__ import annotations
 
@@ -6,87 +6,67 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import digamma
 
+from core.kernels.resampling import _ranking_kernel
 from core.metrics.base import (
     METRICS,
     RowScores,
     one_weighting,
     scores_from_probabilities,
 )
+from core.parallel import map_rows
 
 __all__ = ["area_under_risk_coverage", "correctness_auroc"]
 
 FloatArray = NDArray[np.floating[Any]]
 
-
-def _blocks(
-    scores: RowScores, weights: FloatArray, *, descending: bool
-) -> tuple[FloatArray, FloatArray]:
-    """Return weights of right and wrong rows, summed over equal confidences.
-
-    Returns two arrays of shape (b, n_distinct) in the order of confidence.
-    """
-    order = np.argsort(scores.confidence, kind="stable")
-    if descending:
-        order = order[::-1]
-    ordered = scores.confidence[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    drawn = weights[:, order]
-    right = drawn * scores.outcome[order]
-    wrong = drawn - right
-    if starts.size < ordered.size:
-        right = np.add.reduceat(right, starts, axis=1)
-        wrong = np.add.reduceat(wrong, starts, axis=1)
-    return right, wrong
+_LARGEST_TABLE = 10_000_000
 
 
 def auroc(scores: RowScores, weights: FloatArray) -> FloatArray:
-    """Chance that a right row is more confident than a wrong one."""
-    right, wrong = _blocks(scores, weights, descending=False)
-    below = np.cumsum(wrong, axis=1)
-    n_wrong = below[:, -1]
-    below -= wrong / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value = np.einsum("ij,ij->i", right, below) / (right.sum(axis=1) * n_wrong)
-    return np.asarray(value)
+    """Return the chance that a right row is more confident than a wrong one."""
+    return _ranked(scores, weights)[1]
 
 
 def aurc(scores: RowScores, weights: FloatArray) -> FloatArray:
-    """Mean error rate among the most confident rows, over all numbers of rows.
+    """Return the mean error rate among the most confident rows.
 
     Among rows of equal confidence every order is as likely; the expectation over
     these orders is exact: m tied rows with e errors, after c rows with r errors,
     add ``e + (r - e c / m) (H(c + m) - H(c))`` where H are harmonic numbers.
     """
-    total = weights.sum(axis=1, keepdims=True)
-    if not _is_whole(weights):
+    is_whole = bool((weights == np.floor(weights)).all())
+    if not is_whole:
         # Weights count relative to each other: scaled so that they sum to n.
-        weights = weights * (weights.shape[1] / total)
-        total = weights.sum(axis=1, keepdims=True)
-    right, wrong = _blocks(scores, weights, descending=True)
-    size = right + wrong
-    after = np.cumsum(size, axis=1)
-    before = after - size
-    errors_before = np.cumsum(wrong, axis=1) - wrong
-    with np.errstate(invalid="ignore", divide="ignore"):
-        slope = errors_before - np.where(size > 0, wrong / size, 0.0) * before
-    # Rounding in running sums must not reach below zero rows.
-    growth = _harmonic(after) - _harmonic(np.maximum(before, 0.0))
-    return np.asarray((wrong + slope * growth).sum(axis=1) / total[:, 0])
+        weights = weights * (weights.shape[1] / weights.sum(axis=1, keepdims=True))
+    return _ranked(scores, weights, is_whole=is_whole)[0]
 
 
-def _is_whole(values: FloatArray) -> bool:
-    return bool((values == np.floor(values)).all())
-
-
-def _harmonic(x: FloatArray) -> FloatArray:
-    """Return harmonic numbers, extended to fractions; a table where x is whole."""
-    largest = float(x.max(initial=0.0))
-    if _is_whole(x) and largest < 1e7:
+def _ranked(
+    scores: RowScores, weights: FloatArray, *, is_whole: bool = False
+) -> tuple[FloatArray, FloatArray]:
+    """Return AURC and AUROC of each row of weights, shape (b, n) -> (b,) each."""
+    order = np.argsort(-scores.confidence, kind="stable")
+    ordered = scores.confidence[order]
+    ends = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True]) + 1
+    largest = int(weights.sum(axis=1).max()) if is_whole else 0
+    table = np.zeros(0)
+    if 0 < largest < _LARGEST_TABLE:
         table = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, largest + 1))])
-        return np.asarray(table[x.astype(np.int64)])
-    return np.asarray(digamma(x + 1.0) + np.euler_gamma)
+    size, n = weights.shape
+    area, separation = np.empty(size), np.empty(size)
+    outcome = scores.outcome[order]
+    drawn = np.ascontiguousarray(weights, dtype=np.float64)
+
+    def kernel(start: int, stop: int) -> int:
+        return int(
+            _ranking_kernel(
+                drawn, order, outcome, ends, table, start, stop, area, separation
+            )
+        )
+
+    map_rows(kernel, size, 16 * n)
+    return area, separation
 
 
 @METRICS.register(
