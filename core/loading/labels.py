@@ -127,10 +127,12 @@ def map_binary(
         if _same(positive, "0") or _same(positive, names[0]):
             codes, names = {v: 1 - x for v, x in codes.items()}, names[::-1]
             text = f"the score is for {names[1]}, as chosen"
-        elif not (
-            positive is None or _same(positive, "1") or _same(positive, names[1])
+        elif positive is not None and not given:
+            names = (f"not {positive.strip()}", positive.strip())
+        elif positive is not None and not any(
+            _same(positive, name) for name in ("1", names[1])
         ):
-            raise _bad_positive(str(positive), ("0", "1"), where)
+            raise _bad_positive(positive, ("0", "1"), where)
         return LabelMap(names, codes | blank, (), text)
     one, evidence = _positive_of(given, suffix, positive, where)
     others = [value for value in given if value != one]

@@ -9,8 +9,8 @@ __all__ = ["NAMES", "ScoreName", "class_names", "parse_score_name", "plain"]
 
 NAMES: dict[str, tuple[str, ...]] = {
     "label": (
-        *("label", "labels", "target", "targets", "y", "y_true", "true_label"),
-        *("true_labels", "true_class", "ground_truth", "truth", "class", "class_label"),
+        *("true_label", "true_labels", "y_true", "true_class", "ground_truth"),
+        *("label", "labels", "target", "targets", "y", "truth", "class", "class_label"),
         *("label_ids", "label_id", "gold", "gold_label", "gt", "actual", "outcome"),
         *("observed", "obs", "expected", "ytrue", "true", "class_id", "category"),
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,13 +45,19 @@ class Roles:
 
     raw: Raw
     found: dict[str, tuple[str, str]] = field(default_factory=dict)
-    scores: tuple[str, ...] = ()
+    chosen_scores: list[str] = field(default_factory=list)
+    _kinds: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Score columns in class order."""
+        return tuple(self.chosen_scores)
 
     def give(self, name: str, role: str, evidence: str) -> None:
         """Let a column play a role."""
         self.found[name] = (role, evidence)
         if role == "score":
-            self.scores = (*self.scores, name)
+            self.chosen_scores.append(name)
 
     def column(self, role: str) -> str | None:
         """Return the column that plays a role, or None."""
@@ -65,6 +71,11 @@ class Roles:
 
     def kind(self, name: str) -> str:
         """Return "array", "decimal", "whole" or "text"."""
+        if name not in self._kinds:
+            self._kinds[name] = self._kind(name)
+        return self._kinds[name]
+
+    def _kind(self, name: str) -> str:
         if name in self.raw.arrays:
             return "array"
         column = self.raw.table[name]
@@ -120,31 +131,31 @@ def find_roles(raw: Raw, settings: Settings) -> Roles:
 def _take_chosen(roles: Roles, settings: Settings) -> set[str]:
     """Enter the user's choices; return the roles they decided."""
     decided = set()
+    columns = roles.raw.table.column_names
+    anything = dict.fromkeys(roles.raw.names)
     for role in ("label", *_COLUMN_ROLES):
         name = getattr(settings, f"{role}_column")
         if name is None:
             continue
         decided.add(role)
         if name:
-            _check_there(
-                roles.raw, name, f"{role}_column", roles.raw.table.column_names
-            )
+            _check_there(roles.raw, name, f"{role}_column", columns)
             _check_free(roles, name, role)
             roles.give(name, role, "chosen")
     for name in settings.score_columns:
-        _check_there(roles.raw, name, "score_columns", roles.raw.names)
+        _check_there(roles.raw, name, "score_columns", anything)
         _check_free(roles, name, "score")
         roles.give(name, "score", "chosen")
     for name in settings.slice_columns or ():
-        _check_there(roles.raw, name, "slice_columns", roles.raw.table.column_names)
+        _check_there(roles.raw, name, "slice_columns", columns)
         if name not in roles.found:
             roles.give(name, "slice", "chosen")
     return decided
 
 
-def _check_there(raw: Raw, name: str, setting: str, names: Sequence[str]) -> None:
+def _check_there(raw: Raw, name: str, setting: str, names: Collection[str]) -> None:
     if name not in names:
-        some = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
+        some = ", ".join(list(names)[:20]) + (" ..." if len(names) > 20 else "")
         raise DataError(
             f"There is no column {name!r} to use as {setting.replace('_', ' ')}.",
             raw.name,
@@ -275,6 +286,10 @@ def _find_scores(roles: Roles, settings: Settings) -> None:
         roles.give(single[0], "score", "the only column named as a score")
         return
     _by_values(roles)
+    confidence = _named(roles, NAMES["confidence"])
+    if not roles.scores and confidence is not None and roles.is_numeric(confidence):
+        text = "a confidence that nothing says the outcome of"
+        roles.give(confidence, "score", text)
 
 
 def _is_logit(stem: str) -> int:
@@ -419,9 +434,13 @@ def _find_named(roles: Roles, settings: Settings, decided: set[str]) -> None:
     predicted = _named(roles, NAMES["predicted"])
     if predicted is not None and roles.column("predicted") is None:
         roles.give(predicted, "predicted", "its name")
+    for role in ("confidence", "correct"):
+        name = _named(roles, NAMES[role])
+        if name is not None and not _is_slice(settings, name):
+            roles.give(name, "other", "repeats what scores and label say")
     for role in _COLUMN_ROLES:
         name = _named(roles, NAMES[role])
-        if role in decided or name is None or settings_use(settings, name):
+        if role in decided or name is None or _is_slice(settings, name):
             continue
         if role == "weight" and roles.kind(name) == "text":
             continue
@@ -431,7 +450,7 @@ def _find_named(roles: Roles, settings: Settings, decided: set[str]) -> None:
         roles.give(name, role, "its name")
 
 
-def settings_use(settings: Settings, name: str) -> bool:
+def _is_slice(settings: Settings, name: str) -> bool:
     """Whether the user chose the column as a slice."""
     return name in (settings.slice_columns or ())
 
@@ -451,7 +470,8 @@ def _find_slices(roles: Roles, settings: Settings) -> None:
             roles.give(name, "other", "decimals that no name speaks for")
             continue
         n_values = pc.count_distinct(column).as_py()
-        if settings.slice_columns is None and 2 <= n_values <= MOST_SLICES:
+        is_repeated = 2 <= n_values < len(column)
+        if settings.slice_columns is None and is_repeated and n_values <= MOST_SLICES:
             roles.give(name, "slice", f"{n_values} distinct values")
         else:
             roles.give(name, "other", f"{n_values:,} distinct values")

@@ -9,7 +9,7 @@ import itertools
 import re
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import pandas as pd
@@ -29,6 +29,7 @@ MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "?", "-")
 """Cells that mean "no value" in a column of numbers, in lower case."""
 
 _HEAD = 4 << 20
+_MOST_TRIES = 4
 _DELIMITERS = {",": "csv", "\t": "tsv", ";": "csv"}
 _KNOWN = {name for role, names in NAMES.items() if "head" not in role for name in names}
 _UNREADABLE = (pa.ArrowException, OSError, EOFError, ValueError, zlib.error)
@@ -82,13 +83,14 @@ class _Stream(io.RawIOBase):
 
 def read_text(source: Source, *, is_packed: bool, progress: Progress) -> Raw:
     """Read delimited text; what cannot be read raises DataError."""
-    layout, head = _inspect_text(source, is_packed=is_packed)
-    size = source.size * (len(head) / max(1, _HEAD) if is_packed else 1)
-    n_lines = max(1, head.count(b"\n"))
-    check_size(size / (len(head) / n_lines) * len(layout.names), source.name)
+    layout, head, share = _inspect_text(source, is_packed=is_packed)
+    n_lines = max(1, head.count(b"\n")) / share
+    check_size(n_lines * len(layout.names), source.name)
     try:
         types = _column_types(head, layout)
-        table = _read_blocks(source, layout, types, progress, is_packed=is_packed)
+        table, layout = _read_blocks(
+            source, layout, types, progress, is_packed=is_packed
+        )
     except _UNREADABLE as error:
         if isinstance(error, DataError):
             raise
@@ -113,12 +115,14 @@ def read_text(source: Source, *, is_packed: bool, progress: Progress) -> Raw:
     return raw
 
 
-def _inspect_text(source: Source, *, is_packed: bool) -> tuple[_Layout, bytes]:
+def _inspect_text(source: Source, *, is_packed: bool) -> tuple[_Layout, bytes, float]:
+    """Return how the text is written, its first lines, and their share of the file."""
     try:
         with _Stream(source, is_packed=is_packed) as stream:
             buffered = io.BufferedReader(stream, _HEAD)
             head = buffered.read(_HEAD)
             is_whole = not buffered.peek(1)
+            share = 1.0 if is_whole else stream.fraction()
     except (OSError, EOFError, zlib.error) as error:
         raise damaged(source.name, "gzip file", error) from None
     if is_packed:
@@ -138,7 +142,7 @@ def _inspect_text(source: Source, *, is_packed: bool) -> tuple[_Layout, bytes]:
             source.name,
             "Give a file with a header and one row per prediction.",
         )
-    return _layout(head, source.name), head
+    return _layout(head, source.name), head, share
 
 
 def _layout(head: bytes, name: str) -> _Layout:
@@ -163,12 +167,14 @@ def _layout(head: bytes, name: str) -> _Layout:
 def _delimiter(text: str, name: str) -> tuple[str, list[list[str]]]:
     """Return the delimiter that cuts the first lines into most columns, and those."""
     best: tuple[float, str, list[list[str]]] = (0.0, ",", [])
+    refused = csv.Error("it holds no cells")
     for delimiter in _DELIMITERS:
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         try:
             rows = [row for row in itertools.islice(lines, 51) if any(row)]
-        except csv.Error as error:
-            raise damaged(name, "table", error) from None
+        except csv.Error as error:  # a cell of 128 KiB: not cut at all
+            refused = error
+            continue
         if not rows:
             continue
         width = len(rows[0])
@@ -176,6 +182,8 @@ def _delimiter(text: str, name: str) -> tuple[str, list[list[str]]]:
         score = width if is_even else width / 2
         if score > best[0]:
             best = (score, delimiter, rows)
+    if not best[2]:
+        raise damaged(name, "table", refused)
     return best[1], best[2]
 
 
@@ -236,17 +244,17 @@ def check_names(names: list[str], where: str) -> None:
 
 def _options(layout: _Layout, types: dict[str, Any]) -> dict[str, Any]:
     return {
-        "read_options": pa.csv.ReadOptions(
+        "read_options": pyarrow.csv.ReadOptions(
             column_names=list(layout.names),
             skip_rows_after_names=int(layout.has_header),
             encoding="utf8" if layout.encoding == "utf-8" else "latin-1",
             block_size=max(1 << 20, 4 * layout.longest_line),
         ),
-        "parse_options": pa.csv.ParseOptions(
+        "parse_options": pyarrow.csv.ParseOptions(
             delimiter=layout.delimiter, newlines_in_values=layout.has_quotes
         ),
         # Empty cells are missing; "NA" stays text, because it may name a class.
-        "convert_options": pa.csv.ConvertOptions(
+        "convert_options": pyarrow.csv.ConvertOptions(
             column_types=types,
             null_values=[""],
             strings_can_be_null=True,
@@ -262,8 +270,8 @@ def _column_types(head: bytes, layout: _Layout) -> dict[str, Any]:
     Dates and codes with leading zeros stay text, so that the user's own file comes
     back as it was.
     """
-    seen = pa.csv.read_csv(io.BytesIO(head), **_options(layout, {}))
-    as_text = pa.csv.read_csv(
+    seen = pyarrow.csv.read_csv(io.BytesIO(head), **_options(layout, {}))
+    as_text = pyarrow.csv.read_csv(
         io.BytesIO(head[: 1 << 16].rpartition(b"\n")[0] + b"\n"),
         **_options(layout, dict.fromkeys(layout.names, pa.string())),
     )
@@ -288,35 +296,36 @@ def _read_blocks(
     progress: Progress,
     *,
     is_packed: bool,
-) -> Any:
-    """Read block by block; a column that changes its type is read again as text."""
-    changed: set[int] = set()
-    while True:
+) -> tuple[Any, _Layout]:
+    """Read block by block; when a later block shows other types, read again."""
+    for n_tries in itertools.count(1):
         options = _options(layout, types)
         try:
             with _Stream(source, is_packed=is_packed) as stream:
-                reader = pa.csv.open_csv(stream, **options)
+                reader = pyarrow.csv.open_csv(stream, **options)
                 batches = []
                 for batch in reader:
                     batches.append(batch)
                     progress(0.8 * stream.fraction(), "Reading")
-                return pa.Table.from_batches(batches, reader.schema)
+                return pa.Table.from_batches(batches, reader.schema), layout
         except pa.ArrowInvalid as error:
+            if "invalid UTF8" in str(error) and layout.encoding == "utf-8":
+                layout = replace(layout, encoding="latin-1")
+                continue
             found = re.search(r"CSV column #(\d+): CSV conversion error", str(error))
-            column = int(found[1]) if found else -1
-            if column < 0 or column in changed:
+            if found is None or types[layout.names[int(found[1])]] == pa.string():
                 raise
-            changed.add(column)
-            types = _widened(types, layout.names, column, n_tries=len(changed))
+            types = _widened(types, layout.names[int(found[1])], n_tries)
+    raise AssertionError  # the loop above has no other end
 
 
-def _widened(
-    types: dict[str, Any], names: tuple[str, ...], column: int, *, n_tries: int
-) -> dict[str, Any]:
-    """Return types that hold more; after some tries every number may be text."""
-    if n_tries < 4:
-        return types | {names[column]: pa.string()}
-    return dict.fromkeys(names, pa.string())
+def _widened(types: dict[str, Any], name: str, n_tries: int) -> dict[str, Any]:
+    """Return types that hold more: decimals, then text; after some tries all text."""
+    if n_tries > _MOST_TRIES:
+        return dict.fromkeys(types, pa.string())
+    is_code = plain(name) in NAMES["id"] + NAMES["group"]
+    is_whole = pa.types.is_integer(types[name]) and not is_code
+    return types | {name: pa.float64() if is_whole else pa.string()}
 
 
 def _settled(table: Any) -> Any:
@@ -365,7 +374,7 @@ def _text_error(name: str, error: BaseException, layout: _Layout) -> DataError:
 def read_parquet(source: Source, progress: Progress) -> Raw:
     """Read a Parquet file in blocks of rows."""
     try:
-        with source.open() as opened, pa.parquet.ParquetFile(opened) as file:
+        with source.open() as opened, pyarrow.parquet.ParquetFile(opened) as file:
             names = file.schema_arrow.names
             check_names(names, source.name)
             n_rows = file.metadata.num_rows
@@ -390,22 +399,30 @@ def read_parquet(source: Source, progress: Progress) -> Raw:
 
 
 def _simple_columns(table: Any) -> Any:
-    """Return dictionaries, decimals and nested values as plain numbers or text."""
-    for i, field in enumerate(table.schema):
-        kind = field.type
-        column = table.column(i)
-        if pa.types.is_dictionary(kind):
-            column = column.cast(kind.value_type)
-            kind = kind.value_type
-        if pa.types.is_decimal(kind) or pa.types.is_float16(kind):
-            column = column.cast(pa.float64())
-        elif pa.types.is_null(kind) or _is_text_like(kind):
-            column = column.cast(pa.string())
-        elif pa.types.is_nested(kind) or pa.types.is_binary(kind):
-            column = pa.array([str(value) for value in column.to_pylist()])
-        table = table.set_column(i, field.name, column)
-    return table
+    """Return every column as numbers, times or text."""
+    columns = [_simple(table.column(i)) for i in range(table.num_columns)]
+    return pa.table(columns, names=table.column_names)
 
 
-def _is_text_like(kind: Any) -> bool:
-    return bool(pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+def _simple(column: Any) -> Any:
+    """Return dictionaries, decimals, dates and nested values in a plainer type."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind = column.type
+    is_plain = (
+        pa.types.is_integer(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_timestamp(kind)
+        or kind in (pa.float32(), pa.float64())
+    )
+    if is_plain:
+        return column
+    if pa.types.is_decimal(kind) or pa.types.is_float16(kind):
+        return column.cast(pa.float64())
+    if pa.types.is_date(kind):
+        return column.cast(pa.timestamp("ms"))
+    if pa.types.is_null(kind) or pa.types.is_large_string(kind):
+        return column.cast(pa.string())
+    texts = [None if value is None else str(value) for value in column.to_pylist()]
+    return pa.array(texts, pa.string())
