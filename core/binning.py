@@ -169,22 +169,22 @@ def bin_statistics(
     outcome = np.asarray(correct, dtype=np.float64)
     if edges is None:
         edges = bin_edges(confidence, n_bins, strategy)
-    size = edges.shape[0] - 1
+    size = len(edges) - 1
     index = assign_bins(confidence, edges, closed=closed)
     count = np.bincount(index, minlength=size)
-    unit: FloatArray = np.ones(confidence.shape)
+    unit = np.ones(confidence.shape)
     if sample_weight is not None:
-        unit = sample_weight
+        unit = np.asarray(sample_weight, dtype=np.float64)
     mass = bin_sums(index, unit, size)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_confidence = bin_sums(index, unit * confidence, size) / mass
         accuracy = bin_sums(index, unit * outcome, size) / mass
-        n_effective = mass**2 / bin_sums(index, unit**2, size)
+        independent: FloatArray = mass**2 / bin_sums(index, unit**2, size)
     if groups is not None:
         residual = unit * (outcome - np.nan_to_num(accuracy)[index])
-        n_effective = _grouped_size(index, residual, groups, accuracy, mass)
-        n_effective = np.minimum(n_effective, count)
-    low, high = wilson_interval(accuracy, n_effective, level)
+        independent = _grouped_size(index, residual, groups, accuracy, mass)
+        independent = np.minimum(independent, count)
+    low, high = wilson_interval(accuracy, independent, level)
     return BinStatistics(
         edges=edges,
         count=count,

@@ -24,7 +24,8 @@ IndexArray = NDArray[np.int64]
 
 LOWEST, HIGHEST = 1e-3, 1e3  # bounds of the fitted temperature
 _TOLERANCE = 1e-8  # of the mean gradient, the certificate of the optimum
-_AIM = 1e-11
+# What the iteration aims at: float32 sums carry rounding noise of about 1e-10.
+_AIM = {np.dtype(np.float32): 1e-9, np.dtype(np.float64): 1e-12}
 _MAX_PASSES = 80
 
 
@@ -241,14 +242,16 @@ class _NewtonFit:
         """Return the inverse temperature of least NLL within the bounds."""
         low, high = 1.0 / HIGHEST, 1.0 / LOWEST
         is_low_known = is_high_known = False  # whether the slope there was seen
+        aim, previous = _AIM[self.logits.dtype], np.inf
         beta = 1.0
         for _ in range(_MAX_PASSES):
             self.progress(min(0.9, self.n_passes / 10), "Fitting the temperature")
             slope = self.at(beta)
             if self.n_passes == 1:
                 self.loss_at_one = self.loss
-            if abs(slope) <= _AIM:
+            if abs(slope) <= aim or _TOLERANCE >= abs(slope) >= 0.5 * previous:
                 return beta
+            previous = abs(slope)
             if slope > 0 and beta == low:
                 self.bound = "high"
                 return beta

@@ -30,7 +30,8 @@ Traits of a metric: ``needs`` ("rows" or "bins"), ``direction`` ("lower", "highe
 ``field`` of `RowScores` that must be there, and ``statistic``: a function of
 `RowScores` and weights of shape (b, n) that returns b values (needs "rows"), or a
 function of `RowScores` and `core.metrics.estimation.Bins` that returns an `Estimate`
-(needs "bins").
+(needs "bins"). ``joint``, where there is one, is a function that makes several
+metrics in one pass, shape (b, m), and the column of this one.
 """
 
 

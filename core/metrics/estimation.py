@@ -84,22 +84,30 @@ class Sample:
     def resample(self) -> Draws:
         """Return (name, metric id) -> bootstrap draws, made once for all of them."""
         if not self._draws:
-            statistics = {
-                (name, method.id): partial(method.traits["statistic"], scores)
-                for name, scores in self.scores.items()
+            wanted = {
+                (name, method.id): method.traits.get(
+                    "joint", (method.traits["statistic"], None)
+                )
+                for name in self.scores
                 for method in self.methods(name)
                 if method.traits["needs"] == "rows"
             }
-            self._draws.update(
-                bootstrap(
-                    statistics,
-                    self.n,
-                    n_resamples=self.settings.n_resamples,
-                    seed=self.settings.seed,
-                    sample_weight=self.sample_weight,
-                    groups=self.groups,
-                )
+            found = bootstrap(
+                {
+                    (name, function): partial(function, self.scores[name])
+                    for (name, _), (function, _) in wanted.items()
+                },
+                self.n,
+                n_resamples=self.settings.n_resamples,
+                seed=self.settings.seed,
+                sample_weight=self.sample_weight,
+                groups=self.groups,
             )
+            for (name, metric), (function, column) in wanted.items():
+                draws = found[name, function]
+                self._draws[name, metric] = (
+                    draws if column is None else draws[:, column]
+                )
         return self._draws
 
 

@@ -25,11 +25,16 @@ _LARGEST_TABLE = 10_000_000
 
 def auroc(scores: RowScores, weights: FloatArray) -> FloatArray:
     """Return the chance that a right row is more confident than a wrong one."""
-    return _ranked(scores, weights)[1]
+    return ranked(scores, weights)[:, 1]
 
 
 def aurc(scores: RowScores, weights: FloatArray) -> FloatArray:
-    """Return the mean error rate among the most confident rows.
+    """Return the mean error rate among the most confident rows."""
+    return ranked(scores, weights)[:, 0]
+
+
+def ranked(scores: RowScores, weights: FloatArray) -> FloatArray:
+    """Return AURC and AUROC for each row of weights, shape (b, n) -> (b, 2).
 
     Among rows of equal confidence every order is as likely; the expectation over
     these orders is exact: m tied rows with e errors, after c rows with r errors,
@@ -39,13 +44,6 @@ def aurc(scores: RowScores, weights: FloatArray) -> FloatArray:
     if not is_whole:
         # Weights count relative to each other: scaled so that they sum to n.
         weights = weights * (weights.shape[1] / weights.sum(axis=1, keepdims=True))
-    return _ranked(scores, weights, is_whole=is_whole)[0]
-
-
-def _ranked(
-    scores: RowScores, weights: FloatArray, *, is_whole: bool = False
-) -> tuple[FloatArray, FloatArray]:
-    """Return AURC and AUROC of each row of weights, shape (b, n) -> (b,) each."""
     order = np.argsort(-scores.confidence, kind="stable")
     ordered = scores.confidence[order]
     ends = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True]) + 1
@@ -66,7 +64,7 @@ def _ranked(
         )
 
     map_rows(kernel, size, 16 * n)
-    return area, separation
+    return np.column_stack([area, separation])
 
 
 @METRICS.register(
@@ -81,6 +79,7 @@ def _ranked(
     views=("top-label",),
     field="outcome",
     statistic=auroc,
+    joint=(ranked, 1),
 )
 def correctness_auroc(
     y_true: ArrayLike,
@@ -124,6 +123,7 @@ def correctness_auroc(
     views=("top-label",),
     field="outcome",
     statistic=aurc,
+    joint=(ranked, 0),
 )
 def area_under_risk_coverage(
     y_true: ArrayLike,
