@@ -353,7 +353,8 @@ def _from_column(
         parts["fit"] = parts["train"]
         text = (
             f"{parts['train'].size:,} training rows fit the calibrators. Were "
-            "they used to train the model? Then their confidence says nothing about new rows."
+            "they used to train the model? Then their confidence says nothing about "
+            "new rows."
         )
         notes.append(Note("fit-on-train", "question", text))
     elif parts["train"].size:
