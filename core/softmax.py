@@ -7,14 +7,14 @@ Validation and dispatch; the loops are in `core.kernels`, the threads in
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from core.kernels.exp import reduction_constants
+from core.kernels.exp import reduction_constants, trusted_exponent
 from core.kernels.softmax import _softmax_kernel
 from core.kernels.statistics import _objective_kernel, _statistics_kernel
 from core.messages import DataError
@@ -39,9 +39,6 @@ _ALGORITHMS: tuple[Algorithm, ...] = ("two-pass", "three-pass", "online")
 _SOFTMAX, _LOG_SOFTMAX, _LOG_SUM_EXP = range(3)
 _LOG2E = 1.4426950408889634
 
-# Powers of two beyond which the one-trip sum is repeated from the row maximum: the
-# reduction is exact below 2**15 (single) and 2**30 (double), less some headroom.
-_TRUSTED_EXPONENT = {np.dtype(np.float32): 2.0**15 - 256, np.dtype(np.float64): 2.0**29}
 _SINGLE_RANGE = (1e-20, 1e20)  # inverse temperatures whose constants fit float32
 _DOUBLE_RANGE = (1e-290, 1e290)
 
@@ -142,8 +139,30 @@ class RowStatistics:
         if rows.size == 0 and rows.dtype != np.bool_:
             rows = rows.astype(np.int64)
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        taken = {k: None if a is None else a[rows] for k, a in fields.items()}
+        taken: dict[str, Any] = {
+            k: None if a is None else a[rows] for k, a in fields.items()
+        }
         return RowStatistics(**taken)
+
+    @staticmethod
+    def concatenate(parts: Sequence[RowStatistics]) -> RowStatistics:
+        """Return the statistics of several blocks of rows, one after the other.
+
+        Parameters
+        ----------
+        parts : sequence of RowStatistics
+            At least one; a field is kept where every part has it.
+
+        Returns
+        -------
+        RowStatistics
+        """
+        joined: dict[str, Any] = {}
+        for field in dataclasses.fields(RowStatistics):
+            arrays = [getattr(part, field.name) for part in parts]
+            has_all = all(array is not None for array in arrays)
+            joined[field.name] = np.concatenate(arrays) if has_all else None
+        return RowStatistics(**joined)
 
 
 # ---------------------------------------------------------------- validation
@@ -303,7 +322,7 @@ def _run_softmax(
     matrix = np.empty(0, array.dtype) if kind == _LOG_SUM_EXP else result.reshape(-1)
     column = np.empty(n_rows if kind == _LOG_SUM_EXP else 0)
     flat = array.reshape(-1)
-    limit = _TRUSTED_EXPONENT[array.dtype]
+    limit = trusted_exponent(array.dtype)
     code = _ALGORITHMS.index(algorithm)
 
     def kernel(start: int, stop: int) -> int:

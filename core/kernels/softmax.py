@@ -6,6 +6,7 @@ Gimelshein, arXiv 1805.02867) twice with an exponential more. Rows with fewer cl
 than lanes are in cache anyway and all take the same tile.
 """
 
+# mypy: allow-untyped-defs, allow-untyped-calls
 from __future__ import annotations
 
 import math
@@ -14,18 +15,22 @@ import numpy as np
 from numba import njit
 
 from core.kernels.exp import (
-    LANES,
-    SHORT_ROW,
-    _BLOCKS_PER_FLUSH,
     _DOUBLE_LIMIT,
+    _HELPER,
     _KERNEL,
     _LN2,
     _LOWEST_SINGLE,
+    _SEGMENT,
     _SHIFTED_FLOOR,
     _TILE,
+    _ZERO_SINGLE,
+    LANES,
+    SHORT_ROW,
     _bits,
-    _fill_tail,
+    _exponentials,
     _fold,
+    _largest,
+    _load,
     _maximum,
     _polynomial,
     _power,
@@ -36,185 +41,133 @@ from core.kernels.exp import (
 
 __all__ = ["EXP_STAMP"]
 
-EXP_STAMP = 0  # of exp.py: a change of it must reach the kernels cached for this file
+EXP_STAMP = 3454471198  # of exp.py: a change of it must reach the kernels cached for this file
 
 
-@njit(**_KERNEL)
-def _extended_blocks(x, first, n_blocks, scale, work):
-    """Add blocks to the pairs: work = mantissas, exponents, room for powers."""
-    bits = _bits(work)
-    for start in range(first, first + n_blocks * LANES, LANES):
-        for j in range(LANES):
-            n, f = _reduce(x[np.uintp(start + j)], scale)
-            new = _polynomial(f)
-            old = work[j]
-            top = work[LANES + j]
-            d = n - top
-            is_up = d > 0
-            bits[2 * LANES + j] = _power(-d if is_up else d)
-            power = work[2 * LANES + j]
-            large = new if is_up else old
-            small = old if is_up else new
-            work[j] = large + small * power
-            work[LANES + j] = n if is_up else top
+@njit(**_HELPER)
+def _extended_sum(x, first, k, scale, buffer, work, total):
+    """Return (M, E) with sum of exp(x / T) = M * 2**E, by one trip over the row.
 
-
-@njit(**_KERNEL)
-def _extended_flush(work, total):
-    """Move the mantissas into the double-precision pairs; exponents only grow."""
-    bits = _bits(total)
-    for j in range(LANES):
-        top = np.float64(work[LANES + j])
-        bits[2 * LANES + j] = _power(total[LANES + j] - top)
-        total[j] = total[j] * total[2 * LANES + j] + np.float64(work[j])
-        total[LANES + j] = top
-        work[j] = 0
-
-
-@njit(**_KERNEL)
-def _extended_sum(x, first, k, scale, work, tail, total):
-    """Return (M, E) with sum of exp(x / T) = M * 2**E, by one trip over the row."""
+    work: mantissas, exponents, powers of two; total: the same in double precision.
+    """
+    bits, total_bits = _bits(work), _bits(total)
     for j in range(LANES):
         work[j] = 0
         work[LANES + j] = -2.0 * _DOUBLE_LIMIT
         total[j] = 0.0
         total[LANES + j] = -2.0 * _DOUBLE_LIMIT
-    n_blocks = k // LANES
-    for block in range(0, n_blocks, _BLOCKS_PER_FLUSH):
-        n_now = min(_BLOCKS_PER_FLUSH, n_blocks - block)
-        _extended_blocks(x, first + block * LANES, n_now, scale, work)
-        _extended_flush(work, total)
-    if k % LANES > 0:
-        _fill_tail(x, first, k, -np.inf, tail)
-        _extended_blocks(tail, 0, 1, scale, work)
-        _extended_flush(work, total)
-    top = total[LANES]
-    for j in range(1, LANES):
-        top = total[LANES + j] if total[LANES + j] > top else top
-    bits = _bits(total)
-    for j in range(LANES):
-        bits[2 * LANES + j] = _power(total[LANES + j] - top)
-        total[j] *= total[2 * LANES + j]
-    return _fold(total), top
-
-
-@njit(**_KERNEL)
-def _shifted_blocks(x, first, n_blocks, top, rate, work):
-    bits = _bits(work)
-    for start in range(first, first + n_blocks * LANES, LANES):
+    for begin in range(first, first + k, _SEGMENT):
+        for start in range(0, _load(x, begin, first + k, buffer), LANES):
+            for j in range(LANES):
+                n, f = _reduce(buffer[np.uintp(start + j)], scale)
+                new = _polynomial(f)
+                old = work[j]
+                top = work[LANES + j]
+                d = n - top
+                is_up = d > 0
+                # one of the two is scaled down to the exponent of the other
+                bits[2 * LANES + j] = _power(-d if is_up else d)
+                power = work[2 * LANES + j]
+                large = new if is_up else old
+                small = old if is_up else new
+                work[j] = large + small * power
+                work[LANES + j] = (n if is_up else top) + _ZERO_SINGLE
         for j in range(LANES):
-            value = x[np.uintp(start + j)]
-            n, f = _shifted((np.float64(value) - top) * rate, value)
-            bits[2 * LANES + j] = _power(n)
-            work[j] += _polynomial(f) * work[2 * LANES + j]
+            top = np.float64(work[LANES + j])
+            total_bits[2 * LANES + j] = _power(total[LANES + j] - top)
+            total[j] = total[j] * total[2 * LANES + j] + np.float64(work[j])
+            total[LANES + j] = top
+            work[j] = 0
+    highest = _largest(total[LANES:])
+    for j in range(LANES):
+        total_bits[2 * LANES + j] = _power(total[LANES + j] - highest)
+        total[j] *= total[2 * LANES + j]
+    _fold(total, 1)
+    return total[0], highest
 
 
-@njit(**_KERNEL)
-def _shifted_sum(x, first, k, top, rate, work, tail, total):
+@njit(**_HELPER)
+def _load_shifted(x, begin, end, top, rate, shifted):
+    """Copy a segment as (x - top) * rate, filled up to whole blocks with -inf."""
+    n = min(end - begin, _SEGMENT)
+    for j in range(n):
+        shifted[j] = (np.float64(x[np.uintp(begin + j)]) - top) * rate
+    n_filled = (n + LANES - 1) // LANES * LANES
+    for j in range(n, n_filled):
+        shifted[j] = -np.inf
+    return n_filled
+
+
+@njit(**_HELPER)
+def _shifted_sum(x, first, k, top, rate, shifted, buffer, work, total):
     """Return the sum of 2**((x - top) * rate) over a row."""
     for j in range(LANES):
-        work[j] = 0
         total[j] = 0.0
-    n_blocks = k // LANES
-    for block in range(0, n_blocks, _BLOCKS_PER_FLUSH):
-        n_now = min(_BLOCKS_PER_FLUSH, n_blocks - block)
-        _shifted_blocks(x, first + block * LANES, n_now, top, rate, work)
-        for j in range(LANES):
-            total[j] += np.float64(work[j])
-            work[j] = 0
-    if k % LANES > 0:
-        _fill_tail(x, first, k, -np.inf, tail)
-        _shifted_blocks(tail, 0, 1, top, rate, work)
-        for j in range(LANES):
-            total[j] += np.float64(work[j])
-    return _fold(total)
+    for begin in range(first, first + k, _SEGMENT):
+        n = _load_shifted(x, begin, first + k, top, rate, shifted)
+        _exponentials(shifted, n, work, buffer)
+        for start in range(0, n, LANES):
+            for j in range(LANES):
+                total[j] += np.float64(buffer[np.uintp(start + j)])
+    _fold(total, 1)
+    return total[0]
 
 
-@njit(**_KERNEL)
-def _online_blocks(x, first, n_blocks, rate, work, total):
-    bits = _bits(work)
-    for start in range(first, first + n_blocks * LANES, LANES):
-        for j in range(LANES):
-            value = x[np.uintp(start + j)]
-            value = work[LANES + j] if value < work[LANES + j] else value
-            top = work[j]
-            is_up = value > top
-            y = (np.float64(value) - np.float64(top)) * rate
-            n, f = _shifted(-y if is_up else y, value)
-            bits[2 * LANES + j] = _power(n)
-            factor = np.float64(_polynomial(f) * work[2 * LANES + j])
-            total[j] = total[j] * factor + 1.0 if is_up else total[j] + factor
-            work[j] = value if is_up else top
-
-
-@njit(**_KERNEL)
-def _online_sum(x, first, k, lowest, rate, work, tail, total):
+@njit(**_HELPER)
+def _online_sum(x, first, k, rate, buffer, work, total):
     """Return (sum, maximum) from one trip with running maxima (arXiv 1805.02867)."""
+    bits = _bits(work)
+    lowest = work.dtype.type(_LOWEST_SINGLE)
     for j in range(LANES):
         work[j] = lowest
-        work[LANES + j] = lowest
         total[j] = 0.0
-    _online_blocks(x, first, k // LANES, rate, work, total)
-    if k % LANES > 0:
-        _fill_tail(x, first, k, -np.inf, tail)
-        _online_blocks(tail, 0, 1, rate, work, total)
-    top = work[0]
-    for j in range(1, LANES):
-        top = work[j] if work[j] > top else top
+    for begin in range(first, first + k, _SEGMENT):
+        for start in range(0, _load(x, begin, first + k, buffer), LANES):
+            for j in range(LANES):
+                value = buffer[np.uintp(start + j)]
+                value = lowest if value < lowest else value
+                top = work[j]
+                is_up = value > top
+                y = (np.float64(value) - np.float64(top)) * rate
+                n, f = _shifted(-y if is_up else y, value)
+                bits[LANES + j] = _power(n)
+                factor = np.float64(_polynomial(f) * work[LANES + j])
+                old = total[j]
+                total[j] = old * factor + 1.0 if is_up else old + factor
+                work[j] = (value if is_up else top) + _ZERO_SINGLE
+    highest = _largest(work)
     for j in range(LANES):
-        y = (np.float64(work[j]) - np.float64(top)) * rate
-        total[j] = total[j] * 2.0**y if y > _SHIFTED_FLOOR else 0.0 * total[j]
-    if not top > lowest:
-        top = -np.inf
-    return _fold(total), np.float64(top)
+        y = (np.float64(work[j]) - highest) * rate
+        total[j] *= 2.0**y if y > _SHIFTED_FLOOR else 0.0
+    _fold(total, 1)
+    return total[0], highest if highest > lowest else -np.inf
 
 
-@njit(**_KERNEL)
-def _write_block(x, source, scale, exponent, factor, work, out, target):
-    bits = _bits(work)
-    for j in range(LANES):
-        n, f = _reduce(x[np.uintp(source + j)], scale)
-        bits[2 * LANES + j] = _power(n - exponent)
-        out[np.uintp(target + j)] = _polynomial(f) * factor * work[2 * LANES + j]
-
-
-@njit(**_KERNEL)
-def _write_extended(x, first, k, scale, exponent, factor, work, tail, out):
+@njit(**_HELPER)
+def _write_extended(x, first, k, scale, exponent, factor, buffer, work, out):
     """Write exp(x / T) * factor * 2**-exponent: the second trip over the row."""
-    last = first + k - k % LANES
-    for start in range(first, last, LANES):
-        _write_block(x, start, scale, exponent, factor, work, out, start)
-    if last < first + k:
-        _fill_tail(x, first, k, -np.inf, tail)
-        _write_block(tail, 0, scale, exponent, factor, work, tail, 0)
-        for j in range(k % LANES):
-            out[last + j] = tail[j]
-
-
-@njit(**_KERNEL)
-def _write_shifted_block(x, source, top, rate, factor, work, out, target):
     bits = _bits(work)
-    for j in range(LANES):
-        value = x[np.uintp(source + j)]
-        n, f = _shifted((np.float64(value) - top) * rate, value)
-        bits[2 * LANES + j] = _power(n)
-        out[np.uintp(target + j)] = _polynomial(f) * work[2 * LANES + j] * factor
+    for begin in range(first, first + k, _SEGMENT):
+        for start in range(0, _load(x, begin, first + k, buffer), LANES):
+            for j in range(LANES):
+                n, f = _reduce(buffer[np.uintp(start + j)], scale)
+                bits[j] = _power(n - exponent)
+                buffer[np.uintp(start + j)] = _polynomial(f) * factor * work[j]
+        for j in range(min(first + k - begin, _SEGMENT)):
+            out[np.uintp(begin + j)] = buffer[j]
 
 
-@njit(**_KERNEL)
-def _write_shifted(x, first, k, top, rate, factor, work, tail, out):
+@njit(**_HELPER)
+def _write_shifted(x, first, k, top, rate, factor, shifted, buffer, work, out):
     """Write 2**((x - top) * rate) * factor."""
-    last = first + k - k % LANES
-    for start in range(first, last, LANES):
-        _write_shifted_block(x, start, top, rate, factor, work, out, start)
-    if last < first + k:
-        _fill_tail(x, first, k, -np.inf, tail)
-        _write_shifted_block(tail, 0, top, rate, factor, work, tail, 0)
-        for j in range(k % LANES):
-            out[last + j] = tail[j]
+    for begin in range(first, first + k, _SEGMENT):
+        n = _load_shifted(x, begin, first + k, top, rate, shifted)
+        _exponentials(shifted, n, work, buffer)
+        for j in range(min(first + k - begin, _SEGMENT)):
+            out[np.uintp(begin + j)] = buffer[j] * factor
 
 
-@njit(**_KERNEL)
+@njit(**_HELPER)
 def _write_log(x, first, k, top, beta, offset, out):
     """Write (x - top) * beta - offset, in double precision."""
     for j in range(k):
@@ -222,7 +175,7 @@ def _write_log(x, first, k, top, beta, offset, out):
         out[np.uintp(first + j)] = value
 
 
-@njit(**_KERNEL)
+@njit(**_HELPER)
 def _softmax_short(x, k, start, stop, kind, rate, beta, out, normaliser):
     """Do what `_softmax_kernel` does for rows with few classes."""
     work = np.zeros(4 * LANES, x.dtype)
@@ -232,7 +185,7 @@ def _softmax_short(x, k, start, stop, kind, rate, beta, out, normaliser):
     step = _TILE // k
     for begin in range(start, stop, step):
         n_rows = min(step, stop - begin)
-        _tile_exponentials(x, begin * k, n_rows, k, rate, work, tops, shifted, tile)
+        _tile_exponentials(x, begin * k, n_rows, k, rate, tops, shifted, work, tile)
         for row in range(n_rows):
             total = 0.0
             for j in range(row * k, row * k + k):
@@ -262,28 +215,30 @@ def _softmax_kernel(
     """
     if k < SHORT_ROW:
         return _softmax_short(x, k, start, stop, kind, rate, beta, out, normaliser)
-    work = np.zeros(4 * LANES, x.dtype)
-    tail = np.empty(LANES, x.dtype)
+    work = np.zeros(3 * LANES, x.dtype)
+    buffer = np.empty(_SEGMENT, x.dtype)
+    shifted = np.empty(_SEGMENT)
     total = np.empty(3 * LANES)
     for row in range(start, stop):
         first = row * k
         is_shifted = algorithm != 0
         top = 0.0
         exponent = 0.0
+        mass = 0.0
         if algorithm == 0:
-            mass, exponent = _extended_sum(x, first, k, scale, work, tail, total)
+            mass, exponent = _extended_sum(x, first, k, scale, buffer, work, total)
             # outside the exact range, NaN or infinite: once more, from the maximum
             is_shifted = not (abs(exponent) < limit and mass < np.inf)
         if is_shifted:
             exponent = 0.0
             if algorithm == 2:
-                lowest = _LOWEST_SINGLE
-                mass, top = _online_sum(x, first, k, lowest, rate, work, tail, total)
+                mass, top = _online_sum(x, first, k, rate, buffer, work, total)
             else:
-                top = _maximum(x, first, k, work, tail)
-                if not abs(top) < np.inf:
-                    return row
-                mass = _shifted_sum(x, first, k, top, rate, work, tail, total)
+                top = _maximum(x, first, k, buffer, work)
+                if abs(top) < np.inf:
+                    mass = _shifted_sum(
+                        x, first, k, top, rate, shifted, buffer, work, total
+                    )
             if not (abs(top) < np.inf and mass < np.inf):
                 return row
         log_mass = math.log(mass) + exponent * _LN2
@@ -292,10 +247,12 @@ def _softmax_kernel(
         elif kind == 1:
             _write_log(x, first, k, top, beta, log_mass, out)
         else:
-            factor = tail.dtype.type(1.0 / mass)
+            factor = x.dtype.type(1.0 / mass)
             if is_shifted:
-                _write_shifted(x, first, k, top, rate, factor, work, tail, out)
+                _write_shifted(
+                    x, first, k, top, rate, factor, shifted, buffer, work, out
+                )
             else:
-                e = tail.dtype.type(exponent)
-                _write_extended(x, first, k, scale, e, factor, work, tail, out)
+                e = x.dtype.type(exponent)
+                _write_extended(x, first, k, scale, e, factor, buffer, work, out)
     return -1

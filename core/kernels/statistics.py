@@ -4,6 +4,7 @@ Both read a row twice, once for its maximum and once for the sums around it; the
 second sweep finds the row in cache, so that it is one trip over memory.
 """
 
+# mypy: allow-untyped-defs, allow-untyped-calls
 from __future__ import annotations
 
 import math
@@ -12,15 +13,17 @@ import numpy as np
 from numba import njit
 
 from core.kernels.exp import (
-    LANES,
-    SHORT_ROW,
-    _BLOCKS_PER_FLUSH,
+    _HELPER,
     _KERNEL,
     _ONE_SINGLE,
+    _SEGMENT,
     _TILE,
+    _ZERO_SINGLE,
+    LANES,
+    SHORT_ROW,
     _bits,
-    _fill_tail,
     _fold,
+    _load,
     _maximum,
     _polynomial,
     _power,
@@ -30,43 +33,40 @@ from core.kernels.exp import (
 
 __all__ = ["EXP_STAMP"]
 
-EXP_STAMP = 0  # of exp.py: a change of it must reach the kernels cached for this file
+EXP_STAMP = 3454471198  # of exp.py: a change of it must reach the kernels cached for this file
 
 
-@njit(**_KERNEL)
-def _top_blocks(x, first, n_blocks, block, threshold, work, where):
-    for start in range(first, first + n_blocks * LANES, LANES):
-        for j in range(LANES):
-            value = x[np.uintp(start + j)]
-            best = work[j]
-            is_up = value > best
-            below = best if is_up else value
-            work[j] = value if is_up else best
-            second = work[LANES + j]
-            work[LANES + j] = below if below > second else second
-            where[j] = block if is_up else where[j]
-            above = work[2 * LANES + j]
-            work[2 * LANES + j] = above + _ONE_SINGLE if value > threshold else above
-        block += np.int32(1)
+@njit(**_HELPER)
+def _top_two(x, first, k, threshold, buffer, work, where):
+    """Return (maximum, second, first index of the maximum, count above threshold).
 
-
-@njit(**_KERNEL)
-def _top_two(x, first, k, threshold, work, where, tail):
-    """Return (maximum, second, first index of the maximum, count above threshold)."""
+    work: largest, second largest, count; where: block of the largest.
+    """
+    one = work.dtype.type(_ONE_SINGLE)
     for j in range(LANES):
         work[j] = -np.inf
         work[LANES + j] = -np.inf
         work[2 * LANES + j] = 0
         where[j] = 0
-    n_blocks = k // LANES
-    _top_blocks(x, first, n_blocks, np.int32(0), threshold, work, where)
-    if k % LANES > 0:
-        _fill_tail(x, first, k, -np.inf, tail)
-        _top_blocks(tail, 0, 1, np.int32(n_blocks), threshold, work, where)
+    for begin in range(first, first + k, _SEGMENT):
+        for start in range(0, _load(x, begin, first + k, buffer), LANES):
+            block = np.int32((begin - first + start) // LANES)
+            for j in range(LANES):
+                value = buffer[np.uintp(start + j)]
+                best = work[j]
+                is_up = value > best
+                below = best if is_up else value
+                second = work[LANES + j]
+                work[j] = (value if is_up else best) + _ZERO_SINGLE
+                work[LANES + j] = (below if below > second else second) + _ZERO_SINGLE
+                # blocks come in order, so that the latest is the largest
+                latest = block if is_up else np.int32(0)
+                where[j] = latest if latest > where[j] else where[j]
+                work[2 * LANES + j] += one if value > threshold else _ZERO_SINGLE
     best = 0
     n_above = 0
     for j in range(LANES):
-        n_above += np.int64(work[2 * LANES + j])
+        n_above += int(work[2 * LANES + j])
         is_earlier = work[j] == work[best] and where[j] < where[best]
         if work[j] > work[best] or is_earlier:
             best = j
@@ -74,54 +74,37 @@ def _top_two(x, first, k, threshold, work, where, tail):
     for j in range(LANES):
         if j != best and work[j] > second:
             second = work[j]
-    index = np.int64(where[best]) * LANES + best
-    return work[best], second, index, n_above
+    return work[best], second, int(where[best]) * LANES + best, n_above
 
 
-@njit(**_KERNEL)
-def _moment_blocks(x, first, n_blocks, top, scale, work):
-    bits = _bits(work)
-    for start in range(first, first + n_blocks * LANES, LANES):
-        for j in range(LANES):
-            z = x[np.uintp(start + j)] - top
-            z = scale[4] if z < scale[4] else z
-            n, f = _reduce(z, scale)
-            bits[4 * LANES + j] = _power(n)
-            e = _polynomial(f) * work[4 * LANES + j]
-            ez = e * z
-            work[j] += e
-            work[LANES + j] += ez
-            work[2 * LANES + j] += ez * z
-            work[3 * LANES + j] += e * e
-
-
-@njit(**_KERNEL)
-def _moments(x, first, k, top, scale, work, tail, total):
+@njit(**_HELPER)
+def _moments(x, first, k, top, scale, buffer, work, total):
     """Return the sums of e, e z, e z^2 and e^2, z = x - top, e = exp(z / T)."""
+    bits = _bits(work)
     for j in range(4 * LANES):
         work[j] = 0
         total[j] = 0.0
-    n_blocks = k // LANES
-    for block in range(0, n_blocks, _BLOCKS_PER_FLUSH):
-        n_now = min(_BLOCKS_PER_FLUSH, n_blocks - block)
-        _moment_blocks(x, first + block * LANES, n_now, top, scale, work)
+    for begin in range(first, first + k, _SEGMENT):
+        for start in range(0, _load(x, begin, first + k, buffer), LANES):
+            for j in range(LANES):
+                z = buffer[np.uintp(start + j)] - top
+                z = scale[4] if z < scale[4] else z
+                n, f = _reduce(z, scale)
+                bits[4 * LANES + j] = _power(n)
+                e = _polynomial(f) * work[4 * LANES + j]
+                ez = e * z
+                work[j] += e
+                work[LANES + j] += ez
+                work[2 * LANES + j] += ez * z
+                work[3 * LANES + j] += e * e
         for j in range(4 * LANES):
             total[j] += np.float64(work[j])
             work[j] = 0
-    if k % LANES > 0:
-        _fill_tail(x, first, k, -np.inf, tail)
-        _moment_blocks(tail, 0, 1, top, scale, work)
-        for j in range(4 * LANES):
-            total[j] += np.float64(work[j])
-    return (
-        _fold(total[:LANES]),
-        _fold(total[LANES : 2 * LANES]),
-        _fold(total[2 * LANES : 3 * LANES]),
-        _fold(total[3 * LANES : 4 * LANES]),
-    )
+    _fold(total, 4)
+    return total[0], total[LANES], total[2 * LANES], total[3 * LANES]
 
 
-@njit(**_KERNEL)
+@njit(**_HELPER)
 def _tile_moments(x, first, k, top, tile, begin):
     """Return the same sums as `_moments` for one row of a tile."""
     mass, slope, curvature, square = 0.0, 0.0, 0.0, 0.0
@@ -137,23 +120,25 @@ def _tile_moments(x, first, k, top, tile, begin):
     return mass, slope, curvature, square
 
 
-@njit(**_KERNEL)
+@njit(**_HELPER)
 def _top_two_short(x, first, k, threshold):
+    """Do what `_top_two` does, by selections: branches here are hard to predict."""
+    top = x[first]
+    second = x.dtype.type(-np.inf)
     best = 0
-    second = -np.inf
-    n_above = 0
-    for j in range(k):
+    n_above = 1 if top > threshold else 0
+    for j in range(1, k):
         value = x[first + j]
-        n_above += value > threshold
-        if value > x[first + best]:
-            second = x[first + best]
-            best = j
-        elif j > 0 and value > second:
-            second = value
-    return x[first + best], second, best, n_above
+        is_up = value > top
+        below = top if is_up else value
+        second = below if below > second else second
+        best = j if is_up else best
+        top = value if is_up else top
+        n_above += 1 if value > threshold else 0
+    return top, second, best, n_above
 
 
-@njit(**_KERNEL)
+@njit(**_HELPER)
 def _store_row(row, beta, top, second, index, n_above, sums, integers, numbers):
     mass, slope, _, square = sums
     log_mass = math.log(mass)
@@ -168,7 +153,7 @@ def _store_row(row, beta, top, second, index, n_above, sums, integers, numbers):
     return log_mass
 
 
-@njit(**_KERNEL)
+@njit(**_HELPER)
 def _store_label(x, first, row, label, top, log_mass, beta, integers, numbers):
     """Write log-probability and rank of the label, after `_store_row`."""
     if label < 0:
@@ -183,7 +168,7 @@ def _store_label(x, first, row, label, top, log_mass, beta, integers, numbers):
     numbers[6, row] = (np.float64(value) - top) * beta - log_mass
 
 
-@njit(**_KERNEL)
+@njit(**_HELPER)
 def _statistics_short(x, k, start, stop, labels, rate, beta, integers, numbers):
     """Do what `_statistics_kernel` does for rows with few classes."""
     work = np.zeros(4 * LANES, x.dtype)
@@ -193,7 +178,7 @@ def _statistics_short(x, k, start, stop, labels, rate, beta, integers, numbers):
     step = _TILE // k
     for begin in range(start, stop, step):
         n_rows = min(step, stop - begin)
-        _tile_exponentials(x, begin * k, n_rows, k, rate, work, tops, shifted, tile)
+        _tile_exponentials(x, begin * k, n_rows, k, rate, tops, shifted, work, tile)
         for i in range(n_rows):
             row = begin + i
             first = row * k
@@ -224,18 +209,18 @@ def _statistics_kernel(x, k, start, stop, labels, scale, rate, beta, integers, n
         )
     work = np.zeros(5 * LANES, x.dtype)
     where = np.zeros(LANES, np.int32)
-    tail = np.empty(LANES, x.dtype)
+    buffer = np.empty(_SEGMENT, x.dtype)
     total = np.empty(4 * LANES)
     for row in range(start, stop):
         first = row * k
         label = labels[row] if labels.size > 0 else -1
         threshold = x[first + label] if label >= 0 else x.dtype.type(np.inf)
         top, second, index, n_above = _top_two(
-            x, first, k, threshold, work, where, tail
+            x, first, k, threshold, buffer, work, where
         )
         if not abs(top) < np.inf:
             return row
-        sums = _moments(x, first, k, top, scale, work, tail, total)
+        sums = _moments(x, first, k, top, scale, buffer, work, total)
         if not sums[0] < np.inf:
             return row
         peak = np.float64(top)
@@ -249,7 +234,7 @@ def _statistics_kernel(x, k, start, stop, labels, scale, rate, beta, integers, n
 # ------------------------------------------- loss as a function of temperature
 
 
-@njit(**_KERNEL)
+@njit(**_HELPER)
 def _store_objective(row, beta, z, sums, numbers):
     mass, slope, curvature, _ = sums
     mean = slope / mass
@@ -258,7 +243,7 @@ def _store_objective(row, beta, z, sums, numbers):
     numbers[2, row] = max(curvature / mass - mean * mean, 0.0)
 
 
-@njit(**_KERNEL)
+@njit(**_HELPER)
 def _objective_short(x, k, start, stop, labels, rate, beta, numbers):
     """Do what `_objective_kernel` does for rows with few classes."""
     work = np.zeros(4 * LANES, x.dtype)
@@ -268,7 +253,7 @@ def _objective_short(x, k, start, stop, labels, rate, beta, numbers):
     step = _TILE // k
     for begin in range(start, stop, step):
         n_rows = min(step, stop - begin)
-        _tile_exponentials(x, begin * k, n_rows, k, rate, work, tops, shifted, tile)
+        _tile_exponentials(x, begin * k, n_rows, k, rate, tops, shifted, work, tile)
         for i in range(n_rows):
             row = begin + i
             sums = _tile_moments(x, row * k, k, tops[i], tile, i * k)
@@ -288,15 +273,15 @@ def _objective_kernel(x, k, start, stop, labels, scale, rate, beta, numbers):
     if k < SHORT_ROW:
         return _objective_short(x, k, start, stop, labels, rate, beta, numbers)
     work = np.zeros(5 * LANES, x.dtype)
-    tail = np.empty(LANES, x.dtype)
+    buffer = np.empty(_SEGMENT, x.dtype)
     total = np.empty(4 * LANES)
     for row in range(start, stop):
         first = row * k
-        peak = _maximum(x, first, k, work, tail)
+        peak = _maximum(x, first, k, buffer, work)
         if not abs(peak) < np.inf:
             return row
         top = x.dtype.type(peak)
-        sums = _moments(x, first, k, top, scale, work, tail, total)
+        sums = _moments(x, first, k, top, scale, buffer, work, total)
         if not sums[0] < np.inf:
             return row
         z = np.float64(x[first + labels[row]]) - peak
