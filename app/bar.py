@@ -1,0 +1,152 @@
+"""The line above every page: what was understood, how to change it, undo."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from app import compute, state
+from components import controls, display
+from core.calibrators import CALIBRATORS
+from core.loading import Schema
+from core.predictions import Study
+from core.settings import Settings
+
+__all__ = ["ROLE_LABELS", "draw", "understood"]
+
+ROLE_LABELS = {
+    "label": "Label",
+    "group": "Group",
+    "split": "Split",
+    "id": "Id",
+    "weight": "Weight",
+    "time": "Time",
+}
+BINNINGS = {"uniform": "Equal widths", "quantile": "Equal counts"}
+
+
+def draw(page: str) -> None:
+    """Draw the line above a page with the settings that every page shares."""
+    study, schema = state.study(), state.schema()
+    is_assigned = state.fill()
+    with st.container(
+        horizontal=True,
+        horizontal_alignment="distribute",
+        vertical_alignment="center",
+        gap="small",
+    ):
+        with st.container(width="stretch"):
+            if study is not None:
+                st.markdown(understood(study, state.settings()))
+        with st.container(
+            horizontal=True, width="content", gap="xsmall", vertical_alignment="center"
+        ):
+            if study is not None and schema is not None and page != "data":
+                with st.popover("Change", icon=":material/edit:", type="tertiary"):
+                    _roles(study, schema)
+            with st.popover("Settings", icon=":material/tune:", type="tertiary"):
+                _shared(is_assigned=is_assigned)
+            st.button(
+                "Undo",
+                icon=":material/undo:",
+                type="tertiary",
+                key=state.key("undo"),
+                on_click=state.undo,
+                disabled=not state.can_undo(),
+                help="Take back the last change.",
+            )
+    text = state.message()
+    if text:
+        st.toast(text, icon=":material/check:")
+
+
+def understood(study: Study, settings: Settings) -> str:
+    """Return one line of Markdown: the file, its rows, columns and their division."""
+    own = study.evaluation
+    parts = [f"{len(own):,} rows"]
+    if own.input_kind == "confidence":
+        parts.append("confidence of the top class")
+    else:
+        parts += [f"{own.n_classes:,} classes", own.input_kind]
+    for role in ("label", "group", "weight", "time"):
+        found = _column(study, role)
+        if found:
+            parts.append(f"{role} {display.code(found)}")
+        elif role == "label" and own.input_kind != "confidence":
+            parts.append("**no label**" if own.labels is None else "labelled")
+    division = compute.division(study, settings)
+    if division is not None:
+        parts.append(division.sentence)
+    parts.append(f"{len(own.left_out):,} rows left out")
+    line = "\u2002\u00b7\u2002".join(parts)
+    return f"**{display.escape_markdown(own.name)}**\u2002 :small[:gray[{line}]]"
+
+
+def _column(study: Study, role: str) -> str | None:
+    if role == "label":
+        schema = state.schema()
+        return None if schema is None else schema.column("label")
+    return getattr(study.evaluation.roles, role, None)
+
+
+def _roles(study: Study, schema: Schema) -> None:
+    """Draw the columns with a role, each one changeable."""
+    st.markdown(f"**{display.escape_markdown(study.evaluation.name)}**")
+    taken = set(schema.names("score"))
+    columns = [item.name for item in schema.columns if item.name not in taken]
+    left, right = st.columns(2)
+    for number, (role, label) in enumerate(ROLE_LABELS.items()):
+        with (left, right)[number % 2]:
+            controls.role_select(
+                label,
+                state.key(f"bar_{role}"),
+                columns,
+                schema.column(role),
+                lambda field, value: state.change(**{field: value}),
+                f"{role}_column",
+            )
+    st.caption(
+        f"Read as {schema.input_kind}: "
+        f"{display.escape_markdown(schema.input_evidence)}."
+    )
+    st.page_link("views/data.py", label="Everything else", icon=":material/table_view:")
+
+
+def _shared(*, is_assigned: bool) -> None:
+    """Draw the settings that are in the URL."""
+    plain = Settings()
+    left, right = st.columns(2)
+    with left:
+        controls.number(
+            "Bins",
+            state.key("bins"),
+            plain.n_bins,
+            1,
+            1000,
+            is_assigned=is_assigned,
+            help="Of reliability diagrams and of the ECE beside them.",
+        )
+        controls.number(
+            "Level of intervals",
+            state.key("level"),
+            plain.level,
+            0.5,
+            0.999,
+            step=0.01,
+            is_assigned=is_assigned,
+        )
+    with right:
+        controls.choice(
+            "Bin edges",
+            state.key("binning"),
+            list(BINNINGS),
+            plain.strategy,
+            names=BINNINGS,
+            is_assigned=is_assigned,
+        )
+        controls.method_choice(
+            "Calibrator to export",
+            state.key("method"),
+            CALIBRATORS,
+            plain.method,
+            is_assigned=is_assigned,
+        )

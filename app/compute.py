@@ -1,0 +1,186 @@
+"""The only cached functions: a study and Settings lead to results of `core`.
+
+Keys are fingerprints and Settings, never arrays. Every function takes `_progress`,
+which is no part of the key, so that it can run inside a job (`app.jobs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter, methodcaller
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from core.analysis import (
+    Analysis,
+    Comparison,
+    Overview,
+    ViewResult,
+    assemble,
+    measure,
+    preview_temperature,
+)
+from core.calibrators import CALIBRATORS
+from core.fitting import Fitted, fit_method
+from core.loading import Schema, open_study
+from core.messages import FitError, Note, Progress, no_progress
+from core.predictions import Study
+from core.settings import Settings
+from core.softmax import warm_up
+from core.splitting import Split, make_split
+
+__all__ = [
+    "SAMPLE",
+    "analysis",
+    "comparison",
+    "division",
+    "fit_settings",
+    "fitted",
+    "overview",
+    "prepare",
+    "preview",
+    "sample",
+    "temperature_settings",
+]
+
+SAMPLE = Path(__file__).resolve().parents[1] / "sample_data" / "digits_noisy.csv"
+_FITTING = ("split", "n_folds", "fit_fraction", "threshold_fraction", "seed")
+_BY_CONTENT: dict[str | type[Any], Callable[[Any], Any]] = {
+    "core.predictions.Study": attrgetter("fingerprint"),
+    "core.settings.Settings": methodcaller("to_json"),
+}
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def prepare() -> None:
+    """Compile the kernels of the first page once per process."""
+    warm_up()
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def sample() -> tuple[Study, Schema]:
+    """Return the bundled sample: one read-only copy for all sessions."""
+    return open_study(SAMPLE, Settings())
+
+
+def fit_settings(settings: Settings, method: str) -> Settings:
+    """Return only what fitting a method reads, so that nothing else refits it."""
+    own = tuple(item for item in settings.options if item[0] == method)
+    kept = {name: getattr(settings, name) for name in _FITTING}
+    return Settings(options=own, **kept)
+
+
+def measuring_settings(settings: Settings) -> Settings:
+    """Return the settings without the choice of calibrators."""
+    return settings.replace(
+        calibrators=(), method="uncalibrated", options=(), temperature=None
+    )
+
+
+def temperature_settings(settings: Settings) -> Settings:
+    """Return the settings of the first page: temperature scaling and nothing else."""
+    return settings.replace(
+        calibrators=("temperature",), method="temperature", temperature=None
+    )
+
+
+def division(study: Study, settings: Settings) -> Split | None:
+    """Return how rows are divided, or None where they cannot be."""
+    return _division(study, fit_settings(settings, ""))
+
+
+def overview(
+    study: Study, settings: Settings, progress: Progress = no_progress
+) -> Overview:
+    """Return the uncalibrated numbers and the verdict."""
+    return _overview(study, measuring_settings(settings), progress)
+
+
+def fitted(
+    study: Study, settings: Settings, method: str, progress: Progress = no_progress
+) -> Fitted:
+    """Return a fitted calibrator; bins, levels and the like do not refit it."""
+    method = CALIBRATORS[method].id
+    return _fitted(study, fit_settings(settings, method), method, progress)
+
+
+def analysis(
+    study: Study, settings: Settings, progress: Progress = no_progress
+) -> Analysis:
+    """Return everything for the calibrators in `settings.calibrators`."""
+    return _analysis(study, settings.replace(temperature=None), progress)
+
+
+def comparison(
+    study: Study,
+    settings: Settings,
+    methods: tuple[str, ...],
+    progress: Progress = no_progress,
+) -> Comparison | None:
+    """Return some calibrators side by side, or None where nothing can be fitted."""
+    return analysis(study, settings.replace(calibrators=methods), progress).comparison
+
+
+def preview(study: Study, settings: Settings, temperature: float) -> ViewResult:
+    """Return the test rows at a temperature set by hand, rounded to four digits."""
+    return _preview(study, measuring_settings(settings), round(temperature, 4))
+
+
+@st.cache_resource(
+    scope="session", max_entries=4, show_spinner=False, hash_funcs=_BY_CONTENT
+)
+def _division(study: Study, settings: Settings) -> Split | None:
+    try:
+        return make_split(study, settings)
+    except FitError:
+        return None
+
+
+@st.cache_resource(
+    scope="session", max_entries=8, show_spinner=False, hash_funcs=_BY_CONTENT
+)
+def _overview(study: Study, settings: Settings, _progress: Progress) -> Overview:
+    _progress(0.0, "Measuring the scores as they are")
+    return measure(study, settings)
+
+
+@st.cache_resource(
+    scope="session", max_entries=16, show_spinner=False, hash_funcs=_BY_CONTENT
+)
+def _fitted(
+    study: Study, settings: Settings, method: str, _progress: Progress
+) -> Fitted:
+    return fit_method(study, settings, method, _progress)
+
+
+@st.cache_resource(
+    scope="session", max_entries=8, show_spinner=False, hash_funcs=_BY_CONTENT
+)
+def _analysis(study: Study, settings: Settings, _progress: Progress) -> Analysis:
+    first = overview(study, settings, _progress)
+    methods = [m for m in settings.calibrators if m != "uncalibrated"]
+    made: dict[str, Fitted] = {}
+    problems: list[Note] = []
+    for number, method in enumerate(methods):
+        if first.split is None:
+            break
+
+        def report(fraction: float, message: str, done: int = number) -> None:
+            _progress(0.1 + 0.7 * (done + fraction) / len(methods), message)
+
+        try:
+            made[method] = fitted(study, settings, method, report)
+        except FitError as error:
+            text = f"{CALIBRATORS[method].label}: {error.what}"
+            problems.append(Note("not-fitted", "warning", text))
+    _progress(0.8, "Comparing on the same rows")
+    return assemble(study, settings, first, made, tuple(problems))
+
+
+@st.cache_resource(
+    scope="session", max_entries=32, show_spinner=False, hash_funcs=_BY_CONTENT
+)
+def _preview(study: Study, settings: Settings, temperature: float) -> ViewResult:
+    return preview_temperature(study, settings, overview(study, settings), temperature)

@@ -1,0 +1,72 @@
+"""The page of Plumbline: streamlit run app/main.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = str(HERE.parent)
+# Only the root may be on the path: with "app/" too every module would exist twice.
+sys.path[:] = [ROOT, *(p for p in sys.path if p not in (ROOT, str(HERE)))]
+
+import streamlit as st
+
+from app import bar, compute, state
+from components import theme
+
+st.set_page_config(
+    page_title="Plumbline",
+    page_icon=":material/straighten:",
+    layout="wide",
+    initial_sidebar_state="collapsed",
+)
+st.logo(theme.LOGO, size="large")
+
+page = st.navigation(
+    [
+        st.Page(
+            "views/overview.py",
+            title="Overview",
+            icon=":material/balance:",
+            default=True,
+            help="How far the confidence of the model can be trusted, and the repair.",
+        ),
+        st.Page(
+            "views/calibrators.py",
+            title="Calibrators",
+            icon=":material/tune:",
+            help="Fit calibrators, compare them on the same rows, try a temperature.",
+        ),
+        st.Page(
+            "views/data.py",
+            title="Data",
+            icon=":material/table_view:",
+            help="Upload a file, check what was understood, choose columns and split.",
+        ),
+        st.Page(
+            "views/export.py",
+            title="Export",
+            icon=":material/ios_share:",
+            help="Take the calibrator home as JSON or Python, verified on your rows.",
+        ),
+        st.Page(
+            "views/methods.py",
+            title="Methods",
+            icon=":material/functions:",
+            help="Every metric and calibrator with its formula and its paper.",
+        ),
+    ],
+    position="top",
+)
+
+state.begin()
+compute.prepare()
+with (
+    st.container(horizontal_alignment="center"),
+    st.container(width=1180, gap="medium"),
+):
+    if state.ensure_study():
+        bar.draw(page.url_path)
+        state.pull()
+        page.run()

@@ -1,0 +1,378 @@
+"""What a session holds: its Settings, its study, undo; the only place with keys.
+
+One frozen `Settings` is the whole state. Widgets, the URL, the session file and undo
+all end in `change` or `put`; a change that concerns reading the file becomes a
+candidate, and the study that is there stays until the candidate could be read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from app import compute, jobs
+from core.calibrators import CALIBRATORS
+from core.loading import READING_FIELDS, Schema, open_study
+from core.messages import Answer, Cancelled, DataError
+from core.predictions import Study
+from core.settings import Settings
+
+__all__ = [
+    "Problem",
+    "Source",
+    "answer",
+    "begin",
+    "can_undo",
+    "change",
+    "dismiss",
+    "ensure_study",
+    "fill",
+    "is_local",
+    "is_sample",
+    "key",
+    "message",
+    "open_path",
+    "open_sample",
+    "open_session",
+    "open_upload",
+    "problem",
+    "pull",
+    "put",
+    "schema",
+    "settings",
+    "source",
+    "study",
+    "undo",
+]
+
+# Widgets that are in the URL on every page: key, a public name -> field of Settings.
+URL_KEYS = {
+    "bins": "n_bins",
+    "binning": "strategy",
+    "level": "level",
+    "method": "method",
+}
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """A file that can be read again with other roles.
+
+    Parameters
+    ----------
+    name : str
+        Name to show; never used as a path.
+    path : Path
+        Where its bytes are: an upload lies in a temporary file that goes with the
+        session, so that its bytes do not stay in memory.
+    kind : {"sample", "upload", "path"}
+    """
+
+    name: str
+    path: Path
+    kind: str
+    number: int = field(default_factory=lambda: next(_numbers))
+    holder: Any = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """What went wrong with the last wish; the study before it is still there."""
+
+    error: DataError
+    source: Source | None
+    settings: Settings | None
+
+
+def key(name: str) -> str:
+    """Return the key of a widget; uploaders get a new one after each upload."""
+    if name.startswith("upload"):
+        return f"{name}-{st.session_state.setdefault('_upload_round', 0)}"
+    return name
+
+
+def settings() -> Settings:
+    """Return everything that this session chose."""
+    found: Settings = st.session_state["_settings"]
+    return found
+
+
+def study() -> Study | None:
+    """Return what is analysed, or None before the first file could be read."""
+    return st.session_state.get("_study")
+
+
+def schema() -> Schema | None:
+    """Return what was understood of the file."""
+    return st.session_state.get("_schema")
+
+
+def source() -> Source | None:
+    """Return where the study came from."""
+    return st.session_state.get("_source")
+
+
+def is_sample() -> bool:
+    """Whether the study is the bundled sample."""
+    found = source()
+    return found is not None and found.kind == "sample"
+
+
+def problem() -> Problem | None:
+    """Return what went wrong with the last wish."""
+    return st.session_state.get("_problem")
+
+
+def message() -> str | None:
+    """Return a short confirmation once."""
+    return st.session_state.pop("_message", None)
+
+
+def can_undo() -> bool:
+    """Whether there is a change to take back."""
+    return bool(st.session_state.get("_undo"))
+
+
+def begin() -> None:
+    """Start a run; on a first visit open the sample, or the file that was asked for."""
+    state = st.session_state
+    if "_settings" not in state:
+        state["_settings"] = Settings()
+        state["_undo"] = []
+        path = os.environ.get("PLUMBLINE_FILE", "")
+        if path:
+            open_path(path, trusted=True)
+        else:
+            open_sample()
+
+
+def fill() -> bool:
+    """Put changed Settings into the widgets, before they are drawn.
+
+    Returns
+    -------
+    bool
+        Whether their values were assigned: then they must not have a default too.
+    """
+    is_changed = st.session_state.pop("_push", False)
+    if is_changed:
+        for widget, name in URL_KEYS.items():
+            st.session_state[widget] = getattr(settings(), name)
+    st.session_state["_drawn"] = True
+    return is_changed
+
+
+def pull() -> None:
+    """Take the values of the widgets in the URL into the Settings."""
+    values = {
+        name: st.session_state[widget]
+        for widget, name in URL_KEYS.items()
+        if st.session_state.get(widget) is not None
+    }
+    now = settings()
+    try:
+        wanted = now.replace(**values)
+    except DataError as error:
+        st.session_state["_problem"] = Problem(error, None, None)
+        return
+    if wanted != now:
+        _remember(now)
+        st.session_state["_settings"] = wanted
+
+
+def change(**fields: Any) -> None:
+    """Change some fields of the Settings; for callbacks, or before a rerun.
+
+    Reading fields have the file read again; if that fails, nothing has changed.
+    """
+    try:
+        wanted = settings().replace(**fields)
+    except DataError as error:
+        st.session_state["_problem"] = Problem(error, None, None)
+        return
+    put(wanted)
+
+
+def put(wanted: Settings) -> None:
+    """Take other Settings as a whole."""
+    now, file = settings(), source()
+    if wanted == now:
+        return
+    dismiss()
+    if file is not None and _reading(wanted) != _reading(now):
+        st.session_state["_candidate"] = (file, wanted)
+        return
+    _remember(now)
+    _accept(wanted)
+
+
+def undo() -> None:
+    """Take back the last change of the Settings."""
+    stack = st.session_state["_undo"]
+    if not stack:
+        return
+    before, file = stack.pop(), source()
+    dismiss()
+    if file is not None and _reading(before) != _reading(settings()):
+        st.session_state["_candidate"] = (file, before)
+        st.session_state["_is_undo"] = True
+        return
+    _accept(before)
+
+
+def answer(chosen: Answer) -> None:
+    """Answer the question that a file raised, and read it again."""
+    found = problem()
+    if found is None or found.source is None or found.settings is None:
+        change(**{chosen.setting: chosen.value})
+        return
+    wanted = found.settings.replace(**{chosen.setting: chosen.value})
+    st.session_state["_candidate"] = (found.source, wanted)
+    dismiss()
+
+
+def dismiss() -> None:
+    """Forget what went wrong."""
+    st.session_state.pop("_problem", None)
+
+
+def open_sample() -> None:
+    """Read the bundled sample."""
+    _open(Source(compute.SAMPLE.name, compute.SAMPLE, "sample"))
+
+
+def open_path(text: str, *, trusted: bool = False) -> None:
+    """Read a file of this machine; only where the server is this machine's own."""
+    if not trusted and not is_local():
+        return
+    path = Path(text).expanduser()
+    _open(Source(path.name or text, path, "path"))
+
+
+def open_upload(widget: str) -> None:
+    """Read what an uploader holds; its bytes go to a temporary file."""
+    upload = st.session_state.get(widget)
+    if upload is None:
+        return
+    holder = tempfile.NamedTemporaryFile(prefix="plumbline-")  # noqa: SIM115
+    holder.write(upload.getvalue())
+    holder.flush()
+    _open(Source(upload.name, Path(holder.name), "upload", holder=holder))
+    st.session_state["_upload_round"] = st.session_state.get("_upload_round", 0) + 1
+
+
+def open_session(widget: str) -> None:
+    """Take the Settings of a session file from an uploader."""
+    upload = st.session_state.get(widget)
+    if upload is None:
+        return
+    st.session_state["_upload_round"] = st.session_state.get("_upload_round", 0) + 1
+    try:
+        wanted = Settings.from_json(upload.getvalue().decode("utf-8", "replace"))
+        wanted = wanted.replace(
+            method=_known(wanted.method),
+            calibrators=tuple(_known(name) for name in wanted.calibrators),
+        )
+    except DataError as error:
+        st.session_state["_problem"] = Problem(error, None, None)
+        return
+    put(wanted)
+    st.session_state["_message"] = "Session opened."
+
+
+def is_local() -> bool:
+    """Whether only this machine can reach the server, so that paths are its user's."""
+    address = str(st.get_option("server.address") or "")
+    address = address or os.environ.get("STREAMLIT_SERVER_ADDRESS", "")
+    return address in {"localhost", "127.0.0.1", "::1"}
+
+
+def ensure_study() -> bool:
+    """Read the candidate, if there is one; False while that is under way."""
+    wish = st.session_state.get("_candidate")
+    if wish is None:
+        return True
+    file, wanted = wish
+    name = f"read {file.number} {_reading(wanted)!r}"
+
+    def read(progress: Any) -> tuple[Study, Schema]:
+        if file.kind == "sample" and _reading(wanted) == _reading(Settings()):
+            return compute.sample()
+        return open_study(file.path, wanted, name=file.name, progress=progress)
+
+    try:
+        found = jobs.run(name, "Reading the file", read, slot="read", again=False)
+    except DataError as error:
+        st.session_state["_problem"] = Problem(error, file, wanted)
+        _end_of_wish(name)
+        return True
+    except Cancelled:
+        _end_of_wish(name)
+        return True
+    if found is None:
+        # Widgets that are not drawn meanwhile lose their values.
+        st.session_state["_push"] = "_drawn" in st.session_state
+        return False
+    _take(file, wanted, *found)
+    _end_of_wish(name)
+    return True
+
+
+def _take(file: Source, wanted: Settings, made: Study, understood: Schema) -> None:
+    state = st.session_state
+    before = source()
+    if before is not None and before.number != file.number:
+        state["_undo"] = []
+    elif before is not None and not state.get("_is_undo"):
+        _remember(settings())
+    state["_study"], state["_schema"], state["_source"] = made, understood, file
+    dismiss()
+    _accept(wanted)
+
+
+def _end_of_wish(name: str) -> None:
+    st.session_state.pop("_candidate", None)
+    st.session_state.pop("_is_undo", None)
+    jobs.forget(name)
+
+
+def _open(file: Source) -> None:
+    """Make a file the candidate; what it does not concern stays as chosen."""
+    dismiss()
+    plain = Settings()
+    own = {name: getattr(plain, name) for name in READING_FIELDS}
+    own["split"] = plain.split
+    st.session_state["_candidate"] = (file, settings().replace(**own))
+
+
+def _reading(of: Settings) -> tuple[Any, ...]:
+    return tuple(getattr(of, name) for name in READING_FIELDS)
+
+
+def _remember(before: Settings) -> None:
+    st.session_state["_undo"] = [*st.session_state["_undo"][-19:], before]
+
+
+def _accept(wanted: Settings) -> None:
+    if wanted != settings():
+        st.session_state["_settings"] = wanted
+        st.session_state["_push"] = True
+
+
+def _known(method: str) -> str:
+    try:
+        return CALIBRATORS[method].id
+    except KeyError:
+        raise DataError(
+            f"The session names a calibrator that this version does not know: "
+            f"{method!r}.",
+            "session file",
+            f"Use one of: {', '.join(CALIBRATORS)}.",
+        ) from None

@@ -1,0 +1,5 @@
+"""The page "Calibrators"."""
+
+import streamlit as st
+
+st.header("Calibrators")

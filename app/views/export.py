@@ -1,0 +1,5 @@
+"""The page "Export"."""
+
+import streamlit as st
+
+st.header("Export")

@@ -1,0 +1,5 @@
+"""The page "Methods"."""
+
+import streamlit as st
+
+st.header("Methods")

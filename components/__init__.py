@@ -1,0 +1,1 @@
+"""Reusable parts of the front ends: figures, tables and thin widgets."""

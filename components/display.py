@@ -1,0 +1,212 @@
+"""What is shown: notes, errors, progress, and figures with their table and text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import PurePath
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from components import theme
+from core.messages import Answer, DataError, FitError, Note
+
+__all__ = [
+    "code",
+    "csv_bytes",
+    "download_table",
+    "error_box",
+    "escape_markdown",
+    "figure",
+    "file_stem",
+    "fit_error",
+    "notes",
+    "progress",
+    "stopped",
+]
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$&^=\"'])")
+_ICONS = {
+    "info": ":material/info:",
+    "question": ":material/help:",
+    "warning": ":material/warning:",
+}
+_COLORS = {"info": "gray", "question": "violet", "warning": "orange"}
+_ORDER = ("warning", "question", "info")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+MINIMAL_EXAMPLE = """\
+id,label,logit_cat,logit_dog,logit_owl
+1,cat,2.31,0.14,-1.02
+2,dog,0.40,1.87,0.22
+3,owl,-0.75,0.31,0.98
+4,cat,1.12,1.25,-0.44
+"""
+
+
+def escape_markdown(text: Any) -> str:
+    """Return a string from a file so that Markdown shows it as it is.
+
+    Punctuation is escaped. A colon is followed by an invisible joiner, since icons
+    and colours (``:material/home:``) are recognised after Markdown has been read.
+    """
+    flat = " ".join(str(text).split())
+    return _SPECIAL.sub(r"\\\1", flat).replace(":", "\\:\N{WORD JOINER}")
+
+
+def code(text: Any) -> str:
+    """Return the name of a column or a file as a code span."""
+    flat = " ".join(str(text).split())
+    longest = max((len(run) for run in re.findall("`+", flat)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if flat.startswith("`") or flat.endswith("`") or not flat else ""
+    return f"{fence}{pad}{flat}{pad}{fence}"
+
+
+def file_stem(name: str) -> str:
+    """Return a harmless start for names of downloads."""
+    stem = PurePath(name).name.split(".")[0]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "plumbline"
+
+
+def csv_bytes(table: pd.DataFrame) -> bytes:
+    """Return a table as CSV in which no cell starts a formula of a spreadsheet."""
+    safe = table.copy()
+    for name in safe.columns:
+        if not pd.api.types.is_numeric_dtype(safe[name]):
+            safe[name] = [
+                f"'{item}" if str(item).startswith(_FORMULA) else item
+                for item in safe[name]
+            ]
+    return safe.to_csv(index=False).encode()
+
+
+def download_table(
+    table: pd.DataFrame, name: str, key: str, label: str = "Table"
+) -> None:
+    """Offer a table as CSV; made only when it is asked for."""
+    st.download_button(
+        label,
+        data=lambda: csv_bytes(table),
+        file_name=f"{name}.csv",
+        mime="text/csv",
+        key=key,
+        icon=":material/download:",
+        type="tertiary",
+        on_click="ignore",
+        help=f"{name}.csv",
+    )
+
+
+def figure(fig: Any, *, alt: str, name: str, key: str, table: pd.DataFrame) -> None:
+    """Show a figure with its description, its saved name and its numbers as CSV."""
+    st.plotly_chart(
+        fig, key=key, alt=alt, config=theme.chart_config(name), theme="streamlit"
+    )
+    download_table(table, name, f"{key}-csv", "Numbers in this figure")
+
+
+def notes(items: Iterable[Note], *, limit: int = 4) -> None:
+    """Show remarks compactly, what matters most first; the rest on demand."""
+    unique = list(dict.fromkeys(items))
+    unique.sort(key=lambda note: _ORDER.index(note.severity))
+    for note in unique[:limit]:
+        _note(note)
+    if unique[limit:]:
+        with st.popover(f"{len(unique) - limit} more remarks", type="tertiary"):
+            for note in unique[limit:]:
+                _note(note)
+
+
+def _note(note: Note) -> None:
+    color, icon = _COLORS[note.severity], _ICONS[note.severity]
+    st.markdown(f":{color}[{icon}] :small[{escape_markdown(note.text)}]")
+
+
+def error_box(
+    error: DataError | FitError,
+    *,
+    on_answer: Callable[[Answer], None] | None = None,
+    on_dismiss: Callable[[], None] | None = None,
+    example: bool = True,
+    key: str = "problem",
+) -> None:
+    """Say what is wrong, where and how to fix it, with answers as buttons."""
+    first, _, rest = error.how_to_fix.partition("\n")
+    lines = []
+    if error.where:
+        lines.append(f"**Where**\u2002{escape_markdown(error.where)}")
+    if first:
+        lines.append(f"**How to fix**\u2002{escape_markdown(first)}")
+    with st.container(key=f"{key}-box", gap="small"):
+        st.error(
+            "\n\n".join(lines) or " ",
+            title=escape_markdown(error.what),
+            icon=":material/error:",
+        )
+        if rest:
+            st.code(rest, language="python")
+        with st.container(horizontal=True, gap="small"):
+            _answers(error.answers, on_answer, key)
+            if example:
+                st.download_button(
+                    "A minimal valid file",
+                    data=MINIMAL_EXAMPLE,
+                    file_name="example.csv",
+                    mime="text/csv",
+                    icon=":material/download:",
+                    key=f"{key}-example",
+                    on_click="ignore",
+                )
+            if on_dismiss is not None:
+                st.button(
+                    "Dismiss",
+                    key=f"{key}-dismiss",
+                    type="tertiary",
+                    on_click=on_dismiss,
+                )
+
+
+def _answers(
+    answers: Sequence[Answer], on_answer: Callable[[Answer], None] | None, key: str
+) -> None:
+    if on_answer is None:
+        return
+    for number, item in enumerate(answers):
+        st.button(
+            escape_markdown(item.label),
+            key=f"{key}-answer-{number}",
+            type="primary" if number == 0 else "secondary",
+            on_click=on_answer,
+            args=(item,),
+        )
+
+
+def fit_error(error: FitError, key: str = "fit-problem") -> None:
+    """Show why something could not be fitted."""
+    error_box(error, example=False, key=key)
+
+
+def progress(
+    label: str,
+    fraction: float,
+    message: str,
+    *,
+    seconds: float,
+    cancel: Callable[[], None],
+    key: str,
+) -> None:
+    """Draw a progress bar with a button that cancels."""
+    with st.container(border=True, gap="small"):
+        st.markdown(f"**{escape_markdown(label)}** :small[:gray[{seconds:.0f} s]]")
+        st.progress(fraction, text=escape_markdown(message) or " ")
+        st.button("Cancel", key=key, icon=":material/close:", on_click=cancel)
+
+
+def stopped(label: str, start: Callable[[], None], *, key: str) -> None:
+    """Say that work was cancelled, and offer to start it again."""
+    with st.container(border=True, gap="small"):
+        st.markdown(f"**{escape_markdown(label)}** was stopped.")
+        st.button("Start again", key=key, icon=":material/refresh:", on_click=start)

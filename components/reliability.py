@@ -1,0 +1,261 @@
+"""Reliability diagrams: results of `core` in, a figure, a table and a sentence out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from components import theme
+from components.theme import Style
+from core.binning import BinStatistics
+from core.uncertainty import Estimate
+
+__all__ = [
+    "reliability_alt",
+    "reliability_figure",
+    "reliability_table",
+    "styles_of",
+]
+
+HEIGHT = 560
+_DOMAINS = {"top": (0.30, 1.0), "bottom": (0.0, 0.20)}
+_TICKS = [0, 0.2, 0.4, 0.6, 0.8, 1]
+
+
+def styles_of(names: Mapping[str, Any] | list[str]) -> dict[str, Style]:
+    """Return a style per series: the uncalibrated scores always look the same."""
+    others = [name for name in names if name != "uncalibrated"]
+    styles = {
+        name: theme.SERIES[number % len(theme.SERIES)]
+        for number, name in enumerate(others)
+    }
+    return {
+        name: theme.BEFORE if name == "uncalibrated" else styles[name] for name in names
+    }
+
+
+def reliability_figure(
+    bins: Mapping[str, BinStatistics],
+    *,
+    labels: Mapping[str, str] | None = None,
+    x_title: str = "Confidence",
+    y_title: str = "Share right",
+    height: int = HEIGHT,
+) -> go.Figure:
+    """Draw accuracy against confidence with intervals, and the counts under it.
+
+    Parameters
+    ----------
+    bins : mapping of str to BinStatistics
+        Calibrator id (or "uncalibrated") -> its bins.
+    labels : mapping of str to str, optional
+        Names in the legend; the ids by default.
+    x_title, y_title : str
+        What is estimated.
+    height : int, default=560
+        In pixels.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Bins with fewer than ten rows are grey.
+    """
+    shown = labels or {}
+    styles = styles_of(list(bins))
+    fig = go.Figure()
+    fig.add_trace(
+        {
+            "type": "scatter",
+            "x": [0, 1],
+            "y": [0, 1],
+            "mode": "lines",
+            "line": {"color": theme.DIAGONAL, "width": 1.5, "dash": "dash"},
+            "name": "Perfectly calibrated",
+            "showlegend": False,
+            "hoverinfo": "skip",
+        }
+    )
+    for number, (name, found) in enumerate(bins.items()):
+        title = theme.figure_text(shown.get(name, name))
+        for trace in _points(found, styles[name], title, name):
+            fig.add_trace(trace)
+        fig.add_trace(_counts(found, styles[name], title, name, number, len(bins)))
+    fig.update_layout(**_layout(x_title, y_title, height))
+    return fig
+
+
+def reliability_table(
+    bins: Mapping[str, BinStatistics], labels: Mapping[str, str] | None = None
+) -> pd.DataFrame:
+    """Return the numbers of a diagram, one line per series and bin, empty ones too."""
+    shown = labels or {}
+    parts = [
+        pd.DataFrame(
+            {
+                "scores": shown.get(name, name),
+                "bin_low": found.edges[:-1],
+                "bin_high": found.edges[1:],
+                "rows": found.count,
+                "share_of_weight": found.weight,
+                "mean_confidence": found.confidence,
+                "accuracy": found.accuracy,
+                "accuracy_low": found.low,
+                "accuracy_high": found.high,
+                "level": found.level,
+            }
+        )
+        for name, found in bins.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def reliability_alt(
+    gaps: Mapping[str, Estimate], labels: Mapping[str, str] | None = None
+) -> str:
+    """Return one sentence with the gap of each series, for those who cannot see."""
+    shown = labels or {}
+    parts = []
+    for name, gap in gaps.items():
+        value = 100 * gap.value
+        side = "above" if value >= 0 else "below"
+        parts.append(
+            f"{shown.get(name, name)}: confidence lies {abs(value):.1f} points {side} "
+            "what came true"
+        )
+    n = next(iter(gaps.values())).n if gaps else 0
+    return f"Reliability diagram of {n:,} rows. {'; '.join(parts)}."
+
+
+def _points(
+    found: BinStatistics, style: Style, title: str, group: str
+) -> list[dict[str, Any]]:
+    """Return a trace of the bins that count, and one of the thin ones."""
+    full = (found.count > 0) & ~found.is_thin
+    traces = [_dots(found, full, style.color, style, title, group)]
+    if found.is_thin.any():
+        thin = _dots(found, found.is_thin, theme.THIN, style, title, group)
+        thin["showlegend"] = False
+        thin["opacity"] = 0.65
+        thin["mode"] = "markers"
+        thin["marker"]["symbol"] = f"{style.symbol}-open"
+        traces.append(thin)
+    return traces
+
+
+def _dots(
+    found: BinStatistics,
+    keep: NDArray[np.bool_],
+    color: str,
+    style: Style,
+    title: str,
+    group: str,
+) -> dict[str, Any]:
+    accuracy = found.accuracy[keep]
+    ends = np.column_stack(
+        [
+            found.low[keep],
+            found.high[keep],
+            found.count[keep],
+            found.edges[:-1][keep],
+            found.edges[1:][keep],
+        ]
+    )
+    return {
+        "type": "scatter",
+        "x": found.confidence[keep],
+        "y": accuracy,
+        "mode": "lines+markers",
+        "name": title,
+        "legendgroup": group,
+        "line": {
+            "color": theme.translucent(color, 0.45),
+            "width": 1.5,
+            "dash": style.dash,
+        },
+        "marker": {
+            "color": color,
+            "symbol": style.symbol,
+            "size": 9,
+            "line": {"width": 0},
+        },
+        "error_y": {
+            "type": "data",
+            "symmetric": False,
+            "array": found.high[keep] - accuracy,
+            "arrayminus": accuracy - found.low[keep],
+            "color": color,
+            "thickness": 1.4,
+            "width": 3,
+        },
+        "customdata": ends,
+        "hovertemplate": (
+            "<b>%{y:.1%}</b> came true (%{customdata[0]:.1%} to %{customdata[1]:.1%})"
+            "<br>%{x:.1%} said, bin %{customdata[3]:.3~f} to %{customdata[4]:.3~f}"
+            "<br>%{customdata[2]:,} rows"
+            f"<extra>{title}</extra>"
+        ),
+    }
+
+
+def _counts(
+    found: BinStatistics, style: Style, title: str, group: str, number: int, of: int
+) -> dict[str, Any]:
+    """Return bars of the rows per bin; series share the width of a bin."""
+    width = np.diff(found.edges)
+    slot = width / of
+    return {
+        "type": "bar",
+        "x": found.edges[:-1] + slot * (number + 0.5),
+        "y": found.count,
+        "width": slot * 0.86,
+        "name": title,
+        "legendgroup": group,
+        "showlegend": False,
+        "xaxis": "x",
+        "yaxis": "y2",
+        "marker": {
+            "color": [
+                theme.THIN if is_thin else style.color for is_thin in found.is_thin
+            ],
+            "line": {"width": 0},
+        },
+        "customdata": np.column_stack([found.edges[:-1], found.edges[1:]]),
+        "hovertemplate": (
+            "<b>%{y:,} rows</b><br>%{customdata[0]:.3~f} to %{customdata[1]:.3~f}"
+            f"<extra>{title}</extra>"
+        ),
+    }
+
+
+def _layout(x_title: str, y_title: str, height: int) -> dict[str, Any]:
+    share = {"range": [-0.02, 1.02], "tickvals": _TICKS, "tickformat": ".0%"}
+    return theme.layout(
+        height,
+        barmode="overlay",
+        bargap=0,
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "y": 1.01,
+            "yanchor": "bottom",
+            "title": {"text": ""},
+            "itemsizing": "constant",
+        },
+        xaxis=theme.axis(theme.figure_text(x_title), anchor="y2", **share),
+        yaxis=theme.axis(
+            theme.figure_text(y_title), domain=list(_DOMAINS["top"]), **share
+        ),
+        yaxis2=theme.axis(
+            "Rows",
+            anchor="x",
+            domain=list(_DOMAINS["bottom"]),
+            rangemode="tozero",
+            nticks=3,
+            tickformat="~s",
+        ),
+    )

@@ -1,0 +1,182 @@
+"""Tables of estimates: formatted for the page, and plain for a download."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from core.metrics import METRICS
+from core.uncertainty import Estimate
+
+__all__ = [
+    "ORDER",
+    "before_after_markdown",
+    "estimates_frame",
+    "format_interval",
+    "format_p_value",
+    "format_value",
+    "metric_label",
+    "single_markdown",
+]
+
+ORDER = ("gap", "nll", "brier", "ece", "l2", "accuracy", "auroc", "aurc")
+"""The headline first; the plug-in distance after it, with its null range."""
+
+_IN_POINTS = {"gap", "ece", "accuracy"}
+_LABELS = {
+    "gap": "Gap, points",
+    "nll": "NLL, nats",
+    "ece": "ECE, points",
+    "l2": "Squared error, debiased",
+    "accuracy": "Accuracy, %",
+    "auroc": "AUROC of correctness",
+    "aurc": "AURC",
+}
+_NO_INTERVAL = {"ece"}
+
+
+def metric_label(metric: str, n_classes: int = 0) -> str:
+    """Return the name of a metric with its unit, and the form of the Brier score."""
+    if metric == "brier":
+        if n_classes == 2:
+            return "Brier score, 0-1 form"
+        return "Brier score, sum form" if n_classes else "Brier score"
+    return _LABELS.get(metric, METRICS[metric].label)
+
+
+def format_value(metric: str, value: float | None, *, signed: bool = False) -> str:
+    """Return a value with as many digits as its metric deserves."""
+    if value is None or value != value:
+        return "\N{EN DASH}"
+    digits = 4 if metric == "l2" else 3
+    if metric in _IN_POINTS:
+        value, digits = 100 * value, 1
+    value = round(value, digits) + 0.0
+    sign = "+" if (signed or metric == "gap") and value > 0 else ""
+    return f"{sign}{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def format_interval(metric: str, item: Estimate, *, signed: bool = False) -> str:
+    """Return "low to high", or an empty string where no interval is valid."""
+    if item.low is None or item.high is None:
+        return ""
+    ends = (format_value(metric, end, signed=signed) for end in (item.low, item.high))
+    return " to ".join(ends)
+
+
+def format_p_value(p_value: float | None) -> str:
+    """Return "p = 0.03" or "p < 0.001"."""
+    if p_value is None:
+        return ""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def before_after_markdown(
+    before: Mapping[str, Estimate],
+    after: Mapping[str, Estimate],
+    change: Mapping[str, Estimate],
+    n_classes: int,
+    *,
+    names: tuple[str, str] = ("Before", "After"),
+) -> str:
+    """Return a Markdown table of metrics before and after, and the paired change."""
+    lines = [f"| | {names[0]} | {names[1]} | Change |", "|:---|---:|---:|---:|"]
+    for metric in _present(before):
+        cells = [metric_label(metric, n_classes)]
+        cells += [_cell(metric, found.get(metric)) for found in (before, after)]
+        cells.append(
+            _change_cell(metric, change.get(metric), before[metric], after.get(metric))
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def single_markdown(found: Mapping[str, Estimate], n_classes: int) -> str:
+    """Return a Markdown table of metrics of one set of scores."""
+    lines = ["| | As it is |", "|:---|---:|"]
+    lines += [
+        f"| {metric_label(metric, n_classes)} | {_cell(metric, found[metric])} |"
+        for metric in _present(found)
+    ]
+    return "\n".join(lines)
+
+
+def estimates_frame(columns: Mapping[str, Mapping[str, Estimate]]) -> pd.DataFrame:
+    """Return every estimate in full: one line per set of scores and metric.
+
+    Parameters
+    ----------
+    columns : mapping of str to mapping of str to Estimate
+        What the estimates are of ("before", "after", "change") -> metric -> Estimate.
+    """
+    lines = [
+        {
+            "of": name,
+            "metric": metric,
+            "value": item.value,
+            "low": item.low,
+            "high": item.high,
+            "level": item.level,
+            "null_low": item.null_low,
+            "null_high": item.null_high,
+            "p_value": item.p_value,
+            "n": item.n,
+            "rows": item.rows,
+            "method": item.method,
+        }
+        for name, found in columns.items()
+        for metric, item in found.items()
+    ]
+    return pd.DataFrame(lines)
+
+
+def _present(found: Mapping[str, Estimate]) -> Iterable[str]:
+    known = [metric for metric in ORDER if metric in found]
+    return [*known, *(metric for metric in found if metric not in ORDER)]
+
+
+def _cell(metric: str, item: Estimate | None) -> str:
+    if item is None:
+        return "\N{EN DASH}"
+    return _with_small(format_value(metric, item.value), _small(metric, item))
+
+
+def _small(metric: str, item: Estimate) -> str:
+    if item.null_low is not None and item.null_high is not None:
+        low, high = (
+            format_value(metric, end) for end in (item.null_low, item.null_high)
+        )
+        return f"null {low} to {high}, {format_p_value(item.p_value)}"
+    return format_interval(metric, item)
+
+
+def _change_cell(
+    metric: str, item: Estimate | None, before: Estimate, after: Estimate | None
+) -> str:
+    if item is None:
+        return "\N{EN DASH}"
+    value = format_value(metric, item.value, signed=True)
+    if metric in _NO_INTERVAL:
+        return value
+    color = _verdict(metric, item, before, after)
+    small = format_interval(metric, item, signed=True)
+    return _with_small(f":{color}[{value}]" if color else value, small)
+
+
+def _verdict(
+    metric: str, item: Estimate, before: Estimate, after: Estimate | None
+) -> str:
+    """Return the colour of a change whose interval excludes 0."""
+    if item.low is None or item.high is None or item.low <= 0 <= item.high:
+        return ""
+    direction = METRICS[metric].traits["direction"]
+    if direction == "zero":
+        is_better = after is not None and abs(after.value) < abs(before.value)
+    else:
+        is_better = (item.value < 0) == (direction == "lower")
+    return "green" if is_better else "orange"
+
+
+def _with_small(value: str, small: str) -> str:
+    return f"{value} :small[:gray[{small}]]" if small else value
