@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from core.loading.names import parse_score_name
 from core.loading.tables import MISSING
 from core.messages import DataError
 
-__all__ = ["LabelMap", "distinct_labels", "encode", "map_binary", "map_labels"]
+__all__ = ["LabelMap", "encode", "map_binary", "map_labels"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +37,6 @@ class LabelMap:
     evidence: str = ""
 
 
-def distinct_labels(text: pd.Series[Any]) -> tuple[str, ...]:
-    """Return the distinct cells of a label column in reading order."""
-    return tuple(str(value) for value in text.dropna().unique())
-
-
 def _given(values: Iterable[str], classes: tuple[str, ...] = ()) -> list[str]:
     """Return the cells that name a class; "NA" may be a class called NA."""
     return [v for v in values if v in classes or v.lower() not in MISSING]
@@ -65,7 +58,7 @@ def _as_whole(values: Iterable[str]) -> dict[str, int] | None:
 def map_labels(values: tuple[str, ...], classes: tuple[str, ...]) -> LabelMap:
     """Match distinct labels to two or more score columns, by name or by number."""
     given = _given(values, classes)
-    blank = dict.fromkeys((v for v in values if v not in given), -1)
+    blank = dict.fromkeys(set(values).difference(given), -1)
     by_name = {name: i for i, name in enumerate(classes)}
     folded = {name.casefold(): i for i, name in enumerate(classes)}
     if len(folded) < len(classes):
@@ -115,7 +108,7 @@ def map_binary(
         minus = [v for v, x in whole.items() if x == -1]
         given = [v for v in given if v not in minus]
         whole = {v: x for v, x in whole.items() if v in given}
-    blank = dict.fromkeys((v for v in values if v not in given), -1)
+    blank = dict.fromkeys(set(values).difference(given), -1)
     if len(given) > 2:
         return LabelMap(("0", "1"), blank, tuple(given), "labels are 0 and 1")
     if not given or (whole is not None and set(whole.values()) <= {0, 1}):
@@ -186,8 +179,21 @@ def _bad_positive(positive: str, classes: tuple[str, ...], where: str) -> DataEr
     )
 
 
-def encode(text: pd.Series[Any], labels: LabelMap, where: str) -> NDArray[np.int64]:
+def encode(
+    indices: NDArray[np.int64], texts: list[str | None], labels: LabelMap, where: str
+) -> NDArray[np.int64]:
     """Return labels as columns of the scores, -1 where unlabelled.
+
+    Parameters
+    ----------
+    indices : ndarray of int64 of shape (n,)
+        Which of `texts` each row holds.
+    texts : list of str or None
+        The distinct cells; None for a missing one.
+    labels : LabelMap
+        What each cell means.
+    where : str
+        File and column, for messages.
 
     Raises
     ------
@@ -195,9 +201,10 @@ def encode(text: pd.Series[Any], labels: LabelMap, where: str) -> NDArray[np.int
         Naming the first label outside the classes, its row and how many there are.
     """
     if labels.unknown:
-        is_unknown = text.isin(labels.unknown).to_numpy(bool)
+        unknown = set(labels.unknown)
+        is_unknown = np.array([text in unknown for text in texts])[indices]
         row = int(np.flatnonzero(is_unknown)[0])
-        value, n_bad = str(text.iloc[row]), int(is_unknown.sum())
+        value, n_bad = texts[indices[row]], int(is_unknown.sum())
         names = ", ".join(labels.classes[:10])
         more = len(labels.classes) - 10
         raise DataError(
@@ -207,8 +214,8 @@ def encode(text: pd.Series[Any], labels: LabelMap, where: str) -> NDArray[np.int
             f"{where}, row {row + 1}",
             _label_fix(labels),
         )
-    codes = text.map(labels.codes)
-    return np.asarray(codes.fillna(-1).to_numpy(np.int64))
+    codes = [-1 if text is None else labels.codes[text] for text in texts]
+    return np.array(codes, dtype=np.int64)[indices]
 
 
 def _label_fix(labels: LabelMap) -> str:

@@ -100,7 +100,7 @@ class Roles:
 
     def distinct(self, name: str) -> list[str]:
         """Return the distinct values of a column as text, missing ones left out."""
-        return [str(v) for v in self.raw.text(name).dropna().unique()]
+        return self.raw.distinct(name)
 
     def alternatives(self, name: str, role: str) -> tuple[str, ...]:
         """Return the other roles that a column's values would allow."""
@@ -249,9 +249,15 @@ def _families(roles: Roles) -> dict[str, list[tuple[str, str]]]:
     reserved = {
         name for role in ("predicted", "confidence", "correct") for name in NAMES[role]
     } - {"pred", "prediction", "predictions", "predicted", "preds"}
+    label = roles.column("label")
+    known = [] if label is None else roles.distinct(label)
     for name in roles.free():
         parsed = parse_score_name(name)
-        if parsed is None or plain(name) in reserved or not roles.is_numeric(name):
+        if parsed is None or plain(name) in reserved:
+            continue
+        # Text in a column that is surely a score is an error to report.
+        is_class = parsed.suffix.isdigit() or parsed.suffix in known
+        if not roles.is_numeric(name) and not (parsed.kind and is_class):
             continue
         families.setdefault(parsed.stem, []).append((name, parsed.suffix))
     return families
@@ -343,7 +349,7 @@ def _by_common_stem(roles: Roles) -> list[str]:
             stem, rest = name[: cut.start()], name[cut.end() :]
             groups.setdefault(stem, []).append((name, rest.casefold()))
     fitting = []
-    for members in groups.values():
+    for stem, members in groups.items():
         columns = [name for name, _ in members]
         rests = {rest for _, rest in members}
         counted = rests in (
@@ -353,11 +359,17 @@ def _by_common_stem(roles: Roles) -> list[str]:
         if len(rests) < 2 or len(rests) < len(members):
             continue
         has_decimals = any(roles.kind(name) == "decimal" for name in columns)
-        if (values and values <= rests) or (
-            has_decimals and (counted or _sum_to_one(roles, columns))
-        ):
+        is_named = values <= rests if values else _values_of(roles, stem) & rests
+        if is_named or (has_decimals and (counted or _sum_to_one(roles, columns))):
             fitting.append(columns)
     return max(fitting, key=len, default=[])
+
+
+def _values_of(roles: Roles, name: str) -> set[str]:
+    """Return the values of a text column, an empty set where there is none."""
+    if name not in roles.free() or roles.kind(name) == "decimal":
+        return set()
+    return {value.casefold() for value in roles.distinct(name)}
 
 
 def _by_values(roles: Roles) -> None:

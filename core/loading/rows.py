@@ -159,9 +159,7 @@ def _leave_out(
             f"The cell {got}{first['reason']}; {count} of {raw.n_rows:,} cannot be "
             "used.",
             where,
-            "Correct the file, or leave such rows out."
-            if kept.size
-            else "Correct the file: no row would be left.",
+            _row_fix(kind, is_any_left=bool(kept.size)),
             answers=answers,
         )
     text = (
@@ -172,18 +170,27 @@ def _leave_out(
     return kept, table, [Note("rows-left-out", "warning", text)]
 
 
+def _row_fix(kind: str, *, is_any_left: bool) -> str:
+    fix = "Correct the file, or leave such rows out."
+    if not is_any_left:
+        fix = "Correct the file: no row would be left."
+    if kind == "confidence":
+        fix += " Confidences lie between 0 and 1: divide percentages by 100."
+    return fix
+
+
 def _labels(
     understood: Understood, kept: NDArray[np.int64] | None
 ) -> tuple[NDArray[np.int64] | None, list[Note]]:
     """Return labels of the rows that stay, and what is to be said about them."""
-    raw, text = understood.raw, understood.label_text
+    raw, label = understood.raw, understood.roles.column("label")
     if understood.schema.input_kind == "confidence":
         return None, []
-    if text is None:
+    if label is None:
         said = "There is no label column: these rows can be calibrated, not evaluated."
         return None, [Note("unlabelled", "info", said)]
-    where = f"{raw.name}, column {understood.roles.column('label')}"
-    codes = encode(text, understood.labels, where)
+    indices, texts = raw.factorised(label)
+    codes = encode(indices, texts, understood.labels, f"{raw.name}, column {label}")
     if kept is not None:
         codes = codes[kept]
     given = codes[codes >= 0]

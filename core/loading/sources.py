@@ -131,24 +131,45 @@ class Raw:
         return [*self.table.column_names, *self.arrays]
 
     def text(self, name: str) -> Any:
-        """Return a column as pandas strings, whole floats as whole numbers.
+        """Return a column as pandas strings (see `as_text`)."""
+        return as_text(self.table[name])
 
-        Missing values stay missing; 3.0 becomes "3", so that labels written by
-        different programs compare equal.
-        """
-        column = self.table[name]
-        kind = column.type
-        if pa.types.is_floating(kind):
-            series = column.to_pandas()
-            whole = series.dropna()
-            is_whole = bool((whole == np.floor(whole)).all())
-            if is_whole and bool((whole.abs() < 2**53).all()):
-                return series.astype("Int64").astype("str").where(series.notna())
-        if pa.types.is_boolean(kind):
-            return column.cast(pa.int8()).cast(pa.string()).to_pandas()
-        if not pa.types.is_string(kind):
-            column = column.cast(pa.string())
-        return column.to_pandas().str.strip()
+    def factorised(self, name: str) -> tuple[NDArray[np.int64], list[str | None]]:
+        """Return a column as numbers of its distinct values, and those as text."""
+        column = self.table[name].combine_chunks().dictionary_encode()
+        values = as_text(pa.chunked_array([column.dictionary]))
+        texts = [None if missing else str(v) for v, missing in _with_gaps(values)]
+        indices = column.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False)
+        return indices.astype(np.int64), [*texts, None]
+
+    def distinct(self, name: str) -> list[str]:
+        """Return the distinct values of a column as text, missing ones left out."""
+        values = as_text(pa.chunked_array([self.table[name].unique()]))
+        return [str(value) for value in values.dropna().unique()]
+
+
+def _with_gaps(values: Any) -> Any:
+    return zip(values, values.isna(), strict=True)
+
+
+def as_text(column: Any) -> Any:
+    """Return an Arrow column as pandas strings, whole floats as whole numbers.
+
+    Missing values stay missing; 3.0 becomes "3", so that labels written by different
+    programs compare equal.
+    """
+    kind = column.type
+    if pa.types.is_floating(kind):
+        series = column.to_pandas()
+        whole = series.dropna()
+        is_whole = bool((whole == np.floor(whole)).all())
+        if is_whole and bool((whole.abs() < 2**53).all()):
+            return series.astype("Int64").astype("str").where(series.notna())
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.int8())
+    if not pa.types.is_string(kind):
+        column = column.cast(pa.string())
+    return column.to_pandas().str.strip()
 
 
 def as_source(source: Any, name: str | None) -> Source:

@@ -271,21 +271,26 @@ def _column_types(head: bytes, layout: _Layout) -> dict[str, Any]:
     back as it was.
     """
     seen = pyarrow.csv.read_csv(io.BytesIO(head), **_options(layout, {}))
-    as_text = pyarrow.csv.read_csv(
-        io.BytesIO(head[: 1 << 16].rpartition(b"\n")[0] + b"\n"),
-        **_options(layout, dict.fromkeys(layout.names, pa.string())),
-    )
+    start = head[: 1 << 16].rpartition(b"\n")[0] + b"\n"
+    has_codes = re.search(rb"(?:\A|[\s,;\"])0\d", start) is not None
+    codes = NAMES["id"] + NAMES["group"]
     types = {}
     for field in seen.schema:
-        kind = field.type
-        if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-            coded = pc.match_substring_regex(as_text[field.name], r"^\s*0\d")
-            is_id = plain(field.name) in NAMES["id"] + NAMES["group"]
-            if pc.any(coded).as_py() or (is_id and pa.types.is_floating(kind)):
-                kind = pa.string()
-        else:
-            kind = pa.string()
+        kind = pa.string()
+        if pa.types.is_floating(field.type) and plain(field.name) not in codes:
+            kind = field.type
+        if pa.types.is_integer(field.type):
+            kind = field.type
         types[field.name] = kind
+    if has_codes:
+        as_text = pyarrow.csv.read_csv(
+            io.BytesIO(start),
+            **_options(layout, dict.fromkeys(layout.names, pa.string())),
+        )
+        for name in types:
+            coded = pc.match_substring_regex(as_text[name], r"^\s*0\d")
+            if pc.any(coded).as_py() and pa.types.is_integer(types[name]):
+                types[name] = pa.string()
     return types
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from core.loading import sources
 from core.loading.arrays import read_arrays
-from core.loading.labels import LabelMap, distinct_labels, map_binary, map_labels
+from core.loading.labels import LabelMap, map_binary, map_labels
 from core.loading.names import class_names, parse_score_name
 from core.loading.roles import Roles, find_roles
 from core.loading.schema import ColumnGuess, Schema
@@ -31,7 +29,6 @@ class Understood:
     schema: Schema
     scores: Scores | None
     labels: LabelMap
-    label_text: pd.Series[Any] | None
 
 
 def _read(source: Any, name: str | None, progress: Progress) -> Raw:
@@ -52,7 +49,7 @@ def understand(
     progress(0.85, "Recognising the columns")
     roles = find_roles(raw, settings)
     label = roles.column("label")
-    text = raw.text(label) if label is not None else None
+    values = () if label is None else tuple(raw.distinct(label))
     scores, labels = None, LabelMap(())
     confidence = roles.column("confidence")
     kind, evidence = "logits", "no score columns were found"
@@ -67,9 +64,9 @@ def understand(
         if settings.input_kind in {"logits", "probabilities"}:
             kind, evidence = settings.input_kind, "chosen"
         where = f"{raw.name}, column {label}" if label else raw.name
-        labels = _match_labels(roles, scores, text, settings, where)
+        labels = _match_labels(roles, scores, values, settings, where)
     schema = _schema(raw, roles, labels, (kind, evidence))
-    return Understood(raw, roles, schema, scores, labels, text)
+    return Understood(raw, roles, schema, scores, labels)
 
 
 def _check_numeric(raw: Raw, roles: Roles) -> None:
@@ -85,7 +82,8 @@ def _check_numeric(raw: Raw, roles: Roles) -> None:
             "Choose an array of numbers with one row per prediction.",
         )
     for name in roles.scores:
-        if name in raw.arrays or not roles.is_numeric(name):
+        is_chosen = roles.found[name][1] == "chosen"
+        if name in raw.arrays or (is_chosen and not roles.is_numeric(name)):
             raise DataError(
                 f"The column {name!r} does not hold numbers.",
                 f"{raw.name}, column {name}",
@@ -96,11 +94,10 @@ def _check_numeric(raw: Raw, roles: Roles) -> None:
 def _match_labels(
     roles: Roles,
     scores: Scores,
-    text: pd.Series[Any] | None,
+    values: tuple[str, ...],
     settings: Settings,
     where: str,
 ) -> LabelMap:
-    values = () if text is None else distinct_labels(text)
     if scores.matrix.shape[1] == 1:
         parsed = parse_score_name(roles.scores[0]) if not scores.array else None
         suffix = parsed.suffix if parsed else ""
@@ -128,8 +125,13 @@ def _class_names(roles: Roles, scores: Scores) -> tuple[str, ...]:
         raw = roles.raw
         array: Any = raw.arrays.get(given)
         names = raw.text(given).tolist() if array is None else array.tolist()
-        if len(names) == n_classes:
-            return tuple(str(item).strip() for item in names)
+        if len(names) != n_classes:
+            raise DataError(
+                f"There are {len(names)} class names for {n_classes} scores.",
+                f"{raw.name}, array {given}",
+                "Save one name per score column.",
+            )
+        return tuple(str(item).strip() for item in names)
     if scores.array or not roles.raw.has_header:
         return numbered
     return class_names(scores.names)

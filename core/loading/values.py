@@ -151,7 +151,7 @@ def judge_kind(scores: Scores) -> tuple[str, str]:
             return "probabilities", text.replace("e-0", "e-")
     if said:
         return said, header
-    if is_inside:
+    if is_inside and found.is_fraction:
         return "probabilities", "all values lie in 0..1, but rows do not sum to 1"
     return "logits", _outside(found)
 
@@ -159,7 +159,9 @@ def judge_kind(scores: Scores) -> tuple[str, str]:
 def _outside(found: _Range) -> str:
     if not found.n_given:
         return "there are no values to judge by"
-    return f"values run from {found.low:.3g} to {found.high:.3g}, outside 0..1"
+    text = f"values run from {found.low:.3g} to {found.high:.3g}"
+    is_outside = found.n_inside < found.n_given
+    return text + (", outside 0..1" if is_outside else ", and rows do not sum to 1")
 
 
 def _said_by_names(scores: Scores) -> tuple[str, str]:
