@@ -51,6 +51,8 @@ class Fitted:
         cross-fitting these are the test rows' own.
     folds : tuple of dict
         Readable parameters of each round's calibrator.
+    rounds : tuple of Calibrator
+        Each round's calibrator, in the order of `Split.rounds`.
     refits : tuple of Refit
         Results of repeated splits; empty with 5,000 fit rows or more.
     notes : tuple of Note
@@ -61,6 +63,7 @@ class Fitted:
     rows: RowStatistics
     ranking: FloatArray
     folds: tuple[dict[str, Any], ...]
+    rounds: tuple[Calibrator, ...]
     refits: tuple[Refit, ...]
     notes: tuple[Note, ...]
 
@@ -134,6 +137,7 @@ def fit_method(
         rows=rows,
         ranking=ranking,
         folds=tuple(item.parameters() for item in per_round),
+        rounds=tuple(per_round),
         refits=tuple(refits),
         notes=tuple(final.notes_),
     )

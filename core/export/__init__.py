@@ -1,0 +1,27 @@
+"""Calibrators and calibrated rows to take home, each checked before it is offered."""
+
+from core.export.portable import (
+    export_metadata,
+    exported_calibrator,
+    from_json,
+    to_json,
+    to_python,
+)
+from core.export.tables import FLAGS, annotate, apply_calibrator, write_csv
+from core.export.verification import Artefact, Verification, export, verify
+
+__all__ = [
+    "FLAGS",
+    "Artefact",
+    "Verification",
+    "annotate",
+    "apply_calibrator",
+    "export",
+    "export_metadata",
+    "exported_calibrator",
+    "from_json",
+    "to_json",
+    "to_python",
+    "verify",
+    "write_csv",
+]

@@ -1,0 +1,439 @@
+"""Calibrators to take home: a JSON file, and a module that needs NumPy only."""
+
+from __future__ import annotations
+
+import json
+import platform
+import textwrap
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import numpy as np
+import sklearn
+from numpy.typing import NDArray
+
+from core.analysis import UNCALIBRATED, Analysis
+from core.calibrators import CALIBRATORS, Calibrator
+from core.export.literals import assignment, plain
+from core.export.templates import (
+    FROM_PROBABILITIES,
+    LOGITS_EXPECTED,
+    MODULE,
+    PROBABILITIES_EXPECTED,
+    WRITERS,
+    Writer,
+)
+from core.fitting import Fitted
+from core.messages import DataError
+from core.predictions import Predictions
+from core.validation import log_probabilities
+
+__all__ = [
+    "FORMAT",
+    "VERSION",
+    "Kind",
+    "as_given",
+    "export_metadata",
+    "exported_calibrator",
+    "fitted_of",
+    "from_json",
+    "json_reader",
+    "predict_given",
+    "to_json",
+    "to_python",
+]
+
+FloatArray = NDArray[np.floating[Any]]
+Kind = Literal["json", "python"]
+
+FORMAT = "plumbline-calibrator"
+VERSION = 1
+
+_METRICS = ("gap", "nll", "brier", "accuracy", "ece")
+_FIELDS = ("value", "low", "high", "level", "rows", "n", "null_low", "null_high")
+_OWN_PLACE = ("method", "convention", "input", "classes", "log_floor")
+_N_EXAMPLES = 5
+_EXAMPLE_CELLS = 20_000
+_LOWEST_FLOOR = 1e-12  # as in core.validation
+
+
+def fitted_of(analysis: Analysis, method: str) -> Fitted | None:
+    """Return what was fitted under an id or alias; None for uncalibrated scores.
+
+    Raises
+    ------
+    DataError
+        If there is no such calibrator, or it was not fitted in this analysis.
+    """
+    if method in CALIBRATORS and CALIBRATORS[method].id == UNCALIBRATED:
+        return None
+    found = CALIBRATORS[method].id if method in CALIBRATORS else method
+    if found not in analysis.fitted:
+        raise DataError(
+            f"The calibrator {method!r} was not fitted.",
+            analysis.study.evaluation.name,
+            "Choose one of: " + ", ".join((UNCALIBRATED, *analysis.fitted)) + ".",
+        )
+    return analysis.fitted[found]
+
+
+def exported_calibrator(analysis: Analysis, method: str) -> Calibrator:
+    """Return the calibrator that an export writes: fitted on all fit rows."""
+    fitted = fitted_of(analysis, method)
+    if fitted is not None:
+        return fitted.calibrator
+    n_classes = _scores(analysis.study.evaluation).shape[1]
+    same = {"method": UNCALIBRATED, "options": {}, "input": "logits", "parameters": {}}
+    return Calibrator.from_dict({**same, "n_scores": n_classes, "n_classes": n_classes})
+
+
+def export_metadata(analysis: Analysis, method: str) -> dict[str, Any]:
+    """Return what an export says of itself, as plain JSON values.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    method : str
+        Id of a fitted calibrator, or "uncalibrated".
+
+    Returns
+    -------
+    dict
+        Method, convention, input, classes, data hash, rows, split, metrics before and
+        after, notes, versions, date, and up to five rows of scores for self-tests.
+
+    Raises
+    ------
+    DataError
+        If the calibrator was not fitted or the file has no class scores.
+    """
+    own, split = analysis.study.evaluation, analysis.overview.split
+    fitted = fitted_of(analysis, method)
+    calibrator = exported_calibrator(analysis, method)
+    logits = _scores(own)
+    found: dict[str, Any] = {
+        "method": calibrator.method_id,
+        "convention": WRITERS[calibrator.method_id].convention(own.input_kind),
+        "input": own.input_kind,
+        "classes": list(own.classes),
+    }
+    if own.input_kind == "probabilities":
+        lowest = min((float(block.min()) for block in _blocks(logits)), default=0.0)
+        found["log_floor"] = min(lowest, float(np.log(_LOWEST_FLOOR)))
+    found |= {
+        "file": own.name,
+        "fingerprint": analysis.study.fingerprint,
+        "n_rows": len(own),
+        "n_fit_rows": split.fit.size if fitted and split else 0,
+        "split": split.sentence if split else None,
+        "metrics": _metrics(analysis, calibrator.method_id),
+        "notes": [note.to_dict() for note in fitted.notes] if fitted else [],
+        "versions": {
+            "plumbline_format": VERSION,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "scikit-learn": sklearn.__version__,
+        },
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "examples": _examples(calibrator, logits, own.input_kind),
+    }
+    return dict(plain(found))
+
+
+def to_json(calibrator: Calibrator, metadata: Mapping[str, Any]) -> str:
+    """Return the calibrator as JSON text; floats round-trip exactly.
+
+    Parameters
+    ----------
+    calibrator : Calibrator
+        Fitted.
+    metadata : mapping
+        From `export_metadata`; may be empty.
+    """
+    return json.dumps(_document(calibrator, metadata), indent=1, allow_nan=False) + "\n"
+
+
+def from_json(text: str | bytes) -> tuple[Calibrator, dict[str, Any]]:
+    """Read what `to_json` wrote.
+
+    Returns
+    -------
+    calibrator : Calibrator
+    metadata : dict
+        As it was given to `to_json`.
+
+    Raises
+    ------
+    DataError
+        For anything else.
+    """
+    document = _parsed(text)
+    classes = document.get("classes")
+    if not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
+        raise _unreadable("it does not name its classes")
+    if not classes or len(set(classes)) != len(classes):
+        raise _unreadable("its class names are missing or repeated")
+    fit, examples = document.get("fit"), document.get("examples")
+    if document.get("input") not in ("logits", "probabilities"):
+        raise _unreadable("its input is neither logits nor probabilities")
+    if not isinstance(fit, dict) or not isinstance(examples, dict):
+        raise _unreadable("it does not say what it was fitted on")
+    calibrator = _restored(document, len(classes))
+    metadata = {key: document[key] for key in _OWN_PLACE if key in document}
+    return calibrator, {**metadata, **fit, "examples": examples.get("inputs", [])}
+
+
+def to_python(calibrator: Calibrator, metadata: Mapping[str, Any]) -> str:
+    """Return a module of readable code that needs NumPy only.
+
+    Parameters
+    ----------
+    calibrator : Calibrator
+        Fitted, of a method that has an entry in `core.export.templates.WRITERS`.
+    metadata : mapping
+        From `export_metadata`; may be empty.
+
+    Returns
+    -------
+    str
+        ``calibrate(logits)`` returns probabilities; ``python module.py`` tests itself
+        and ``python module.py in.npy out.npy`` calibrates an array.
+    """
+    document = _document(calibrator, metadata)
+    writer = WRITERS[document["method"]]
+    state = document["parameters"]
+    values = {"CLASSES": document["classes"]}
+    values |= {name: state[key] for name, key in writer.constants.items()}
+    if document["input"] == "probabilities":
+        values["LOG_FLOOR"] = document["log_floor"]
+    values["FIT"] = {"method": document["method"], **document["fit"]}
+    values["EXAMPLE_INPUTS"] = document["examples"]["inputs"]
+    values["EXAMPLE_OUTPUTS"] = document["examples"]["outputs"]
+    lines = [assignment(name, value) for name, value in values.items()]
+    return _module(document, writer, "\n".join(lines))
+
+
+def json_reader(calibrator: Calibrator, input_kind: str, file_name: str) -> str:
+    """Return a program that applies an exported JSON file with NumPy only.
+
+    It shares no code with `from_json`: the verification reads the file with it.
+    """
+    writer = WRITERS[calibrator.method_id]
+    values = {"CLASSES": '["classes"]'}
+    values |= {n: f'["parameters"]["{key}"]' for n, key in writer.constants.items()}
+    if input_kind == "probabilities":
+        values["LOG_FLOOR"] = '["log_floor"]'
+    values["EXAMPLE_INPUTS"] = '["examples"]["inputs"]'
+    values["EXAMPLE_OUTPUTS"] = '["examples"]["outputs"]'
+    lines = [
+        "import json",
+        "",
+        f'with open({file_name!r}, encoding="utf-8") as file:',
+        "    document = json.load(file)",
+        *(f"{name} = document{path}" for name, path in values.items()),
+    ]
+    document = {"method": calibrator.method_id, "input": input_kind}
+    return _module(document, writer, "\n".join(lines))
+
+
+def as_given(logits: FloatArray, input_kind: str) -> FloatArray:
+    """Return scores as the user of an export has them, in float64."""
+    rows = np.asarray(logits, dtype=np.float64)
+    return np.exp(rows) if input_kind == "probabilities" else rows
+
+
+def predict_given(
+    calibrator: Calibrator, scores: FloatArray, input_kind: str
+) -> FloatArray:
+    """Return the calibrated probabilities of scores as the user has them."""
+    if input_kind == "probabilities":
+        scores, _ = log_probabilities(scores, "scores", renormalise=True)
+    if calibrator.input == "probabilities":
+        scores = np.exp(scores)
+        if calibrator.n_features_in_ == 1:
+            scores = scores[:, 1:]
+    elif calibrator.n_features_in_ == 1 and scores.shape[1] == 2:
+        scores = scores[:, 1:] - scores[:, :1]
+    return calibrator.predict_proba(scores)
+
+
+def _scores(own: Predictions) -> FloatArray:
+    if own.logits is None:
+        raise DataError(
+            "The file has one confidence per row; an export needs the scores of every "
+            "class.",
+            own.name,
+            "Give a file with one score column per class.",
+        )
+    return own.logits
+
+
+def _blocks(logits: FloatArray) -> list[FloatArray]:
+    step = max(1, (1 << 22) // logits.shape[1])
+    return [logits[start : start + step] for start in range(0, len(logits), step)]
+
+
+def _metrics(analysis: Analysis, method: str) -> dict[str, Any]:
+    """Numbers of the test rows before and after, top label."""
+    comparison = analysis.comparison
+    if comparison is None:
+        return {}
+    results = comparison.views["top-label"]
+    chosen = {"before": UNCALIBRATED, "after": method}
+    found: dict[str, Any] = {}
+    for when, name in chosen.items():
+        estimates = results[name].estimates if name in results else {}
+        found[when] = {
+            metric: _known(estimates[metric].to_dict())
+            for metric in _METRICS
+            if metric in estimates
+        }
+    return found
+
+
+def _known(estimate: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that are known and finite; JSON has no other numbers."""
+    found = {key: estimate[key] for key in _FIELDS if estimate[key] is not None}
+    return {k: v for k, v in found.items() if isinstance(v, str) or np.isfinite(v)}
+
+
+def _examples(
+    calibrator: Calibrator, logits: FloatArray, input_kind: str
+) -> list[list[float | str]]:
+    """Return up to five rows of scores, as given, for self-tests.
+
+    Where a curve is steep, the last bit of an exponential, which differs between
+    machines, moves the result; such rows are passed over.
+    """
+    n, k = logits.shape
+    some = np.unique(np.linspace(0, n - 1, min(n, 64)).astype(np.int64))
+    scores = as_given(logits[some], input_kind)
+    change = np.abs(
+        predict_given(calibrator, scores, input_kind)
+        - predict_given(calibrator, scores * (1.0 - 1e-13), input_kind)
+    ).max(axis=1)
+    steady = np.flatnonzero(change <= 1e-10)
+    n_wanted = max(1, min(_N_EXAMPLES, _EXAMPLE_CELLS // k))
+    if steady.size < n_wanted:
+        steady = np.sort(np.argsort(change, kind="stable")[:n_wanted])
+    places = np.linspace(0, steady.size - 1, min(n_wanted, steady.size)).astype(int)
+    return [_json_floats(row) for row in scores[steady[places]]]
+
+
+def _json_floats(row: FloatArray) -> list[float | str]:
+    """JSON has no infinity; the text "-inf" is read back by float()."""
+    return [value if np.isfinite(value) else "-inf" for value in row.tolist()]
+
+
+def _document(calibrator: Calibrator, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON document; the Python module is written from it too."""
+    known = calibrator.to_dict()
+    if known["method"] not in WRITERS:
+        msg = f"there is no exporter for the calibrator {known['method']!r}"
+        raise NotImplementedError(msg)
+    fit, k = dict(plain(dict(metadata))), known["n_classes"]
+    input_kind = fit.pop("input", known["input"])
+    classes = fit.pop("classes", [f"class {i}" for i in range(k)])
+    inputs = fit.pop("examples", None) or _synthetic_examples(k, input_kind)
+    if len(classes) != k:
+        msg = f"{len(classes)} class names for {k} classes"
+        raise ValueError(msg)
+    scores = np.array(inputs, dtype=np.float64)
+    outputs = predict_given(calibrator, scores, input_kind)
+    floor = fit.pop("log_floor", float(np.log(_LOWEST_FLOOR)))
+    for key in ("method", "convention"):
+        fit.pop(key, None)
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "method": known["method"],
+        "convention": WRITERS[known["method"]].convention(input_kind),
+        "input": input_kind,
+        **({"log_floor": floor} if input_kind == "probabilities" else {}),
+        "classes": classes,
+        "parameters": known["parameters"],
+        "options": {**known["options"], "input": known["input"]},
+        "n_scores": known["n_scores"],
+        "examples": {"inputs": inputs, "outputs": outputs.tolist()},
+        "fit": fit,
+    }
+    return dict(plain(document))
+
+
+def _synthetic_examples(k: int, input_kind: str) -> list[list[float]]:
+    rows = np.linspace(-2.0, 2.0, k)[None, :] * np.array([[0.0], [1.0], [-2.0]])
+    if input_kind == "probabilities":
+        rows = np.exp(rows) / np.exp(rows).sum(axis=1, keepdims=True)
+    found: list[list[float]] = rows.tolist()
+    return found
+
+
+def _module(document: Mapping[str, Any], writer: Writer, constants: str) -> str:
+    """Return the source; `constants` comes last, as it holds the user's names."""
+    is_logits = document["input"] == "logits"
+    convention = f"Convention: {writer.convention(document['input'])}."
+    words = {
+        "@SUMMARY@": CALIBRATORS[document["method"]].label,
+        "@ENTRY@": "calibrate" if is_logits else "calibrate_probabilities",
+        "@ARGUMENT@": "logits" if is_logits else "p",
+        "@EXPECTS@": LOGITS_EXPECTED if is_logits else PROBABILITIES_EXPECTED,
+        "@CONVENTION@": textwrap.fill(convention, 88, break_long_words=False),
+        "@FROM_PROBABILITIES@": "" if is_logits else FROM_PROBABILITIES,
+        "@CODE@": writer.code,
+    }
+    text = MODULE
+    for word, value in words.items():
+        text = text.replace(word, value)
+    return text.replace("@CONSTANTS@", constants)
+
+
+def _parsed(text: str | bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(text, parse_constant=_refuse)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _unreadable("it is not JSON") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise _unreadable(f'it does not say "format": "{FORMAT}"')
+    if document.get("version") != VERSION:
+        raise _unreadable(f"its version is not {VERSION}")
+    return document
+
+
+def _refuse(constant: str) -> float:
+    msg = f"{constant} is not a number"
+    raise ValueError(msg)
+
+
+def _restored(document: dict[str, Any], n_classes: int) -> Calibrator:
+    """Return the calibrator, after a trial on a row of zeros."""
+    try:
+        options = dict(document.get("options", {}))
+        values = {
+            "method": document["method"],
+            "input": options.pop("input", "logits"),
+            "options": options,
+            "n_scores": document.get("n_scores", n_classes),
+            "n_classes": n_classes,
+            "parameters": document["parameters"],
+        }
+        calibrator = Calibrator.from_dict(values)
+        trial = np.full((1, calibrator.n_features_in_), 0.5)
+        with np.errstate(all="ignore"):
+            found = calibrator.predict_proba(trial)
+    except (KeyError, TypeError, ValueError, ArithmeticError, IndexError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise _unreadable("its parameters cannot be used") from error
+    is_distribution = found.shape == (1, n_classes) and abs(found.sum() - 1) <= 1e-6
+    if not is_distribution or not ((found >= 0) & (found <= 1)).all():
+        raise _unreadable("its parameters do not give probabilities")
+    return calibrator
+
+
+def _unreadable(why: str) -> DataError:
+    return DataError(
+        f"This is not a calibrator that can be read: {why}.",
+        "calibrator file",
+        "Choose a JSON file that the Export page or `calibrate` wrote.",
+    )

@@ -1,0 +1,383 @@
+"""Calibrated probabilities as tables: of new rows, and of the user's own file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import csv as arrow_csv
+
+from core.analysis import UNCALIBRATED, Analysis
+from core.calibrators import Calibrator
+from core.export.portable import exported_calibrator, fitted_of
+from core.messages import DataError
+from core.predictions import Predictions
+from core.splitting import Split
+
+__all__ = ["FLAGS", "annotate", "apply_calibrator", "write_csv"]
+
+FloatArray = NDArray[np.floating[Any]]
+IndexArray = NDArray[np.int64]
+
+FLAGS = {
+    "cross-fitted": "by a calibrator that saw neither the row nor its group",
+    "test": "by a calibrator fitted on other rows",
+    "threshold": "by a calibrator fitted on other rows; kept for thresholds",
+    "in-sample": "by a calibrator that was fitted on this row",
+    "unlabelled": "no label; by a calibrator that never saw the row",
+    "not-used": "has a label but no part in the split",
+    "uncalibrated": "the scores as they came",
+    "left-out": "could not be read; no probability",
+}
+"""What the column `flag` of `annotate` says of a row's probabilities."""
+
+_BLOCK = 1 << 22  # scores worked on at once
+_CSV_CELLS = 1 << 20
+_FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"
+_NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
+
+
+class _Calibrated:
+    """Calibrated probabilities of all rows, filled in blocks."""
+
+    def __init__(self, logits: FloatArray) -> None:
+        self.logits = logits
+        self.probabilities = np.empty(logits.shape, dtype=logits.dtype)
+        self.prediction = np.zeros(len(logits), dtype=np.int64)
+        self.confidence = np.empty(len(logits), dtype=logits.dtype)
+
+    def fill(self, calibrator: Calibrator, rows: IndexArray | None = None) -> None:
+        """Calibrate some rows; all by default."""
+        n, k = self.logits.shape
+        n = n if rows is None else rows.size
+        step = max(1, _BLOCK // k)
+        for start in range(0, n, step):
+            block = slice(start, start + step)
+            where = block if rows is None else rows[block]
+            logs = _log_probabilities(calibrator, self.logits[where])
+            self.prediction[where] = logs.argmax(axis=1)
+            found = np.exp(logs, out=logs)
+            self.probabilities[where] = found
+            self.confidence[where] = found.max(axis=1)
+
+    def columns(self, classes: tuple[str, ...]) -> pd.DataFrame:
+        """Return one column per class."""
+        names = [f"prob_{name}" for name in classes]
+        return pd.DataFrame(self.probabilities, columns=names, copy=False)
+
+
+def apply_calibrator(
+    calibrator: Calibrator, metadata: Mapping[str, Any], predictions: Predictions
+) -> pd.DataFrame:
+    """Return calibrated probabilities of new rows; labels are not needed.
+
+    Parameters
+    ----------
+    calibrator : Calibrator
+    metadata : mapping
+        From `from_json` or `export_metadata`.
+    predictions : Predictions
+        Rows with the same classes. Columns in another order are sorted by name;
+        classes that the file does not name ("class 0", "0") are taken by position.
+
+    Returns
+    -------
+    DataFrame
+        The id column if there is one, the row of the file if rows of it were left out,
+        `prediction`, `confidence`, and `prob_<class>` for each class.
+
+    Raises
+    ------
+    DataError
+        If the classes differ.
+    """
+    logits = _scores_of(predictions)
+    classes = tuple(metadata.get("classes") or predictions.classes)
+    if len(classes) != int(calibrator.classes_.size):
+        raise DataError(
+            f"The calibrator has {calibrator.classes_.size} classes and names "
+            f"{len(classes)}.",
+            "calibrator file",
+            "Choose the file that the Export page or `calibrate` wrote.",
+        )
+    order = _class_order(predictions, classes)
+    if order is not None:
+        logits = logits[:, order]
+    made = _Calibrated(logits)
+    made.fill(calibrator)
+    own: dict[str, Any] = {}
+    identity = predictions.column("id")
+    if identity is not None:
+        own[str(identity.name)] = identity
+    if len(predictions.left_out):
+        own["file_row"] = predictions.file_rows
+    ours = pd.DataFrame(
+        {"prediction": _names(made.prediction, classes), "confidence": made.confidence}
+    )
+    return _beside(pd.DataFrame(own, index=ours.index), ours, made.columns(classes))
+
+
+def annotate(analysis: Analysis, method: str) -> pd.DataFrame:
+    """Return the user's own rows with calibrated probabilities, and how they came.
+
+    Parameters
+    ----------
+    analysis : Analysis
+    method : str
+        Id of a fitted calibrator, or "uncalibrated".
+
+    Returns
+    -------
+    DataFrame
+        Every other column of the file, then `label`, `prediction`, `confidence`,
+        `confidence_uncalibrated`, `correct`, `fold` (the round that tested the row,
+        counted from 1), `role` in the split, `flag` (see `FLAGS`), `file_row` and
+        `prob_<class>`. Rows that could not be read are in their place, flagged
+        "left-out", with the reason in `left_out_reason`. A column of the file whose
+        name is taken is renamed "<name> (file)".
+
+    Raises
+    ------
+    DataError
+        If the calibrator was not fitted or the file has no class scores.
+
+    Notes
+    -----
+    In cross-fitting each row has the probabilities of the calibrator that never saw
+    it. In a fixed split every row has those of the exported calibrator, and rows that
+    it was fitted on say "in-sample".
+    """
+    own, split = analysis.study.evaluation, analysis.overview.split
+    fitted = fitted_of(analysis, method)
+    made = _Calibrated(_scores_of(own))
+    if fitted is None or split is None or split.kind != "cross-fit":
+        made.fill(exported_calibrator(analysis, method))
+    else:
+        for number, calibrator in enumerate(fitted.rounds):
+            made.fill(calibrator, np.flatnonzero(split.fold == number))
+        made.fill(fitted.calibrator, np.flatnonzero(split.fold < 0))
+    role, flag = _roles(own, split, is_fitted=fitted is not None)
+    fold = np.full(len(own), -1) if split is None else split.fold
+    ours = pd.DataFrame(
+        {
+            "label": _names(_labels(own), own.classes),
+            "prediction": _names(made.prediction, own.classes),
+            "confidence": made.confidence,
+            "confidence_uncalibrated": analysis.overview.rows.confidence,
+            "correct": _masked(made.prediction == _labels(own), own.is_labelled),
+            "fold": _masked(fold + 1, fold >= 0),
+            "role": role,
+            "flag": flag,
+            "file_row": own.file_rows,
+        }
+    )
+    frame = _beside(own.metadata, ours, made.columns(own.classes))
+    return _with_left_out(frame, own.left_out)
+
+
+def write_csv(frame: pd.DataFrame, destination: Path | None = None) -> bytes:
+    """Return a table as CSV (UTF-8) in which no text starts like a formula.
+
+    Text cells and headers that start with ``= + - @``, a tab or a line end get an
+    apostrophe in front, so that no spreadsheet runs them; numbers stay numbers, and
+    so do texts that are nothing but a number.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Its index is not written.
+    destination : Path, optional
+        File to write to; nothing is returned then.
+
+    Returns
+    -------
+    bytes
+        Empty where a destination was given.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"name": ["=1+1", "-5"], "gap": [-0.5, None]})
+    >>> print(write_csv(frame).decode())
+    "name","gap"
+    "'=1+1",-0.5
+    "-5",
+    <BLANKLINE>
+    """
+    if destination is not None:
+        with destination.open("wb") as file:
+            _write(frame, file)
+        return b""
+    buffer = io.BytesIO()
+    _write(frame, buffer)
+    return buffer.getvalue()
+
+
+def _log_probabilities(calibrator: Calibrator, logits: FloatArray) -> FloatArray:
+    """Return log-probabilities in a new array, whatever the calibrator was fed with."""
+    scores = logits
+    if calibrator.n_features_in_ == 1 and logits.shape[1] == 2:
+        scores = logits[:, 1:] - logits[:, :1]
+    if calibrator.input == "probabilities":
+        scores = np.exp(logits)[:, -calibrator.n_features_in_ :]
+    return calibrator.transform(scores)
+
+
+def _scores_of(own: Predictions) -> FloatArray:
+    if own.logits is None:
+        raise DataError(
+            "The file has one confidence per row; calibrated probabilities need the "
+            "scores of every class.",
+            own.name,
+            "Give a file with one score column per class.",
+        )
+    return own.logits
+
+
+def _class_order(
+    predictions: Predictions, classes: tuple[str, ...]
+) -> IndexArray | None:
+    """Return the score column of each class of the calibrator; None if they agree."""
+    given = predictions.classes
+    if given == classes:
+        return None
+    if sorted(given) == sorted(classes):
+        return np.array([given.index(name) for name in classes], dtype=np.int64)
+    is_unnamed = _are_numbers(given) or _are_numbers(classes)
+    if len(given) == len(classes) and is_unnamed:
+        return None
+    missing = [name for name in classes if name not in given]
+    raise DataError(
+        f"The file has {len(given)} classes, the calibrator was fitted on "
+        f"{len(classes)}"
+        + (f"; {missing[0]!r} is not in the file." if missing else "."),
+        predictions.name,
+        "Give one score column for each class that the calibrator names.",
+    )
+
+
+def _are_numbers(names: tuple[str, ...]) -> bool:
+    """Whether classes have no names of their own, only their place."""
+    return all(name in (str(i), f"class {i}") for i, name in enumerate(names))
+
+
+def _labels(own: Predictions) -> IndexArray:
+    return np.full(len(own), -1) if own.labels is None else own.labels
+
+
+def _names(codes: IndexArray, classes: tuple[str, ...]) -> Any:
+    """Return class names of codes, missing where a code is -1."""
+    return pd.array(list(classes), dtype="str").take(codes, allow_fill=True)
+
+
+def _masked(values: NDArray[Any], is_known: NDArray[np.bool_]) -> Any:
+    """Return values of a type that keeps its kind where some are missing."""
+    kind = "boolean" if values.dtype == bool else "Int64"
+    array = pd.array(values, dtype=kind)
+    array[~is_known] = pd.NA
+    return array
+
+
+def _roles(
+    own: Predictions, split: Split | None, *, is_fitted: bool
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return each row's role in the split, and what its probabilities are."""
+    role = np.full(len(own), "", dtype=object)
+    flag = np.where(own.is_labelled, "not-used", "unlabelled").astype(object)
+    if split is not None and split.kind == "cross-fit":
+        role[split.test] = "cross-fit"
+        flag[split.test] = "cross-fitted"
+    elif split is not None:
+        round_ = split.rounds[0]
+        # A calibration file of its own has other rows than these.
+        fit = round_.fit[:0] if split.kind == "fit-file" else round_.fit
+        for name, rows in (("threshold", round_.threshold), ("test", round_.test)):
+            role[rows] = flag[rows] = name
+        role[fit], flag[fit] = "fit", "in-sample"
+    if not is_fitted:
+        flag[:] = UNCALIBRATED
+    return role, flag
+
+
+def _beside(
+    given: pd.DataFrame, ours: pd.DataFrame, probabilities: pd.DataFrame
+) -> pd.DataFrame:
+    """Put tables side by side; columns of the user make way for ours."""
+    taken = {*ours.columns, *probabilities.columns, "left_out_reason"}
+    names: list[str] = []
+    for column in given.columns:
+        name = str(column)
+        while name in taken:
+            name += " (file)"
+        taken.add(name)
+        names.append(name)
+    parts = [given.set_axis(names, axis=1), ours, probabilities]
+    return pd.concat(parts, axis=1)
+
+
+def _with_left_out(frame: pd.DataFrame, left_out: pd.DataFrame) -> pd.DataFrame:
+    """Put the rows that could not be read in their places."""
+    if left_out.empty:
+        return frame
+    reason = (
+        left_out["column"].astype(str)
+        + ": "
+        + left_out["value"].map(repr)
+        + " "
+        + left_out["reason"].astype(str)
+    )
+    lines = {"file_row": left_out["row"], "flag": "left-out", "left_out_reason": reason}
+    joined = pd.concat([frame, pd.DataFrame(lines)], ignore_index=True)
+    return joined.sort_values("file_row", kind="stable", ignore_index=True)
+
+
+def _write(frame: pd.DataFrame, file: BinaryIO) -> None:
+    names = _neutral(pd.Series([str(name) for name in frame.columns], dtype="str"))
+    columns = [frame.iloc[:, place] for place in range(frame.shape[1])]
+    types = [_arrow_type(column) for column in columns]
+    schema = pa.schema(list(zip(names, types, strict=True)))
+    # Text is always quoted: no separator or line end of another locale splits it.
+    options = arrow_csv.WriteOptions(quoting_style="needed")
+    with arrow_csv.CSVWriter(file, schema, write_options=options) as writer:
+        for start in _starts(frame):
+            stop = start + max(1, _CSV_CELLS // max(1, frame.shape[1]))
+            arrays = [
+                _arrow(column.iloc[start:stop], kind)
+                for column, kind in zip(columns, types, strict=True)
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+
+def _starts(frame: pd.DataFrame) -> Iterator[int]:
+    yield from range(0, len(frame), max(1, _CSV_CELLS // max(1, frame.shape[1])))
+
+
+def _is_text(column: pd.Series[Any]) -> bool:
+    kinds = pd.api.types
+    is_number = kinds.is_numeric_dtype(column) or kinds.is_bool_dtype(column)
+    return not (is_number or kinds.is_datetime64_any_dtype(column))
+
+
+def _arrow_type(column: pd.Series[Any]) -> Any:
+    if _is_text(column):
+        return pa.string()
+    return pa.array(column.iloc[:0], from_pandas=True).type
+
+
+def _arrow(column: pd.Series[Any], kind: Any) -> Any:
+    if _is_text(column):
+        column = _neutral(column.astype(object).where(column.notna(), None))
+    return pa.array(column, type=kind, from_pandas=True)
+
+
+def _neutral(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return text as str, with an apostrophe before what looks like a formula."""
+    text = column.map(str, na_action="ignore").astype("str")
+    is_risky = text.str.contains(_FORMULA, regex=True, na=False)
+    is_risky &= ~text.str.contains(_NUMBER, regex=True, na=False)
+    return text.where(~is_risky, "'" + text)

@@ -1,0 +1,206 @@
+"""How each calibrator is written as plain NumPy: one entry of `WRITERS` per method.
+
+The texts below become the module that a user takes home, and the reader that checks
+an exported JSON file. Words between @ signs are replaced; everything that comes from
+a user's file is inserted as a literal (see `core.export.literals`), never as code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = [
+    "FROM_PROBABILITIES",
+    "LOGITS_EXPECTED",
+    "MODULE",
+    "PROBABILITIES_EXPECTED",
+    "WRITERS",
+    "Writer",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """What an exported module says and does for one calibrator.
+
+    Parameters
+    ----------
+    formula : str
+        The convention, in terms of the logits z; kept in every artefact.
+    constants : mapping of str to str
+        Name in the module -> name in the calibrator's own state.
+    code : str
+        Defines ``calibrated(z)``: float64 logits (n, k) to probabilities (n, k).
+    """
+
+    formula: str
+    constants: Mapping[str, str]
+    code: str
+
+    def convention(self, input_kind: str) -> str:
+        """Return the formula with what z means for this kind of input."""
+        if input_kind == "probabilities":
+            return (
+                f"{self.formula}, z = log(p); one binary probability p means the "
+                "logits (log(1 - p), log(p))"
+            )
+        return f"{self.formula}; one binary score z means the logits (0, z)"
+
+
+MODULE = '''"""@SUMMARY@: calibrated class probabilities, with NumPy only.
+
+    probabilities = @ENTRY@(@ARGUMENT@)  # (n, k), columns as in CLASSES
+
+@EXPECTS@
+
+@CONVENTION@
+
+As a program it tests itself on EXAMPLE_INPUTS; given two file names, in.npy and
+out.npy, it calibrates an array first. Written by Plumbline: FIT says from which rows
+and with what result.
+"""
+
+import sys
+
+import numpy as np
+
+@CONSTANTS@
+TOLERANCE = 1e-9  # of the self-test, on any machine
+BLOCK = 1_000_000  # scores calibrated at once
+
+
+def calibrate(logits):
+    """Return probabilities (n, k) of logits: (n, k), or binary (n,) or (n, 1)."""
+    z = checked_logits(logits)
+    result = np.empty(z.shape)
+    step = max(1, BLOCK // z.shape[1])
+    for start in range(0, len(z), step):
+        rows = slice(start, start + step)
+        result[rows] = calibrated(z[rows])
+    return result
+@FROM_PROBABILITIES@@CODE@
+
+def log_softmax(z, temperature=1.0):
+    """Return log-probabilities; the largest logit of a row is subtracted first."""
+    z = (z - z.max(axis=1, keepdims=True)) / temperature
+    return z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+
+
+def checked_logits(logits):
+    """Return logits as float64 rows with one column per class."""
+    z = np.asarray(logits, dtype=np.float64)
+    if z.ndim == 1:
+        z = z[:, None]
+    if z.ndim == 2 and z.shape[1] == 1 and len(CLASSES) == 2:
+        z = np.hstack([np.zeros_like(z), z])
+    if z.ndim != 2 or z.shape[1] != len(CLASSES):
+        raise ValueError(f"expected shape (n, {len(CLASSES)}), got {np.shape(logits)}")
+    if np.isnan(z).any() or (z == np.inf).any() or (z == -np.inf).all(axis=1).any():
+        raise ValueError("logits are finite, or -inf for some classes of a row")
+    return z
+
+
+def self_test():
+    """Return the largest difference from the probabilities that were expected."""
+    found = @ENTRY@(np.array(EXAMPLE_INPUTS, dtype=np.float64))
+    return float(np.abs(found - np.array(EXAMPLE_OUTPUTS)).max())
+
+
+def main(arguments):
+    """Calibrate an array if two file names are given; test in any case."""
+    if len(arguments) not in (0, 2):
+        print("usage: python THIS_FILE [in.npy out.npy]", file=sys.stderr)
+        return 2
+    if arguments:
+        scores = np.load(arguments[0], allow_pickle=False)
+        np.save(arguments[1], @ENTRY@(scores))
+    difference = self_test()
+    is_right = difference <= TOLERANCE
+    print(f"{'OK' if is_right else 'FAILED'}: self-test differs by {difference:.1e}")
+    return 0 if is_right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+'''
+
+LOGITS_EXPECTED = """\
+It expects logits, one column per class. One binary score, of shape
+(n,) or (n, 1), is that of the second class."""
+
+PROBABILITIES_EXPECTED = """\
+It expects probabilities, one column per class. One binary
+probability, of shape (n,) or (n, 1), is that of the second class. Their logarithms, or
+logits, go to `calibrate` instead."""
+
+FROM_PROBABILITIES = '''
+
+def calibrate_probabilities(probabilities):
+    """Return calibrated ones of probabilities: (n, k), or binary (n,) or (n, 1).
+
+    Exact zeros count as exp(LOG_FLOOR), as they did in the rows of the fit.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    if p.ndim == 1:
+        p = p[:, None]
+    if p.ndim != 2 or not ((p >= 0) & (p <= 1 + 1e-6)).all():
+        raise ValueError("expected rows of numbers between 0 and 1")
+    if p.shape[1] > 1 and (p == 0).all(axis=1).any():
+        raise ValueError("every probability of a row is 0")
+    with np.errstate(divide="ignore"):
+        if p.shape[1] == 1:
+            p = np.minimum(p, 1)
+            logs = np.hstack([np.log1p(-p), np.log(p)])
+        else:
+            logs = np.log(p)
+    return calibrate(np.where(logs == -np.inf, LOG_FLOOR, logs))
+'''
+
+_UNCALIBRATED = '''
+
+def calibrated(z):
+    """Return the probabilities as they are."""
+    return np.exp(log_softmax(z))
+'''
+
+_TEMPERATURE = '''
+
+def calibrated(z):
+    """Divide the logits by T."""
+    return np.exp(log_softmax(z, TEMPERATURE))
+'''
+
+_ISOTONIC = '''
+
+def calibrated(z):
+    """Map each class by its curve, renormalise, mix with what was there before."""
+    p = np.exp(log_softmax(z))
+    curves = [(np.array(curve["x"]), np.array(curve["y"])) for curve in CURVES]
+    if p.shape[1] == 2:
+        second = np.interp(p[:, 1], *curves[0])
+        mapped = np.column_stack([1.0 - second, second])
+    else:
+        mapped = np.empty(p.shape)
+        for column, curve in enumerate(curves):
+            mapped[:, column] = np.interp(p[:, column], *curve)
+        total = mapped.sum(axis=1, keepdims=True)
+        np.divide(mapped, total, out=mapped, where=total > 0)
+        mapped[total[:, 0] <= 0] = 1.0 / p.shape[1]
+    return (1.0 - MIXING) * mapped + MIXING * p
+'''
+
+WRITERS: dict[str, Writer] = {
+    "uncalibrated": Writer(formula="softmax(z)", constants={}, code=_UNCALIBRATED),
+    "temperature": Writer(
+        formula="softmax(z / T)",
+        constants={"TEMPERATURE": "temperature"},
+        code=_TEMPERATURE,
+    ),
+    "isotonic": Writer(
+        formula="(1 - m) * normalised f_k(p_k) + m * p_k, p = softmax(z)",
+        constants={"MIXING": "mixing", "CURVES": "maps"},
+        code=_ISOTONIC,
+    ),
+}
+"""How each registered calibrator is written; a contract test wants one for each."""
