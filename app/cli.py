@@ -1,0 +1,414 @@
+"""Command line: python -m app {evaluate, calibrate, apply, check, methods, warm-up}.
+
+Everything heavy is imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from app import cli_export, cli_flags, cli_text
+from core.messages import Cancelled, DataError, FitError, Progress
+from core.settings import Settings
+
+__all__ = ["build_parser", "main"]
+
+OK, UNVERIFIED, REFUSED, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
+
+_READING = ("reading",)
+_ALL = ("reading", "splitting", "statistics")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments after the program's name; those of the process by default.
+
+    Returns
+    -------
+    int
+        0 fine, 1 an artefact failed its verification, 2 refused input or wrong
+        flags, 130 stopped by Ctrl-C, 141 the reader of the output went away.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # terminals that lack a character
+    try:
+        return _run(argv)
+    except BrokenPipeError:
+        # Python flushes once more at exit; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (KeyboardInterrupt, Cancelled):
+        print("Stopped.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as stop:
+        sys.stdout.flush()
+        return stop.code if isinstance(stop.code, int) else OK
+    try:
+        with warnings.catch_warnings():
+            # The results carry their notes; Python's warnings name lines of code.
+            warnings.simplefilter("ignore")
+            code: int = args.command(args)
+    except (DataError, FitError) as error:
+        return _refuse(error, as_json=args.json)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        return _refuse(_os_problem(error), as_json=args.json)
+    sys.stdout.flush()
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of every command and flag."""
+    parser = argparse.ArgumentParser(
+        prog="python -m app",
+        description="See how far the confidence of a classifier can be trusted, repair "
+        "it, and take the repair home.",
+        epilog="Exit codes: 0 fine, 1 an exported file failed its verification, 2 "
+        "refused input or wrong flags, 130 stopped.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    evaluate = _command(
+        commands, "evaluate", _evaluate, "measure a file of predictions"
+    )
+    evaluate.add_argument("file", type=Path, metavar="FILE", help="CSV, Parquet or NPZ")
+    cli_flags.add_method_flags(evaluate)
+    evaluate.add_argument(
+        "--no-calibrators", action="store_true", help="measure only, fit nothing"
+    )
+
+    calibrate = _command(commands, "calibrate", _calibrate, "fit, compare and export")
+    calibrate.add_argument("file", type=Path, metavar="FILE", help="labelled rows")
+    calibrate.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder to write into"
+    )
+    cli_flags.add_method_flags(calibrate)
+
+    apply = _command(commands, "apply", _apply, "calibrate new rows, labelled or not")
+    apply.add_argument(
+        "calibrator", type=Path, metavar="CALIBRATOR", help="calibrator.json"
+    )
+    apply.add_argument("file", type=Path, metavar="FILE", help="the new rows")
+    apply.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="CSV to write"
+    )
+
+    check = _command(
+        commands,
+        "check",
+        _check,
+        "say what each column is taken for",
+        aliases=["inspect"],
+    )
+    check.add_argument("file", type=Path, metavar="FILE", help="CSV, Parquet or NPZ")
+
+    for command in (evaluate, calibrate):
+        cli_flags.add_settings_flags(command, _ALL)
+    for command in (apply, check):
+        cli_flags.add_settings_flags(command, _READING)
+    for command in (evaluate, calibrate, apply, check):
+        cli_flags.add_session_flags(command)
+    _command(commands, "methods", _methods, "list calibrators and metrics")
+    _command(commands, "warm-up", _warm_up, "compile the kernels")
+    return parser
+
+
+def _command(
+    commands: Any, name: str, function: Any, text: str, aliases: Sequence[str] = ()
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        aliases=aliases,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=function)
+    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+    return parser
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    settings = _settings(args)
+    from core.analysis import analyze
+    from core.loading import open_study
+    from core.metrics import METRICS
+
+    with _progress() as report:
+        study, schema = open_study(args.file, settings, progress=_part(report, 0, 0.3))
+        analysis = analyze(study, settings, _part(report, 0.3, 1))
+    _save_session(args, settings)
+    if args.json:
+        _print_json(analysis.to_dict())
+    else:
+        print(cli_text.evaluation_text(schema, analysis, METRICS, _bold))
+    return OK
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    settings = _settings(args)
+    if settings.method not in settings.calibrators:
+        settings = settings.replace(
+            calibrators=(*settings.calibrators, settings.method)
+        )
+    cli_export.check_target(args.out, args.file, is_folder=True)
+    from core.analysis import analyze
+    from core.loading import open_study
+    from core.metrics import METRICS
+
+    with _progress() as report:
+        study, schema = open_study(args.file, settings, progress=_part(report, 0, 0.2))
+        analysis = analyze(study, settings, _part(report, 0.2, 0.8))
+        cli_export.check_fitted(analysis, settings.method)
+        last = _part(report, 0.8, 1)
+        document, found = cli_export.write_exports(analysis, args.out, last)
+    _save_session(args, settings)
+    if args.json:
+        _print_json(document)
+    else:
+        print(cli_text.calibration_text(schema, analysis, METRICS, _bold))
+        print("\n" + cli_text.files_text(args.out, document["files"], found))
+    for name, item in found.items():
+        if not item.ok:
+            text = f"Error: {name} was not written. {item.sentence}"
+            print(cli_text.wrapped(text, indent="  "), file=sys.stderr)
+    return OK if all(item.ok for item in found.values()) else UNVERIFIED
+
+
+def _apply(args: argparse.Namespace) -> int:
+    settings = _settings(args)
+    cli_export.check_target(args.out, args.file, args.calibrator)
+    text = cli_flags.read_text(args.calibrator, "calibrator file")
+    from core.export import apply_calibrator, from_json, write_csv
+    from core.loading import read_predictions
+
+    try:
+        calibrator, metadata = from_json(text)
+    except DataError as error:
+        raise DataError(error.what, str(args.calibrator), error.how_to_fix) from None
+    with _progress() as report:
+        own = read_predictions(args.file, progress=report, **_reading(settings))
+        frame = apply_calibrator(calibrator, metadata, own)
+        with cli_export.whole(args.out) as path:
+            write_csv(frame, path)
+    _save_session(args, settings)
+    classes = list(metadata.get("classes", own.classes))
+    if args.json:
+        document = {
+            "file": str(args.out),
+            "method": calibrator.method_id,
+            "n_rows": len(frame),
+            "n_left_out": len(own.left_out),
+            "classes": classes,
+            "input_kind": own.input_kind,
+            "notes": [note.to_dict() for note in own.notes],
+        }
+        _print_json(document)
+        return OK
+    print(
+        cli_text.wrapped(
+            f"{args.out}: {len(frame):,} rows of {own.name} ({own.input_kind}), "
+            f"{len(classes)} classes, calibrated by {calibrator.method_id}, "
+            f"{len(own.left_out):,} rows left out"
+        )
+    )
+    if own.notes:
+        print(cli_text.notes_text(own.notes))
+    return OK
+
+
+def _check(args: argparse.Namespace) -> int:
+    settings = _settings(args)
+    from core.loading import inspect_file, read_predictions
+
+    with _progress() as report:
+        schema = inspect_file(args.file, settings=settings, progress=report)
+    if not args.json:
+        print(cli_text.columns_text(schema), end="\n\n")
+        print(cli_text.wrapped(f"{schema.name}: {schema.summary()}"), flush=True)
+    with _progress() as report:
+        own = read_predictions(args.file, progress=report, **_reading(settings))
+    _save_session(args, settings)
+    if args.json:
+        found = schema.to_dict() | {
+            "summary": schema.summary(),
+            "n_left_out": len(own.left_out),
+            "notes": [note.to_dict() for note in own.notes],
+        }
+        _print_json(found)
+        return OK
+    if len(own.left_out):
+        print(f"{len(own.left_out):,} rows are left out.")
+    if own.notes:
+        print("\n" + cli_text.notes_text(own.notes))
+    return OK
+
+
+def _methods(args: argparse.Namespace) -> int:
+    from core.calibrators import CALIBRATORS
+    from core.metrics import METRICS
+
+    families = {"Calibrators": CALIBRATORS, "Metrics": METRICS}
+    if not args.json:
+        members = {title: list(found.values()) for title, found in families.items()}
+        print(cli_text.methods_text(members))
+        return OK
+    keys = ("id", "label", "tier", "reference", "summary", "formula")
+    document = {
+        title.lower(): [
+            {key: getattr(item, key) for key in keys}
+            | {"aliases": list(item.aliases), "params": [p.name for p in item.params]}
+            for item in found.values()
+        ]
+        for title, found in families.items()
+    }
+    _print_json(document)
+    return OK
+
+
+def _warm_up(args: argparse.Namespace) -> int:
+    start = time.perf_counter()
+    from core.softmax import warm_up
+
+    warm_up()
+    seconds = time.perf_counter() - start
+    if args.json:
+        _print_json({"seconds": seconds})
+    else:
+        print(f"The kernels are ready after {seconds:.1f} s.")
+    return OK
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """Return the settings of session and flags, with the methods checked."""
+    settings = cli_flags.chosen_settings(args)
+    file = getattr(args, "file", None)
+    if file is not None and not file.exists():
+        raise DataError("There is no such file.", str(file), "Check the path.")
+    from core.calibrators import CALIBRATORS
+
+    names = dict.fromkeys((*settings.calibrators, settings.method))
+    known = {name: _known(name, CALIBRATORS) for name in names}
+    options = []
+    for owner, name, value in settings.options:
+        try:
+            checked = CALIBRATORS[_known(owner, CALIBRATORS)].validate({name: value})
+        except ValueError as error:
+            raise DataError(
+                f"The option {owner}.{name} cannot be {value!r}: {error}.",
+                "flag --option",
+                "See `methods` for the options of each calibrator.",
+            ) from None
+        options.append((_known(owner, CALIBRATORS), name, checked[name]))
+    return settings.replace(
+        calibrators=tuple(dict.fromkeys(known[n] for n in settings.calibrators)),
+        method=known[settings.method],
+        options=tuple(options),
+    )
+
+
+def _known(name: str, registry: Any) -> str:
+    if name not in registry:
+        raise DataError(
+            f"There is no calibrator called {name!r}.",
+            "flag --method, --calibrators or --option, or the session file",
+            f"Choose among: {', '.join(registry)}.",
+        )
+    found: str = registry[name].id
+    return found
+
+
+def _reading(settings: Settings) -> dict[str, Any]:
+    from core.loading import READING_FIELDS
+
+    return {name: getattr(settings, name) for name in READING_FIELDS}
+
+
+def _save_session(args: argparse.Namespace, settings: Settings) -> None:
+    path = args.save_session
+    if path is not None:
+        path.write_text(settings.to_json(), encoding="utf-8")
+
+
+def _refuse(error: DataError | FitError, *, as_json: bool) -> int:
+    """Show what is wrong on standard error, and as JSON where JSON is expected."""
+    answers = {item.label: cli_flags.answer_flag(item) for item in error.answers}
+    flags = [f"{flag} ({label})" for label, flag in answers.items()]
+    sys.stdout.flush()
+    print(cli_text.error_text(error, flags), file=sys.stderr)
+    if as_json:
+        _print_json({"error": error.to_dict() | {"flags": list(answers.values())}})
+    return REFUSED
+
+
+def _os_problem(error: OSError) -> DataError:
+    why = (error.strerror or str(error) or "unknown reason").lower()
+    return DataError(
+        f"A file cannot be read or written: {why}.",
+        str(error.filename or ""),
+        "Check that the path exists and that you may use it.",
+    )
+
+
+def _print_json(document: Any) -> None:
+    print(cli_export.json_text(document), end="")
+
+
+def _bold(text: str) -> str:
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"\033[1m{text}\033[0m"
+
+
+def _part(report: Progress, start: float, end: float) -> Progress:
+    """Return a callback that fills one part of the bar."""
+
+    def inner(fraction: float, message: str) -> None:
+        report(start + (end - start) * min(max(fraction, 0.0), 1.0), message)
+
+    return inner
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress]:
+    """Give a bar on standard error where that is a terminal, else nothing."""
+    stream = sys.stderr
+    is_shown = stream.isatty()
+    last = 0.0
+
+    def report(fraction: float, message: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if not is_shown or (now - last < 0.1 and fraction < 1):
+            return
+        last = now
+        filled = round(24 * min(max(fraction, 0.0), 1.0))
+        bar = f"[{'#' * filled}{'.' * (24 - filled)}] {100 * fraction:3.0f} %"
+        stream.write(f"\r{bar} {message[:48]:<48}")
+        stream.flush()
+
+    try:
+        yield report
+    finally:
+        if last:
+            stream.write("\r" + " " * 84 + "\r")
+            stream.flush()

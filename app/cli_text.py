@@ -1,0 +1,437 @@
+"""Results as plain text for a terminal: aligned columns, nothing computed."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from core.messages import DataError, FitError, Note
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from core.analysis import Analysis, ViewResult
+    from core.export import Verification
+    from core.fitting import Fitted
+    from core.loading import Schema
+    from core.registry import Method
+    from core.uncertainty import Estimate
+
+__all__ = [
+    "WIDTH",
+    "calibration_text",
+    "columns_text",
+    "error_text",
+    "evaluation_text",
+    "files_text",
+    "methods_text",
+    "notes_text",
+    "table",
+    "understood",
+    "wrapped",
+]
+
+WIDTH = 96
+
+_HEADLINE = ("accuracy", "gap", "nll", "brier", "ece")
+
+_VIEWS = {
+    "top-label": "Top label: is the predicted class right as often as its probability "
+    "says?",
+    "positive-class": "Positive class {positive}: does it come true as often as its "
+    "probability says?",
+}
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """Return aligned columns: the first `left` to the left, the others to the right."""
+    lines = [tuple(header), *(tuple(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    made = []
+    for line in lines:
+        cells = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        made.append("  ".join(cells).rstrip())
+    return "\n".join(made)
+
+
+def wrapped(text: str, first: str = "", indent: str = "") -> str:
+    """Return text broken into lines of at most `WIDTH` characters."""
+    return textwrap.fill(
+        " ".join(text.split()),
+        WIDTH,
+        initial_indent=first,
+        subsequent_indent=indent or " " * len(first),
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def understood(schema: Schema, analysis: Analysis) -> str:
+    """Return the line that says how the file was understood and divided."""
+    split = analysis.overview.split
+    n_left_out = len(analysis.study.evaluation.left_out)
+    division = "no split" if split is None else split.sentence
+    rows = "row" if n_left_out == 1 else "rows"
+    return f"{schema.summary()}, {division}, {n_left_out:,} {rows} left out"
+
+
+def evaluation_text(
+    schema: Schema, analysis: Analysis, metrics: Mapping[str, Method], bold: Any = str
+) -> str:
+    """Return what `evaluate` prints.
+
+    Parameters
+    ----------
+    schema : Schema
+        What was understood of the file.
+    analysis : Analysis
+    metrics : mapping of str to Method
+        The registry of metrics.
+    bold : callable, default=str
+        Makes text stand out where the terminal can.
+    """
+    overview = analysis.overview
+    parts = [
+        wrapped(f"{schema.name}: {understood(schema, analysis)}"),
+        bold(overview.verdict.headline) + "\n" + wrapped(overview.verdict.sentence),
+    ]
+    positive = _positive_class(analysis)
+    for view, result in overview.views.items():
+        heading = _heading("As they are", view, result, positive, len(overview.views))
+        parts.append(heading + "\n" + _estimates_table(result, metrics))
+    parts += _comparison_parts(analysis, metrics)
+    return "\n\n".join((*parts, *_closing_parts(analysis, bold)))
+
+
+def calibration_text(
+    schema: Schema, analysis: Analysis, metrics: Mapping[str, Method], bold: Any = str
+) -> str:
+    """Return what `calibrate` prints of the analysis; as `evaluation_text`."""
+    parts = [
+        wrapped(f"{schema.name}: {understood(schema, analysis)}"),
+        *_comparison_parts(analysis, metrics),
+        *_closing_parts(analysis, bold),
+    ]
+    return "\n\n".join(parts)
+
+
+def files_text(
+    folder: Path, names: Iterable[str], found: Mapping[str, Verification]
+) -> str:
+    """Return what was written, and how it was verified."""
+    lines = [f"Written to {folder}:"]
+    lines += [f"  {name}" for name in names]
+    lines += [
+        wrapped(f"{name}: {item.sentence}", indent="  ")
+        for name, item in found.items()
+        if item.ok
+    ]
+    return "\n".join(lines)
+
+
+def notes_text(notes: Iterable[Note]) -> str:
+    """Return the notes as a list, each text once."""
+    unique = {note.text: note for note in notes}
+    return "\n".join(
+        wrapped(note.text, f"{note.severity.capitalize()}: ", "  ")
+        for note in unique.values()
+    )
+
+
+def error_text(error: DataError | FitError, flags: Sequence[str]) -> str:
+    """Return what is wrong, where, how to fix it, and the flags that would let it in.
+
+    Parameters
+    ----------
+    error : DataError or FitError
+    flags : sequence of str
+        The possible answers, as flags with what they mean.
+    """
+    lines = [wrapped(error.what, "Error: ", "  ")]
+    if error.where:
+        lines.append(wrapped(error.where, "  Where: ", "    "))
+    advice = [error.how_to_fix] if error.how_to_fix else []
+    advice += [f"Or pass {flag}" for flag in flags]
+    for i, text in enumerate(advice):
+        lines.append(wrapped(text, "    " if i else "  How to fix: ", "    "))
+    return "\n".join(lines)
+
+
+def columns_text(schema: Schema) -> str:
+    """Return one line per column: role, evidence, what else it could be."""
+    shown = _folded(schema)
+    rows = [
+        (
+            _cut(item.name, 30),
+            item.role,
+            _cut(item.evidence, 44),
+            _cut(", ".join(item.alternatives[:3]), 40)
+            + (", ..." if item.alternatives[3:] else ""),
+        )
+        for item in shown
+    ]
+    text = table(("Column", "Taken for", "Because", "Could be"), rows, left=4)
+    hidden = len(schema.columns) - len(shown)
+    return text + (f"\nand {hidden:,} more columns of scores" if hidden else "")
+
+
+def methods_text(families: Mapping[str, Iterable[Method]]) -> str:
+    """Return a table per family: id, label, tier, and below it summary and source."""
+    parts = []
+    for title, members in families.items():
+        lines = [title]
+        for item in members:
+            also = f" (also: {', '.join(item.aliases)})" if item.aliases else ""
+            lines.append(f"  {item.id:<14}{item.label:<26}{item.tier:<9}".rstrip())
+            lines.append(wrapped(item.summary + also, " " * 16))
+            if item.reference != "-":
+                lines.append(wrapped(item.reference, " " * 16))
+            lines += [wrapped(text, " " * 16, " " * 18) for text in _params(item)]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _params(method: Method) -> list[str]:
+    found = []
+    for item in method.params:
+        limits = ", ".join(item.choices)
+        if item.minimum is not None and item.maximum is not None:
+            limits = f"{item.minimum:g} to {item.maximum:g}"
+        limits = f" ({limits})" if limits else ""
+        found.append(f"{item.name} = {item.default}{limits}: {item.help}")
+    return found
+
+
+def _folded(schema: Schema) -> list[Any]:
+    """Return the columns, with all but three of many equal scores left out."""
+    shown: list[Any] = []
+    scores = 0
+    for item in schema.columns:
+        scores += item.role == "score"
+        if item.role != "score" or scores <= 3 or len(schema.columns) <= 30:
+            shown.append(item)
+    return shown
+
+
+def _cut(text: str, size: int) -> str:
+    clean = "".join(c if c.isprintable() else "�" for c in text)
+    return clean if len(clean) <= size else clean[: size - 1] + "…"
+
+
+def _positive_class(analysis: Analysis) -> str:
+    classes = analysis.study.evaluation.classes
+    chosen = analysis.settings.positive_class
+    if chosen is None and len(classes) > 1:
+        chosen = classes[1]
+    return f"`{chosen}`"
+
+
+def _heading(
+    what: str, view: str, result: ViewResult, positive: str, n_views: int
+) -> str:
+    found = next(iter(result.estimates.values()))
+    title = f"{what}, {found.n:,} {_rows_words(found)}"
+    if n_views == 1:
+        return title
+    return f"{title}\n{_VIEWS[view].format(positive=positive)}"
+
+
+def _rows_words(found: Estimate) -> str:
+    if found.rows == "all":
+        return "labelled rows"
+    return f"{found.rows} rows"
+
+
+def _estimates_table(result: ViewResult, metrics: Mapping[str, Method]) -> str:
+    header = ("Metric", "Value", _level(result), "If calibrated", "p", "n", "Rows")
+    rows = []
+    for name in _ordered(result):
+        found, method = result.estimates[name], metrics[name]
+        rows.append(
+            (
+                _label(method),
+                _number(found.value, method),
+                _span(found.low, found.high, method),
+                _span(found.null_low, found.null_high, method),
+                _p_value(found.p_value),
+                f"{found.n:,}",
+                found.rows,
+            )
+        )
+    return table(header, rows)
+
+
+def _ordered(result: ViewResult) -> list[str]:
+    """Return the metrics with those first that the headline is about."""
+    first = [name for name in _HEADLINE if name in result.estimates]
+    return first + [name for name in result.estimates if name not in _HEADLINE]
+
+
+def _level(result: ViewResult) -> str:
+    level = next(iter(result.estimates.values())).level
+    return f"{100 * level:g} % interval"
+
+
+def _comparison_parts(analysis: Analysis, metrics: Mapping[str, Method]) -> list[str]:
+    """Return the ranking, and a table of changes for each calibrator and view."""
+    comparison = analysis.comparison
+    if comparison is None:
+        return []
+    positive = _positive_class(analysis)
+    parts = [_ranking(analysis, metrics)]
+    for name, item in analysis.fitted.items():
+        title = _fitted_title(item, analysis)
+        for view, results in comparison.views.items():
+            heading = _heading(
+                title, view, results[name], positive, len(comparison.views)
+            )
+            before, after = results["uncalibrated"], results[name]
+            changes = comparison.changes[view][name]
+            body = _changes_table(before, after, changes, metrics)
+            parts.append(f"{heading}\n{body}")
+        if item.refits:
+            parts.append(_refits_words(item, metrics))
+    return parts
+
+
+def _closing_parts(analysis: Analysis, bold: Any) -> list[str]:
+    """Return the sentence about the repair, the notes, and how numbers were made."""
+    parts = []
+    if analysis.repair:
+        parts.append(bold(wrapped(analysis.repair)))
+    notes = notes_text((*analysis.notes, *_estimate_notes(analysis)))
+    if notes:
+        parts.append(notes)
+    if analysis.overview.views:
+        parts.append(_provenance(analysis))
+    return parts
+
+
+def _fitted_title(item: Fitted, analysis: Analysis) -> str:
+    from core.calibrators import CALIBRATORS
+
+    shown = []
+    for key, value in item.calibrator.parameters().items():
+        if isinstance(value, (int, float)):
+            shown.append(f"{key} {value:.4g}")
+    interval = getattr(item.calibrator, "interval", None)
+    if interval is not None and shown:
+        low, high = interval(analysis.settings.level)
+        if low == low and high == high:
+            level = f"{100 * analysis.settings.level:g} % interval"
+            shown[0] += f", {level} {low:.4g} to {high:.4g}"
+    title = f"After {CALIBRATORS[item.method].label}"
+    return f"{title} ({'; '.join(shown)})" if shown else title
+
+
+def _changes_table(
+    before: ViewResult,
+    after: ViewResult,
+    changes: Mapping[str, Estimate],
+    metrics: Mapping[str, Method],
+) -> str:
+    header = ("Metric", "Before", "After", "If calibrated", "Change", _level(after))
+    rows = []
+    for name in _ordered(after):
+        found, method, change = after.estimates[name], metrics[name], changes.get(name)
+        rows.append(
+            (
+                _label(method),
+                _number(before.estimates[name].value, method),
+                _number(found.value, method),
+                _span(found.null_low, found.null_high, method),
+                "" if change is None else _number(change.value, method, signed=True),
+                ""
+                if change is None
+                else _span(change.low, change.high, method, signed=True),
+            )
+        )
+    return table(header, rows)
+
+
+def _ranking(analysis: Analysis, metrics: Mapping[str, Method]) -> str:
+    comparison = analysis.comparison
+    assert comparison is not None  # noqa: S101 - the caller has looked
+    nll = metrics["nll"]
+    rows = [
+        (
+            name,
+            _number(found.value, nll),
+            _span(found.low, found.high, nll),
+            "best" if i == 0 else _number(behind.value, nll, signed=True),
+            "" if i == 0 else _span(behind.low, behind.high, nll, signed=True),
+        )
+        for i, (name, found, behind) in enumerate(comparison.ranking)
+    ]
+    interval = f"{100 * analysis.settings.level:g} % interval"
+    header = ("Ranking", "Cross-validated NLL", interval, "Behind the best", interval)
+    return table(header, rows)
+
+
+def _refits_words(item: Fitted, metrics: Mapping[str, Method]) -> str:
+    nll = [refit.nll for refit in item.refits]
+    gap = [refit.gap for refit in item.refits]
+    return wrapped(
+        f"Over {len(item.refits)} repetitions of the split: NLL "
+        f"{_span(min(nll), max(nll), metrics['nll'])}, signed gap "
+        f"{_span(min(gap), max(gap), metrics['gap'])} points."
+    )
+
+
+def _label(method: Method) -> str:
+    if method.traits["unit"] == "share":
+        unit = "points" if method.traits["direction"] == "zero" else "%"
+    else:
+        unit = method.traits["unit"]
+    return f"{method.label}, {unit}" if unit else method.label
+
+
+def _number(value: float | None, method: Method, *, signed: bool = False) -> str:
+    if value is None or value != value:
+        return "-"
+    sign = "+" if signed or method.traits["direction"] == "zero" else ""
+    if method.traits["unit"] == "share":
+        return f"{100 * value:{sign}.2f}"
+    return f"{value:{sign}.4f}"
+
+
+def _span(
+    low: float | None, high: float | None, method: Method, *, signed: bool = False
+) -> str:
+    if low is None or high is None:
+        return ""
+    ends = [_number(end, method, signed=signed) for end in (low, high)]
+    return " to ".join(ends)
+
+
+def _p_value(p: float | None) -> str:
+    if p is None:
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _estimate_notes(analysis: Analysis) -> list[Note]:
+    """Return the notes beside numbers, with the view where there are two."""
+    views = analysis.overview.views
+    made = []
+    for view, result in views.items():
+        for found in result.estimates.values():
+            for note in found.notes:
+                text = f"{view}: {note.text}" if len(views) > 1 else note.text
+                made.append(Note(note.code, note.severity, text))
+    return made
+
+
+def _provenance(analysis: Analysis) -> str:
+    chosen = analysis.settings
+    views = analysis.overview.views.values()
+    parts = [f"{chosen.n_bins} bins ({chosen.strategy}), norm {chosen.norm}"]
+    for found in (item for view in views for item in view.estimates.values()):
+        parts += found.method.split("; ")
+    known = dict.fromkeys(part for part in parts if part)
+    known.pop(f"{chosen.n_bins} bins", None)
+    return wrapped(f"How: {'; '.join(known)}.", indent="  ")
