@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from core.kernels.exp import reduction_constants, trusted_exponent
+from core.kernels.exp import new_scratch, reduction_constants, trusted_exponent
 from core.kernels.softmax import _softmax_kernel
 from core.kernels.statistics import _objective_kernel, _statistics_kernel
 from core.messages import DataError
@@ -38,6 +38,7 @@ FloatArray = NDArray[np.float32] | NDArray[np.float64]
 _ALGORITHMS: tuple[Algorithm, ...] = ("two-pass", "three-pass", "online")
 _SOFTMAX, _LOG_SOFTMAX, _LOG_SUM_EXP = range(3)
 _LOG2E = 1.4426950408889634
+_ROW_BYTES = 64  # a row of few classes costs time and outputs of its own
 
 _SINGLE_RANGE = (1e-20, 1e20)  # inverse temperatures whose constants fit float32
 _DOUBLE_RANGE = (1e-290, 1e290)
@@ -270,13 +271,17 @@ def _for_kernel(logits: NDArray[Any], beta: float) -> NDArray[Any]:
     return wide
 
 
-def _map(
-    kernel: Callable[[int, int], int], logits: NDArray[Any], n_outputs: int = 0
-) -> None:
-    """Run a kernel over all rows and raise for the first bad one."""
+def _run(kernel: Callable[..., int], logits: NDArray[Any], *arguments: Any) -> None:
+    """Run a kernel over all rows, in chunks, and raise for the first bad row."""
     n_rows, n_classes = logits.shape
-    row_bytes = logits.itemsize * n_classes + 8 * n_outputs
-    _raise_bad_row(logits, map_rows(kernel, n_rows, row_bytes))
+    flat = logits.reshape(-1)
+
+    def rows(start: int, stop: int) -> int:
+        scratch = new_scratch(logits.dtype)
+        return kernel(flat, n_classes, start, stop, scratch, *arguments)
+
+    row_bytes = logits.itemsize * n_classes + _ROW_BYTES
+    _raise_bad_row(logits, map_rows(rows, n_rows, row_bytes))
 
 
 def _target(
@@ -317,23 +322,23 @@ def _run_softmax(
     target = _target(out, shape, checked)
     array = _for_kernel(checked, beta)
     constants, rate, beta = _scale(beta, array.dtype)
-    is_direct = target.dtype == array.dtype and kind != _LOG_SUM_EXP
-    result = target if is_direct else np.empty(shape, array.dtype)
-    matrix = np.empty(0, array.dtype) if kind == _LOG_SUM_EXP else result.reshape(-1)
-    column = np.empty(n_rows if kind == _LOG_SUM_EXP else 0)
-    flat = array.reshape(-1)
-    limit = trusted_exponent(array.dtype)
-    code = _ALGORITHMS.index(algorithm)
-
-    def kernel(start: int, stop: int) -> int:
-        row: int = _softmax_kernel(
-            flat, n_classes, start, stop, code, kind, constants, limit, rate, beta,
-            matrix, column,
-        )  # fmt: skip
-        return row
-
-    _map(kernel, array)
-    values = column if kind == _LOG_SUM_EXP else result
+    is_matrix = kind != _LOG_SUM_EXP
+    is_direct = is_matrix and target.dtype == array.dtype
+    result = target if is_direct else np.empty(shape if is_matrix else 0, array.dtype)
+    column = np.empty(0 if is_matrix else n_rows)
+    _run(
+        _softmax_kernel,
+        array,
+        _ALGORITHMS.index(algorithm),
+        kind,
+        constants,
+        trusted_exponent(array.dtype),
+        rate,
+        beta,
+        result.reshape(-1),
+        column,
+    )
+    values = result if is_matrix else column
     if target is not values:
         target[...] = values
     if out is not None and out is not target:
@@ -521,15 +526,7 @@ def row_statistics(
     constants, rate, beta = _scale(beta, array.dtype)
     integers = np.empty((2, n_rows), np.int64)
     numbers = np.empty((7, n_rows))
-    flat = array.reshape(-1)
-
-    def kernel(start: int, stop: int) -> int:
-        row: int = _statistics_kernel(
-            flat, n_classes, start, stop, y, constants, rate, beta, integers, numbers
-        )
-        return row
-
-    _map(kernel, array, len(integers) + len(numbers))
+    _run(_statistics_kernel, array, y, constants, rate, beta, integers, numbers)
     has_labels = labels is not None
     return RowStatistics(
         prediction=integers[0],
@@ -594,15 +591,7 @@ def temperature_objective(
     array = _for_kernel(checked, max(value, _SINGLE_RANGE[0]))
     constants, rate, value = _scale(max(value, _SINGLE_RANGE[0]), array.dtype)
     numbers = np.empty((3, n_rows))
-    flat = array.reshape(-1)
-
-    def kernel(start: int, stop: int) -> int:
-        row: int = _objective_kernel(
-            flat, n_classes, start, stop, y, constants, rate, value, numbers
-        )
-        return row
-
-    _map(kernel, array, len(numbers))
+    _run(_objective_kernel, array, y, constants, rate, value, numbers)
     return TemperatureObjective(numbers[0], numbers[1], numbers[2])
 
 

@@ -45,6 +45,7 @@ from numba.extending import overload
 __all__ = [
     "LANES",
     "SHORT_ROW",
+    "new_scratch",
     "reduction_constants",
     "source_stamp",
     "trusted_exponent",
@@ -63,8 +64,7 @@ _LEAF = {"jit_options": {"error_model": "numpy", "fastmath": FASTMATH}}
 
 LANES = 64
 SHORT_ROW = 96  # rows with fewer classes take the flat tile: as fast as lanes there
-_SEGMENT = 1024  # elements between two flushes of the lanes into double precision
-_TILE = 1024  # elements of a flat tile of short rows
+_SEGMENT = 1024  # elements between two flushes of the lanes; also those of a tile
 
 _LN2 = math.log(2.0)
 _LOG2E = 1.4426950408889634
@@ -225,6 +225,30 @@ def _bits(lanes: Any) -> Any:
 @overload(_bits, **_LEAF)
 def _bits_typed(lanes: Any) -> Any:
     return _bits_single if lanes.dtype == types.float32 else _bits_double
+
+
+def new_scratch(dtype: Any) -> tuple[Any, ...]:
+    """Return the arrays a kernel works in; allocating there costs time to compile.
+
+    Parameters
+    ----------
+    dtype : dtype
+        float32 or float64, that of the logits.
+
+    Returns
+    -------
+    tuple of ndarray
+        Lanes, a segment of a row (or tile of short rows), the same in double
+        precision, sums in double precision, maxima of the rows of a tile, blocks.
+    """
+    return (
+        np.zeros(5 * LANES, dtype),
+        np.zeros(_SEGMENT, dtype),
+        np.zeros(_SEGMENT),
+        np.zeros(4 * LANES),
+        np.zeros(_SEGMENT),
+        np.zeros(LANES, np.int32),
+    )
 
 
 def trusted_exponent(dtype: Any) -> float:

@@ -22,7 +22,6 @@ from core.kernels.exp import (
     _LOWEST_SINGLE,
     _SEGMENT,
     _SHIFTED_FLOOR,
-    _TILE,
     _ZERO_SINGLE,
     LANES,
     SHORT_ROW,
@@ -41,7 +40,8 @@ from core.kernels.exp import (
 
 __all__ = ["EXP_STAMP"]
 
-EXP_STAMP = 3454471198  # of exp.py: a change of it must reach the kernels cached for this file
+# of exp.py: a change of it must reach the kernels that Numba keeps for this file
+EXP_STAMP = 3828437848
 
 
 @njit(**_HELPER)
@@ -176,13 +176,10 @@ def _write_log(x, first, k, top, beta, offset, out):
 
 
 @njit(**_HELPER)
-def _softmax_short(x, k, start, stop, kind, rate, beta, out, normaliser):
+def _softmax_short(x, k, start, stop, scratch, kind, rate, beta, out, normaliser):
     """Do what `_softmax_kernel` does for rows with few classes."""
-    work = np.zeros(4 * LANES, x.dtype)
-    tops = np.empty(_TILE)
-    shifted = np.zeros(_TILE)
-    tile = np.empty(_TILE, x.dtype)
-    step = _TILE // k
+    work, tile, shifted, _, tops, _ = scratch
+    step = _SEGMENT // k
     for begin in range(start, stop, step):
         n_rows = min(step, stop - begin)
         _tile_exponentials(x, begin * k, n_rows, k, rate, tops, shifted, work, tile)
@@ -206,7 +203,19 @@ def _softmax_short(x, k, start, stop, kind, rate, beta, out, normaliser):
 
 @njit(**_KERNEL)
 def _softmax_kernel(
-    x, k, start, stop, algorithm, kind, scale, limit, rate, beta, out, normaliser
+    x,
+    k,
+    start,
+    stop,
+    scratch,
+    algorithm,
+    kind,
+    scale,
+    limit,
+    rate,
+    beta,
+    out,
+    normaliser,
 ):
     """Softmax (kind 0), log-softmax (1) or log-sum-exp (2) of rows start..stop.
 
@@ -214,11 +223,10 @@ def _softmax_kernel(
     2 online; `limit`: largest trusted exponent. Returns the first bad row, or -1.
     """
     if k < SHORT_ROW:
-        return _softmax_short(x, k, start, stop, kind, rate, beta, out, normaliser)
-    work = np.zeros(3 * LANES, x.dtype)
-    buffer = np.empty(_SEGMENT, x.dtype)
-    shifted = np.empty(_SEGMENT)
-    total = np.empty(3 * LANES)
+        return _softmax_short(
+            x, k, start, stop, scratch, kind, rate, beta, out, normaliser
+        )
+    work, buffer, shifted, total, _, _ = scratch
     for row in range(start, stop):
         first = row * k
         is_shifted = algorithm != 0

@@ -17,7 +17,6 @@ from core.kernels.exp import (
     _KERNEL,
     _ONE_SINGLE,
     _SEGMENT,
-    _TILE,
     _ZERO_SINGLE,
     LANES,
     SHORT_ROW,
@@ -33,7 +32,8 @@ from core.kernels.exp import (
 
 __all__ = ["EXP_STAMP"]
 
-EXP_STAMP = 3454471198  # of exp.py: a change of it must reach the kernels cached for this file
+# of exp.py: a change of it must reach the kernels that Numba keeps for this file
+EXP_STAMP = 3828437848
 
 
 @njit(**_HELPER)
@@ -169,13 +169,12 @@ def _store_label(x, first, row, label, top, log_mass, beta, integers, numbers):
 
 
 @njit(**_HELPER)
-def _statistics_short(x, k, start, stop, labels, rate, beta, integers, numbers):
+def _statistics_short(
+    x, k, start, stop, scratch, labels, rate, beta, integers, numbers
+):
     """Do what `_statistics_kernel` does for rows with few classes."""
-    work = np.zeros(4 * LANES, x.dtype)
-    tops = np.empty(_TILE)
-    shifted = np.zeros(_TILE)
-    tile = np.empty(_TILE, x.dtype)
-    step = _TILE // k
+    work, tile, shifted, _, tops, _ = scratch
+    step = _SEGMENT // k
     for begin in range(start, stop, step):
         n_rows = min(step, stop - begin)
         _tile_exponentials(x, begin * k, n_rows, k, rate, tops, shifted, work, tile)
@@ -196,7 +195,9 @@ def _statistics_short(x, k, start, stop, labels, rate, beta, integers, numbers):
 
 
 @njit(**_KERNEL)
-def _statistics_kernel(x, k, start, stop, labels, scale, rate, beta, integers, numbers):
+def _statistics_kernel(
+    x, k, start, stop, scratch, labels, scale, rate, beta, integers, numbers
+):
     """Statistics of rows start..stop; the first bad row, or -1.
 
     x: flat (n * k,); labels: (n,) int64 or empty; integers: (2, n) prediction and rank
@@ -205,12 +206,9 @@ def _statistics_kernel(x, k, start, stop, labels, scale, rate, beta, integers, n
     """
     if k < SHORT_ROW:
         return _statistics_short(
-            x, k, start, stop, labels, rate, beta, integers, numbers
+            x, k, start, stop, scratch, labels, rate, beta, integers, numbers
         )
-    work = np.zeros(5 * LANES, x.dtype)
-    where = np.zeros(LANES, np.int32)
-    buffer = np.empty(_SEGMENT, x.dtype)
-    total = np.empty(4 * LANES)
+    work, buffer, _, total, _, where = scratch
     for row in range(start, stop):
         first = row * k
         label = labels[row] if labels.size > 0 else -1
@@ -244,13 +242,10 @@ def _store_objective(row, beta, z, sums, numbers):
 
 
 @njit(**_HELPER)
-def _objective_short(x, k, start, stop, labels, rate, beta, numbers):
+def _objective_short(x, k, start, stop, scratch, labels, rate, beta, numbers):
     """Do what `_objective_kernel` does for rows with few classes."""
-    work = np.zeros(4 * LANES, x.dtype)
-    tops = np.empty(_TILE)
-    shifted = np.zeros(_TILE)
-    tile = np.empty(_TILE, x.dtype)
-    step = _TILE // k
+    work, tile, shifted, _, tops, _ = scratch
+    step = _SEGMENT // k
     for begin in range(start, stop, step):
         n_rows = min(step, stop - begin)
         _tile_exponentials(x, begin * k, n_rows, k, rate, tops, shifted, work, tile)
@@ -265,16 +260,14 @@ def _objective_short(x, k, start, stop, labels, rate, beta, numbers):
 
 
 @njit(**_KERNEL)
-def _objective_kernel(x, k, start, stop, labels, scale, rate, beta, numbers):
+def _objective_kernel(x, k, start, stop, scratch, labels, scale, rate, beta, numbers):
     """Loss, slope and curvature in beta of rows start..stop; the first bad row, or -1.
 
     x: flat (n * k,); labels: (n,) int64, all >= 0; numbers: (3, n).
     """
     if k < SHORT_ROW:
-        return _objective_short(x, k, start, stop, labels, rate, beta, numbers)
-    work = np.zeros(5 * LANES, x.dtype)
-    buffer = np.empty(_SEGMENT, x.dtype)
-    total = np.empty(4 * LANES)
+        return _objective_short(x, k, start, stop, scratch, labels, rate, beta, numbers)
+    work, buffer, _, total, _, _ = scratch
     for row in range(start, stop):
         first = row * k
         peak = _maximum(x, first, k, buffer, work)
