@@ -120,6 +120,8 @@ def _as_raw(name: str, kind: str, found: dict[str, NDArray[Any]]) -> Raw:
     others: dict[str, NDArray[Any]] = {}
     notes = []
     for key, array in arrays.items():
+        if plain(key) in ARRAY_LABELS:
+            array = _checked_labels(array, n_rows, f"{name}, array {key}")
         is_column = array.ndim == 1 and len(array) == n_rows
         if is_column and plain(key) not in _NOT_ROWS:
             columns[key] = _arrow(array, f"{name}, array {key}")
@@ -131,6 +133,21 @@ def _as_raw(name: str, kind: str, found: dict[str, NDArray[Any]]) -> Raw:
         notes.append(Note("array-not-used", "warning", text))
     table = pa.table(columns) if columns else pa.table({})
     return Raw(name, kind, table, n_rows, others, notes=notes)
+
+
+def _checked_labels(array: NDArray[Any], n_rows: int, where: str) -> NDArray[Any]:
+    """Return one label per row, also from one column of 0 or 1 per class."""
+    if array.ndim == 2 and len(array) == n_rows and array.dtype.kind in "biuf":
+        is_one_hot = np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()
+        if is_one_hot:
+            return np.asarray(array.argmax(axis=1))
+    if array.shape != (n_rows,):
+        raise DataError(
+            f"The labels have shape {array.shape}, the scores {n_rows:,} rows.",
+            where,
+            "Save one label per row of the scores.",
+        )
+    return array
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:

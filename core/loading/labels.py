@@ -110,7 +110,9 @@ def map_binary(
         whole = {v: x for v, x in whole.items() if v in given}
     blank = dict.fromkeys(set(values).difference(given), -1)
     if len(given) > 2:
-        return LabelMap(("0", "1"), blank, tuple(given), "labels are 0 and 1")
+        known = {v: x for v, x in (whole or {}).items() if x in (0, 1)}
+        unknown = tuple(value for value in given if value not in known)
+        return LabelMap(("0", "1"), known | blank, unknown, "labels are 0 and 1")
     if not given or (whole is not None and set(whole.values()) <= {0, 1}):
         codes = whole or {}
         names = (
@@ -221,10 +223,16 @@ def encode(
 def _label_fix(labels: LabelMap) -> str:
     n_classes = len(labels.classes)
     whole = _as_whole([v for v in (*labels.codes, *labels.unknown) if v])
-    if n_classes == 2 and len(labels.unknown) > 2:
+    if labels.evidence == "labels are 0 and 1":
         return (
             "One score column is a binary score and needs two labels. Choose the "
             "label column, or give one score column per class."
+        )
+    is_numbered = labels.classes == tuple(str(i) for i in range(n_classes))
+    if is_numbered and _as_whole(labels.unknown) is None:
+        return (
+            "The scores have no class names: call the columns logit_<class>, or save "
+            "the names in the order of the scores as the array classes of an NPZ."
         )
     if whole and set(whole.values()) <= set(range(1, n_classes + 1)):
         return (

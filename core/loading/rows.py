@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -67,12 +68,14 @@ def assemble(
 
 
 def _no_scores(raw: Raw) -> DataError:
-    some = ", ".join(raw.names[:20]) + (" ..." if len(raw.names) > 20 else "")
+    shapes = {name: f" {array.shape}" for name, array in raw.arrays.items()}
+    named = [name + shapes.get(name, "") for name in raw.names[:20]]
+    some = ", ".join(named) + (" ..." if len(raw.names) > 20 else "")
     return DataError(
         f"No score columns were found among: {some}.",
         raw.name,
-        "Name the scores logit_<class> or prob_<class> (one column per class), or "
-        "choose the score columns.",
+        "Name the scores logit_<class> or prob_<class> (one column per class; in an "
+        "NPZ an array logits of shape (rows, classes)), or choose the score columns.",
     )
 
 
@@ -159,7 +162,7 @@ def _leave_out(
             f"The cell {got}{first['reason']}; {count} of {raw.n_rows:,} cannot be "
             "used.",
             where,
-            _row_fix(kind, is_any_left=bool(kept.size)),
+            _row_fix(kind, str(first["value"]), is_any_left=bool(kept.size)),
             answers=answers,
         )
     text = (
@@ -170,12 +173,14 @@ def _leave_out(
     return kept, table, [Note("rows-left-out", "warning", text)]
 
 
-def _row_fix(kind: str, *, is_any_left: bool) -> str:
+def _row_fix(kind: str, value: str, *, is_any_left: bool) -> str:
     fix = "Correct the file, or leave such rows out."
     if not is_any_left:
         fix = "Correct the file: no row would be left."
     if kind == "confidence":
         fix += " Confidences lie between 0 and 1: divide percentages by 100."
+    if re.fullmatch(r"\s*[-+]?\d*,\d+\s*", value):
+        fix += " Decimals need a point, not a comma."
     return fix
 
 

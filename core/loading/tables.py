@@ -45,6 +45,7 @@ class _Layout:
     has_header: bool
     has_quotes: bool
     longest_line: int
+    n_blank: int
 
 
 class _Stream(io.RawIOBase):
@@ -161,7 +162,11 @@ def _layout(head: bytes, name: str) -> _Layout:
         else tuple(f"column {i + 1}" for i in range(len(first)))
     )
     longest = max(map(len, head.split(b"\n")))
-    return _Layout(delimiter, encoding, names, has_header, b'"' in head, longest)
+    blank = text[: len(text) - len(text.lstrip())]
+    n_blank = len(re.findall(r"\r\n|\r|\n", blank))
+    return _Layout(
+        delimiter, encoding, names, has_header, b'"' in head, longest, n_blank
+    )
 
 
 def _delimiter(text: str, name: str) -> tuple[str, list[list[str]]]:
@@ -171,7 +176,9 @@ def _delimiter(text: str, name: str) -> tuple[str, list[list[str]]]:
     for delimiter in _DELIMITERS:
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         try:
-            rows = [row for row in itertools.islice(lines, 51) if any(row)]
+            rows = [
+                row for row in itertools.islice(lines, 51) if any(map(str.strip, row))
+            ]
         except csv.Error as error:  # a cell of 128 KiB: not cut at all
             refused = error
             continue
@@ -246,6 +253,7 @@ def _options(layout: _Layout, types: dict[str, Any]) -> dict[str, Any]:
     return {
         "read_options": pyarrow.csv.ReadOptions(
             column_names=list(layout.names),
+            skip_rows=layout.n_blank,
             skip_rows_after_names=int(layout.has_header),
             encoding="utf8" if layout.encoding == "utf-8" else "latin-1",
             block_size=max(1 << 20, 4 * layout.longest_line),
