@@ -66,6 +66,8 @@ CONTAINERS: dict[str, Callable[[pd.DataFrame], bytes]] = {
     "semicolon.csv": lambda table: csv_bytes(table, sep=";"),
     "rows.csv.gz": lambda table: gzip.compress(csv_bytes(table)),
     "bom.csv": lambda table: b"\xef\xbb\xbf" + csv_bytes(table),
+    "blank lines.csv": lambda table: b"\n \r\n" + csv_bytes(table) + b"\n\n",
+    "quoted.csv": lambda table: csv_bytes(table, quoting=1),
     "windows.csv": lambda table: csv_bytes(table, lineterminator="\r\n"),
     "rows.parquet": parquet_bytes,
 }
@@ -537,6 +539,18 @@ def test_npz_with_everything(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(study.head.weight, weight)
     with pytest.raises(DataError, match="last layer has weights"):
         open_study(npz_bytes(logits=LOGITS, W=weight[:2], b=bias), Settings())
+
+
+def test_npz_one_hot_labels() -> None:
+    rows = read_predictions(npz_bytes(logits=LOGITS, labels=np.eye(3)[LABELS]))
+    np.testing.assert_array_equal(rows.labels, LABELS)
+
+
+def test_quoted_newlines_and_delimiters() -> None:
+    table = TABLE.assign(note=["a\nb", "c, d", 'say "e"', "f"])
+    rows = read_predictions(csv_bytes(table))
+    assert rows.metadata["note"].tolist() == table["note"].tolist()
+    np.testing.assert_array_equal(rows.logits, LOGITS)
 
 
 def test_npz_with_as_many_rows_as_classes() -> None:
