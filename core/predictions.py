@@ -519,7 +519,7 @@ def _check_weights(column: pd.Series[Any], where: str) -> None:
     if bad.size or weights.sum() <= 0:
         row = int(bad[0]) if bad.size else 0
         raise DataError(
-            f"Weights must be finite and not negative, got {column.iloc[row]!r}.",
+            f"Weights must be finite and not negative, got {column.iloc[row]}.",
             f"{where}, row {row + 1}",
             "Correct the column, or choose no weight column.",
         )
