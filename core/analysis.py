@@ -408,7 +408,8 @@ def _doubts(
             "they say nothing about new ones."
         )
         notes.append(Note("looks-like-training-rows", "question", text))
-    if own.labels is not None:
+    is_known = any(note.code == "one-class" for note in own.notes)
+    if own.labels is not None and not is_known:
         seen = np.unique(own.labels[used])
         if seen.size == 1:
             text = (
@@ -456,6 +457,8 @@ def _repair(
         reason = unusable_reason(study, "temperature")
         return reason or ""
     assert isinstance(item.calibrator, TemperatureScaling)  # noqa: S101 - the registry
+    if item.calibrator.is_at_bound_:
+        return "No temperature fits these rows: T went to its bound (see the notes)."
     return repair_sentence(
         item.calibrator.temperature_,
         study.evaluation.input_kind,

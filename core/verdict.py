@@ -138,4 +138,5 @@ def _percent(value: float | None) -> str:
 
 
 def _points(value: float | None) -> str:
-    return "unknown" if value is None else f"{100 * value + 0.0:.1f}"
+    text = "unknown" if value is None else f"{100 * value:.1f}"
+    return "0.0" if text == "-0.0" else text
