@@ -154,10 +154,10 @@ def error_text(error: DataError | FitError, flags: Sequence[str]) -> str:
     lines = [wrapped(error.what, "Error: ", "  ")]
     if error.where:
         lines.append(wrapped(error.where, "  Where: ", "    "))
-    advice = [error.how_to_fix] if error.how_to_fix else []
-    advice += [f"Or pass {flag}" for flag in flags]
-    for i, text in enumerate(advice):
-        lines.append(wrapped(text, "    " if i else "  How to fix: ", "    "))
+    first, *code = (error.how_to_fix or "-").splitlines()
+    lines.append(wrapped(first, "  How to fix: ", "    "))
+    lines += [f"    {line}" for line in code]  # lines to be copied as they are
+    lines += [wrapped(f"Or pass {flag}", "    ") for flag in flags]
     return "\n".join(lines)
 
 
@@ -234,7 +234,7 @@ def _heading(
     what: str, view: str, result: ViewResult, positive: str, n_views: int
 ) -> str:
     found = next(iter(result.estimates.values()))
-    title = f"{what}, {found.n:,} {_rows_words(found)}"
+    title = wrapped(f"{what}, {found.n:,} {_rows_words(found)}", indent="  ")
     if n_views == 1:
         return title
     return f"{title}\n{_VIEWS[view].format(positive=positive)}"
