@@ -109,6 +109,22 @@ REFUSED = {
         "numbers",
     ),
     "only a number": (npz_bytes(t=np.array(1.5)), "a.npz", "no rows", "a.npz", "Save"),
+    "workbook": (
+        zip_bytes(**{"[Content_Types]_dot_xml": b"1"}),
+        "rows.xlsx",
+        "workbook",
+        "rows.xlsx",
+        "CSV",
+    ),
+    "archive": (b"BZh91AY", "rows.csv.bz2", "bzip2", "rows.csv.bz2", "Unpack"),
+    "packed parquet": (gzip.compress(b"PAR1"), "a.gz", "parquet", "a.gz", "Unpack"),
+    "header of parquet only": (
+        pd.DataFrame({"logit_a": [], "logit_b": []}).to_parquet(),
+        "a.parquet",
+        "no rows",
+        "a.parquet",
+        "one row",
+    ),
     "no arrays": (zip_bytes(a_dot_csv=b"1"), "a.npz", "zip archive", "a.npz", "CSV"),
     "ragged": (
         (HEADER + "1,2,cat\n1,2\n").encode(),

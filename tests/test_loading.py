@@ -17,7 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from core.loading import DataError, Schema, inspect_file, open_study, read_predictions
+from core.loading import (
+    DataError,
+    Schema,
+    inspect_file,
+    open_study,
+    read_predictions,
+    read_study,
+)
 from core.loading import tables as tables_module
 from core.loading import values as values_module
 from core.messages import Cancelled
@@ -475,6 +482,42 @@ def test_progress_and_cancel() -> None:
 
     with pytest.raises(Cancelled):
         read_predictions(data, progress=stop)
+
+
+def test_read_study_uses_the_settings() -> None:
+    study = read_study(csv_bytes(WIDE), Settings(group_column="sex"), name="a.csv")
+    assert study.evaluation.roles.group == "sex"
+    assert study.evaluation.name == "a.csv"
+    assert study.head is None
+
+
+def test_summaries() -> None:
+    summary = inspect_file(csv_bytes(TABLE)).summary()
+    assert summary == (
+        "4 rows, 3 classes, logits (the columns are called logit_*), "
+        "label `label`, no group column"
+    )
+    assert "outcome `correct`" in inspect_file(b"conf,correct\n.5,1\n").summary()
+    assert inspect_file(b"a,b\nx,y\n").summary() == "1 row, no score columns found"
+
+
+def test_a_schema_can_be_flipped() -> None:
+    data = b"p_0,p_1,label,conf,correct\n0.5,0.5,0,.5,1\n0.25,0.75,1,.75,0\n"
+    schema = inspect_file(data)
+    assert schema.input_kind == "probabilities"
+    assert role(schema, "correct") == "other"
+    assert read_predictions(data, schema=schema, input_kind="logits").n_classes == 2
+    rows = read_predictions(data, input_kind="confidence")
+    np.testing.assert_array_equal(rows.correct, [True, False])
+    flipped = read_predictions(b"conf,correct\n.5,1\n.7,0\n", input_kind="logits")
+    np.testing.assert_array_equal(flipped.logits[:, 1], [0.5, 0.7])
+
+
+def test_positive_class_must_be_a_label() -> None:
+    for data in (b"prob,y\n.5,a\n.6,b\n", b"prob,y\n.5,0\n.6,1\n", csv_bytes(TABLE)):
+        with pytest.raises(DataError, match="positive class 'z'"):
+            read_predictions(data, positive_class="z")
+    assert read_predictions(b"prob\n.5\n", positive_class="z").classes == ("not z", "z")
 
 
 # --- arrays ---------------------------------------------------------------------------
