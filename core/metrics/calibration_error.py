@@ -9,7 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from core.binning import BinStatistics, assign_bins, bin_statistics, bin_sums, combined
-from core.metrics.base import METRICS, RowScores, scores_from_probabilities
+from core.metrics.base import (
+    METRICS,
+    RowScores,
+    one_weighting,
+    scores_from_probabilities,
+)
 from core.registry import Param
 from core.uncertainty import Estimate, percentile_interval, simulate_null
 
@@ -291,11 +296,13 @@ def expected_calibration_error(
 
     Examples
     --------
-    >>> expected_calibration_error([1, 0, 1, 1], [0.9, 0.9, 0.8, 0.8], n_bins=5)
-    0.05
+    >>> round(expected_calibration_error([1, 0, 1, 1], [0.9, 0.9, 0.8, 0.8]), 6)
+    0.3
     """
     scores = scores_from_probabilities(y_true, y_prob, labels=labels, view=view)
-    weight = None if sample_weight is None else np.asarray(sample_weight, np.float64)
+    weight = None
+    if sample_weight is not None:
+        weight = one_weighting(sample_weight, len(scores))[0]
     statistics = bin_statistics(
         scores.confidence,
         scores.outcome,
@@ -352,6 +359,8 @@ def squared_calibration_error(
     + 2 sum_b (v_b / n)^2).
     """
     scores = scores_from_probabilities(y_true, y_prob, labels=labels, view=view)
-    weight = None if sample_weight is None else np.asarray(sample_weight, np.float64)
+    weight = None
+    if sample_weight is not None:
+        weight = one_weighting(sample_weight, len(scores))[0]
     bins = Bins(scores, n_bins=n_bins, strategy=strategy, sample_weight=weight)
     return squared_error_estimate(scores, bins).value
