@@ -41,7 +41,7 @@ _LOG2E = 1.4426950408889634
 _ROW_BYTES = 64  # a row of few classes costs time and outputs of its own
 
 _SINGLE_RANGE = (1e-20, 1e20)  # inverse temperatures whose constants fit float32
-_DOUBLE_RANGE = (1e-290, 1e290)
+_DOUBLE_RANGE = (1e-25, 1e25)  # beyond it, nothing changes but for absurd logits
 
 
 class TemperatureObjective(NamedTuple):
@@ -278,7 +278,9 @@ def _run(kernel: Callable[..., int], logits: NDArray[Any], *arguments: Any) -> N
 
     def rows(start: int, stop: int) -> int:
         scratch = new_scratch(logits.dtype)
-        return kernel(flat, n_classes, start, stop, scratch, *arguments)
+        # kernels let NaN and infinity pass; only interpreted ones would warn of it
+        with np.errstate(all="ignore"):
+            return kernel(flat, n_classes, start, stop, scratch, *arguments)
 
     row_bytes = logits.itemsize * n_classes + _ROW_BYTES
     _raise_bad_row(logits, map_rows(rows, n_rows, row_bytes))
@@ -340,7 +342,8 @@ def _run_softmax(
     )
     values = result if is_matrix else column
     if target is not values:
-        target[...] = values
+        with np.errstate(over="ignore"):  # of a logarithm beyond float32: infinite
+            target[...] = values
     if out is not None and out is not target:
         out[...] = target
     return target if out is None else out
@@ -361,7 +364,8 @@ def softmax(
         float32 or float64, any order; other types are taken as float64. ``-inf``
         rules a class out: its probability is exactly 0.
     temperature : float, default=1.0
-        Finite and positive; above 1 it makes the probabilities flatter.
+        Finite and positive; above 1 it makes the probabilities flatter. Values
+        beyond 1e-25 and 1e25 count as these.
     out : ndarray or None, default=None
         Where to write the result; same shape and dtype, may be `logits` itself. Its
         contents are unspecified after an error.

@@ -269,7 +269,8 @@ def reduction_constants(beta: float, dtype: Any) -> tuple[Any, ...]:
     Parameters
     ----------
     beta : float
-        Inverse temperature; for float32 between 1e-20 and 1e20.
+        Inverse temperature; between 1e-20 and 1e20 for float32, 1e-25 and 1e25 for
+        float64.
     dtype : dtype
         float32 or float64.
 
@@ -294,7 +295,7 @@ def reduction_constants(beta: float, dtype: Any) -> tuple[Any, ...]:
     beta_low, log_low = beta - beta_top, _LOG2E - log_top
     error = (beta_top * log_top - whole) + beta_top * log_low + beta_low * log_top
     error += beta_low * log_low + beta * _LOG2E_LOW
-    lowest = max(-_DOUBLE_LIMIT / whole, -1e300)
+    lowest = -_DOUBLE_LIMIT / whole
     parts = (leading, (whole - leading) + error, whole, 0.0, lowest)
     return tuple(np.float64(part) for part in parts)
 

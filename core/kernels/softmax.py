@@ -41,7 +41,7 @@ from core.kernels.exp import (
 __all__ = ["EXP_STAMP"]
 
 # of exp.py: a change of it must reach the kernels that Numba keeps for this file
-EXP_STAMP = 3828437848
+EXP_STAMP = 2856138432
 
 
 @njit(**_HELPER)

@@ -1,0 +1,153 @@
+"""Chunks of rows over one pool: order, errors, nesting, numbers of threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from core import parallel
+from core.messages import DataError
+
+
+@pytest.fixture(autouse=True)
+def _own_pool() -> Iterator[None]:
+    yield
+    parallel.configure()
+
+
+def test_chunks_cover_the_rows_in_order() -> None:
+    bounds = parallel.chunk_bounds(10, 100, chunk_bytes=300)
+    assert bounds == [(0, 3), (3, 6), (6, 9), (9, 10)]
+    assert parallel.chunk_bounds(0, 100) == []
+    assert parallel.chunk_bounds(3, 0) == [(0, 3)]
+
+
+def test_a_row_longer_than_a_chunk_is_a_chunk() -> None:
+    assert parallel.chunk_bounds(2, 10**9) == [(0, 1), (1, 2)]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 16])
+def test_results_come_in_the_order_of_the_rows(n_threads: int) -> None:
+    parallel.configure(n_threads)
+    result = parallel.map_rows(lambda a, b: (a, b), 1000, 8, chunk_bytes=80)
+    assert result == parallel.chunk_bounds(1000, 8, chunk_bytes=80)
+
+
+def test_no_rows_call_nothing() -> None:
+    assert parallel.map_rows(lambda a, b: 1 / 0, 0, 8) == []
+
+
+def test_little_work_makes_no_pool() -> None:
+    parallel.configure(4)
+    names = parallel.map_rows(lambda a, b: threading.current_thread().name, 1000, 1000)
+    assert names == [threading.current_thread().name]
+    assert parallel._pool is None
+
+
+def test_several_threads_take_part() -> None:
+    parallel.configure(2)
+    meeting = threading.Barrier(2, timeout=10)
+
+    def work(start: int, stop: int) -> str:
+        meeting.wait()
+        return threading.current_thread().name
+
+    names = parallel.map_rows(work, 2, parallel.CHUNK_BYTES)
+    assert len(set(names)) == 2
+    assert any(name.startswith("plumbline-rows") for name in names)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+def test_the_failure_of_the_first_chunk_is_raised(n_threads: int) -> None:
+    parallel.configure(n_threads)
+
+    def work(start: int, stop: int) -> None:
+        if start >= 3:
+            raise ValueError(start)
+
+    with pytest.raises(ValueError, match=r"^3$"):
+        parallel.map_rows(work, 100, 10, chunk_bytes=10)
+
+
+def test_a_pool_survives_failures() -> None:
+    parallel.configure(2)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            parallel.map_rows(lambda a, b: 1 // 0, 100, 10, chunk_bytes=10)
+    assert sum(parallel.map_rows(lambda a, b: b - a, 100, 10, chunk_bytes=10)) == 100
+
+
+def test_nested_calls_do_not_wait_for_each_other() -> None:
+    parallel.configure(2)
+
+    def inner(start: int, stop: int) -> int:
+        return stop - start
+
+    def outer(start: int, stop: int) -> int:
+        return sum(parallel.map_rows(inner, 50, 10, chunk_bytes=10))
+
+    assert parallel.map_rows(outer, 40, 10, chunk_bytes=10) == [50] * 40
+
+
+def test_many_callers_at_once() -> None:
+    parallel.configure(3)
+    failures: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            for _ in range(20):
+                chunks = parallel.map_rows(lambda a, b: a, 64, 10, chunk_bytes=10)
+                assert chunks == list(range(64))
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_threads_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLUMBLINE_NUM_THREADS", " 3 ")
+    parallel.configure()
+    assert parallel.thread_count() == 3
+    monkeypatch.delenv("PLUMBLINE_NUM_THREADS")
+    parallel.configure()
+    assert 1 <= parallel.thread_count() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+def test_a_wrong_number_of_threads_is_explained(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("PLUMBLINE_NUM_THREADS", text)
+    parallel.configure()
+    with pytest.raises(DataError, match="PLUMBLINE_NUM_THREADS"):
+        parallel.thread_count()
+    monkeypatch.undo()
+
+
+def test_configure_rejects_no_threads() -> None:
+    with pytest.raises(DataError, match="at least 1"):
+        parallel.configure(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_makes_its_own_pool() -> None:
+    parallel.configure(2)
+    parallel.map_rows(lambda a, b: a, 4, parallel.CHUNK_BYTES)
+    child = os.fork()
+    if child == 0:
+        try:
+            chunks = parallel.map_rows(lambda a, b: a, 4, parallel.CHUNK_BYTES)
+            os._exit(0 if chunks == [0, 1, 2, 3] else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
