@@ -406,19 +406,24 @@ def _refuse(constant: str) -> float:
 
 
 def _restored(document: dict[str, Any], n_classes: int) -> Calibrator:
-    """Return the calibrator, after a trial on a row of zeros."""
+    """Return the calibrator, after a trial on one row."""
+    n_scores = document.get("n_scores", n_classes)
+    if n_scores not in (1, n_classes):
+        raise _unreadable(f"it takes {n_scores!r:.20} scores for {n_classes} classes")
     try:
         options = dict(document.get("options", {}))
         values = {
             "method": document["method"],
             "input": options.pop("input", "logits"),
             "options": options,
-            "n_scores": document.get("n_scores", n_classes),
+            "n_scores": n_scores,
             "n_classes": n_classes,
             "parameters": document["parameters"],
         }
         calibrator = Calibrator.from_dict(values)
-        trial = np.full((1, calibrator.n_features_in_), 0.5)
+        if not WRITERS[calibrator.method_id].is_sound(values["parameters"], n_classes):
+            raise _unreadable("its parameters are out of range")
+        trial = np.full((1, n_scores), 0.5)
         with np.errstate(all="ignore"):
             found = calibrator.predict_proba(trial)
     except (KeyError, TypeError, ValueError, ArithmeticError, IndexError) as error:

@@ -7,8 +7,11 @@ a user's file is inserted as a literal (see `core.export.literals`), never as co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 __all__ = [
     "FROM_PROBABILITIES",
@@ -32,11 +35,15 @@ class Writer:
         Name in the module -> name in the calibrator's own state.
     code : str
         Defines ``calibrated(z)``: float64 logits (n, k) to probabilities (n, k).
+    is_sound : callable
+        Whether the state of a calibrator from a file can be meant for k classes;
+        called with the state and k. May raise KeyError, TypeError or ValueError.
     """
 
     formula: str
     constants: Mapping[str, str]
     code: str
+    is_sound: Callable[[Mapping[str, Any], int], bool] = lambda state, k: True  # noqa: ARG005
 
     def convention(self, input_kind: str) -> str:
         """Return the formula with what z means for this kind of input."""
@@ -190,6 +197,19 @@ def calibrated(z):
     return (1.0 - MIXING) * mapped + MIXING * p
 '''
 
+
+def _are_curves(state: Mapping[str, Any], k: int) -> bool:
+    """One curve per class, or one for two classes, from [0, 1] to [0, 1]."""
+    curves = [
+        np.array(curve[axis], dtype=np.float64)
+        for curve in state["maps"]
+        for axis in ("x", "y")
+    ]
+    inside = [c.ndim == 1 and bool(((c >= 0) & (c <= 1)).all()) for c in curves]
+    n_curves = 1 if k == 2 else k
+    return len(curves) == 2 * n_curves and all(inside) and 0 < state["mixing"] < 1
+
+
 WRITERS: dict[str, Writer] = {
     "uncalibrated": Writer(formula="softmax(z)", constants={}, code=_UNCALIBRATED),
     "temperature": Writer(
@@ -201,6 +221,7 @@ WRITERS: dict[str, Writer] = {
         formula="(1 - m) * normalised f_k(p_k) + m * p_k, p = softmax(z)",
         constants={"MIXING": "mixing", "CURVES": "maps"},
         code=_ISOTONIC,
+        is_sound=_are_curves,
     ),
 }
 """How each registered calibrator is written; a contract test wants one for each."""
