@@ -126,7 +126,11 @@ def chosen_settings(args: argparse.Namespace) -> Settings:
         if name in changes:
             changes[name] = tuple(item for part in changes[name] for item in part)
     changes |= _method_changes(args, settings)
-    return settings.replace(**changes)
+    try:
+        return settings.replace(**changes)
+    except DataError as error:
+        where = error.where.replace("setting ", "flag --").replace("_", "-")
+        raise DataError(error.what, where, error.how_to_fix) from None
 
 
 def answer_flag(answer: Answer) -> str:
