@@ -11,7 +11,7 @@ from core.loading import Schema
 from core.predictions import Study
 from core.settings import Settings
 
-__all__ = ["ROLE_LABELS", "draw", "understood"]
+__all__ = ["ROLE_LABELS", "draw", "label_choice", "problem", "understood", "uploader"]
 
 ROLE_LABELS = {
     "label": "Label",
@@ -40,23 +40,72 @@ def draw(page: str) -> None:
         with st.container(
             horizontal=True, width="content", gap="xsmall", vertical_alignment="center"
         ):
+            if page != "data":
+                with st.popover("Open", icon=":material/upload_file:", type="tertiary"):
+                    uploader("upload_bar", "Predictions")
             if study is not None and schema is not None and page != "data":
                 with st.popover("Change", icon=":material/edit:", type="tertiary"):
                     _roles(study, schema)
             with st.popover("Settings", icon=":material/tune:", type="tertiary"):
                 _shared(is_assigned=is_assigned)
-            st.button(
-                "Undo",
-                icon=":material/undo:",
-                type="tertiary",
-                key=state.key("undo"),
-                on_click=state.undo,
-                disabled=not state.can_undo(),
-                help="Take back the last change.",
-            )
+            if state.can_undo():
+                st.button(
+                    "Undo",
+                    icon=":material/undo:",
+                    type="tertiary",
+                    key=state.key("undo"),
+                    on_click=state.undo,
+                    help="Take back the last change.",
+                )
+    problem()
     text = state.message()
     if text:
         st.toast(text, icon=":material/check:")
+
+
+def uploader(name: str, label: str, *, is_bare: bool = False) -> None:
+    """Draw an uploader; what it gets is read at once and taken off its hands."""
+    widget = state.key(name)
+    st.file_uploader(
+        label,
+        type=["csv", "tsv", "txt", "gz", "parquet", "npz", "npy"],
+        key=widget,
+        label_visibility="collapsed" if is_bare else "visible",
+        on_change=state.open_upload,
+        args=(widget,),
+        help="CSV or TSV (also .gz), Parquet or NPZ with one row per prediction: "
+        "logits or probabilities of every class, and the label.",
+    )
+
+
+def label_choice() -> None:
+    """Ask for the label column, where none was found."""
+    schema = state.schema()
+    if schema is None:
+        return
+    columns = [item.name for item in schema.columns if item.role != "score"]
+    with st.container(width=360):
+        controls.role_select(
+            "Label column",
+            state.key("ask_label"),
+            columns,
+            schema.column("label"),
+            lambda field, value: state.change(**{field: value}),
+            "label_column",
+        )
+
+
+def problem() -> None:
+    """Show what went wrong with the last wish, above whatever is still there."""
+    found = state.problem()
+    if found is None:
+        return
+    display.error_box(
+        found.error,
+        on_answer=state.answer,
+        on_dismiss=state.dismiss,
+        example=found.source is not None,
+    )
 
 
 def understood(study: Study, settings: Settings) -> str:

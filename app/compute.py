@@ -11,6 +11,7 @@ from operator import attrgetter, methodcaller
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from core.analysis import (
@@ -20,15 +21,15 @@ from core.analysis import (
     ViewResult,
     assemble,
     measure,
+    positive_index,
     preview_temperature,
 )
 from core.calibrators import CALIBRATORS
 from core.fitting import Fitted, fit_method
-from core.loading import Schema, open_study
+from core.loading import Schema, inspect_file, open_study
 from core.messages import FitError, Note, Progress, no_progress
 from core.predictions import Study
 from core.settings import Settings
-from core.softmax import warm_up
 from core.splitting import Split, make_split
 
 __all__ = [
@@ -36,11 +37,14 @@ __all__ = [
     "analysis",
     "comparison",
     "division",
+    "division_problem",
     "fit_settings",
     "fitted",
+    "inspected",
     "overview",
-    "prepare",
+    "positive_class",
     "preview",
+    "role_sizes",
     "sample",
     "temperature_settings",
 ]
@@ -51,12 +55,6 @@ _BY_CONTENT: dict[str | type[Any], Callable[[Any], Any]] = {
     "core.predictions.Study": attrgetter("fingerprint"),
     "core.settings.Settings": methodcaller("to_json"),
 }
-
-
-@st.cache_resource(max_entries=1, show_spinner=False)
-def prepare() -> None:
-    """Compile the kernels of the first page once per process."""
-    warm_up()
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
@@ -88,7 +86,32 @@ def temperature_settings(settings: Settings) -> Settings:
 
 def division(study: Study, settings: Settings) -> Split | None:
     """Return how rows are divided, or None where they cannot be."""
-    return _division(study, fit_settings(settings, ""))
+    found = _division(study, fit_settings(settings, ""))
+    return found if isinstance(found, Split) else None
+
+
+def role_sizes(study: Study, settings: Settings) -> dict[str, int]:
+    """Return how many rows each role has in any round."""
+    found = division(study, settings)
+    if found is None:
+        return {}
+    threshold = np.concatenate([item.threshold for item in found.rounds])
+    return {
+        "Fit rows": int(found.fit.size),
+        "Threshold rows": int(np.unique(threshold).size),
+        "Test rows": int(found.test.size),
+    }
+
+
+def division_problem(study: Study, settings: Settings) -> FitError | None:
+    """Return why rows cannot be divided, or None if they can."""
+    found = _division(study, fit_settings(settings, ""))
+    return found if isinstance(found, FitError) else None
+
+
+def inspected(path: str, name: str, number: int, settings: Settings) -> Schema:
+    """Return what would be understood of a file; `number` tells openings apart."""
+    return _inspected(path, name, number, settings)
 
 
 def overview(
@@ -128,14 +151,26 @@ def preview(study: Study, settings: Settings, temperature: float) -> ViewResult:
     return _preview(study, measuring_settings(settings), round(temperature, 4))
 
 
+def positive_class(found: Analysis) -> int:
+    """Return the column of the class that the positive-class view speaks of."""
+    return positive_index(found.study.evaluation, found.settings)
+
+
 @st.cache_resource(
     scope="session", max_entries=4, show_spinner=False, hash_funcs=_BY_CONTENT
 )
-def _division(study: Study, settings: Settings) -> Split | None:
+def _division(study: Study, settings: Settings) -> Split | FitError:
     try:
         return make_split(study, settings)
-    except FitError:
-        return None
+    except FitError as error:
+        return error
+
+
+@st.cache_resource(
+    scope="session", max_entries=4, show_spinner=False, hash_funcs=_BY_CONTENT
+)
+def _inspected(path: str, name: str, number: int, settings: Settings) -> Schema:  # noqa: ARG001 - part of the key
+    return inspect_file(path, settings=settings, name=name)
 
 
 @st.cache_resource(

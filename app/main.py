@@ -12,12 +12,12 @@ sys.path[:] = [ROOT, *(p for p in sys.path if p not in (ROOT, str(HERE)))]
 
 import streamlit as st
 
-from app import bar, compute, state
+from app import bar, state
 from components import theme
 
 st.set_page_config(
     page_title="Plumbline",
-    page_icon=":material/straighten:",
+    page_icon=theme.MARK,
     layout="wide",
     initial_sidebar_state="collapsed",
 )
@@ -61,7 +61,6 @@ page = st.navigation(
 )
 
 state.begin()
-compute.prepare()
 with (
     st.container(horizontal_alignment="center"),
     st.container(width=1180, gap="medium"),

@@ -24,8 +24,10 @@ from core.predictions import Study
 from core.settings import Settings
 
 __all__ = [
+    "COLUMN_ROLES",
     "Problem",
     "Source",
+    "amend",
     "answer",
     "begin",
     "can_undo",
@@ -33,6 +35,7 @@ __all__ = [
     "dismiss",
     "ensure_study",
     "fill",
+    "give_role",
     "is_local",
     "is_sample",
     "key",
@@ -48,6 +51,7 @@ __all__ = [
     "settings",
     "source",
     "study",
+    "target_schema",
     "undo",
 ]
 
@@ -58,6 +62,9 @@ URL_KEYS = {
     "level": "level",
     "method": "method",
 }
+COLUMN_ROLES = ("label", "group", "split", "id", "weight", "time")
+"""Roles that one column plays, each a field of Settings."""
+
 _numbers = itertools.count()
 
 
@@ -229,13 +236,50 @@ def undo() -> None:
 
 def answer(chosen: Answer) -> None:
     """Answer the question that a file raised, and read it again."""
+    amend(**{chosen.setting: chosen.value})
+
+
+def amend(**fields: Any) -> None:
+    """Change how a file is read: the one that failed, else the one that is there."""
     found = problem()
     if found is None or found.source is None or found.settings is None:
-        change(**{chosen.setting: chosen.value})
+        change(**fields)
         return
-    wanted = found.settings.replace(**{chosen.setting: chosen.value})
+    try:
+        wanted = found.settings.replace(**fields)
+    except DataError as error:
+        st.session_state["_problem"] = Problem(error, found.source, found.settings)
+        return
     st.session_state["_candidate"] = (found.source, wanted)
     dismiss()
+
+
+def give_role(column: str, before: str, after: str) -> None:
+    """Give a column another role, and take the old one from it."""
+    found = problem()
+    base = (found.settings if found else None) or settings()
+    known = target_schema()
+    fields: dict[str, Any] = {}
+    for role, is_given in ((before, False), (after, True)):
+        if role in COLUMN_ROLES:
+            fields[f"{role}_column"] = column if is_given else ""
+        elif role in ("slice", "score") and known is not None:
+            now = getattr(base, f"{role}_columns") or known.names(role)
+            others = tuple(name for name in now if name != column)
+            fields[f"{role}_columns"] = (*others, column) if is_given else others
+    amend(**fields)
+
+
+def target_schema() -> Schema | None:
+    """Return what was understood of the file whose roles are being chosen."""
+    found = problem()
+    if found is None or found.source is None or found.settings is None:
+        return schema()
+    own = found.source
+    try:
+        return compute.inspected(str(own.path), own.name, own.number, found.settings)
+    except DataError:
+        return schema() if study() is not None and source() is own else None
 
 
 def dismiss() -> None:

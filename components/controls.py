@@ -9,7 +9,15 @@ import streamlit as st
 
 from core.registry import Param, Registry
 
-__all__ = ["choice", "method_choice", "number", "param_widget", "role_select"]
+__all__ = [
+    "choice",
+    "method_choice",
+    "number",
+    "param_widget",
+    "role_select",
+    "setting_choice",
+    "setting_number",
+]
 
 NOT_USED = "\N{EN DASH} none"
 
@@ -109,6 +117,57 @@ def param_widget(param: Param, key: str, value: Any, **options: Any) -> Any:
     )
 
 
+def setting_number(
+    label: str,
+    key: str,
+    value: float,
+    low: float,
+    high: float,
+    on_change: Callable[[Any], None],
+    *,
+    step: float = 1,
+    **options: Any,
+) -> None:
+    """Draw a number field that shows a setting and reports its changes."""
+    kind = int if isinstance(step, int) else float
+    if st.session_state.get(key) != kind(value):
+        st.session_state[key] = kind(value)
+    st.number_input(
+        label,
+        min_value=kind(low),
+        max_value=kind(high),
+        step=step,
+        format=None if kind is int else "%g",
+        key=key,
+        on_change=lambda: on_change(st.session_state[key]),
+        **options,
+    )
+
+
+def setting_choice(
+    label: str,
+    key: str,
+    options: Sequence[str],
+    value: str,
+    on_change: Callable[[str], None],
+    *,
+    names: Mapping[str, str] | None = None,
+    **more: Any,
+) -> None:
+    """Draw a choice that shows a setting and reports its changes."""
+    shown = names or {}
+    if st.session_state.get(key) != value:
+        st.session_state[key] = value
+    st.selectbox(
+        label,
+        options,
+        format_func=lambda item: shown.get(item, item),
+        key=key,
+        on_change=lambda: on_change(st.session_state[key]),
+        **more,
+    )
+
+
 def role_select(
     label: str,
     key: str,
@@ -118,14 +177,11 @@ def role_select(
     field: str,
 ) -> None:
     """Draw the choice of the column that plays a role, or of none."""
-    options = ["", *columns]
-    wanted = current or ""
-    if st.session_state.get(key) != wanted:
-        st.session_state[key] = wanted
-    st.selectbox(
+    setting_choice(
         label,
-        options,
-        format_func=lambda item: item or NOT_USED,
-        key=key,
-        on_change=lambda: on_choice(field, st.session_state[key]),
+        key,
+        ["", *columns],
+        current or "",
+        lambda value: on_choice(field, value),
+        names={"": NOT_USED},
     )

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
-from components import theme
+from components import tables, theme
+from core.export import write_csv
 from core.messages import Answer, DataError, FitError, Note
+from core.uncertainty import Estimate
 
 __all__ = [
     "code",
-    "csv_bytes",
     "download_table",
     "error_box",
     "escape_markdown",
@@ -24,10 +25,14 @@ __all__ = [
     "fit_error",
     "notes",
     "progress",
+    "provenance",
     "stopped",
+    "table",
+    "verdict",
 ]
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$&^=\"'])")
+_FIGURES = re.compile(r"(\d[\d,]*(?:\\\.\d+)?(?: %)?)")
 _ICONS = {
     "info": ":material/info:",
     "question": ":material/help:",
@@ -35,7 +40,6 @@ _ICONS = {
 }
 _COLORS = {"info": "gray", "question": "violet", "warning": "orange"}
 _ORDER = ("warning", "question", "info")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 MINIMAL_EXAMPLE = """\
 id,label,logit_cat,logit_dog,logit_owl
@@ -71,25 +75,13 @@ def file_stem(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "plumbline"
 
 
-def csv_bytes(table: pd.DataFrame) -> bytes:
-    """Return a table as CSV in which no cell starts a formula of a spreadsheet."""
-    safe = table.copy()
-    for name in safe.columns:
-        if not pd.api.types.is_numeric_dtype(safe[name]):
-            safe[name] = [
-                f"'{item}" if str(item).startswith(_FORMULA) else item
-                for item in safe[name]
-            ]
-    return safe.to_csv(index=False).encode()
-
-
 def download_table(
     table: pd.DataFrame, name: str, key: str, label: str = "Table"
 ) -> None:
     """Offer a table as CSV; made only when it is asked for."""
     st.download_button(
         label,
-        data=lambda: csv_bytes(table),
+        data=lambda: write_csv(table),
         file_name=f"{name}.csv",
         mime="text/csv",
         key=key,
@@ -106,6 +98,11 @@ def figure(fig: Any, *, alt: str, name: str, key: str, table: pd.DataFrame) -> N
         fig, key=key, alt=alt, config=theme.chart_config(name), theme="streamlit"
     )
     download_table(table, name, f"{key}-csv", "Numbers in this figure")
+
+
+def table(frame: pd.DataFrame, alt: str) -> None:
+    """Show a small table whose cells are Markdown."""
+    st.table(frame, border="horizontal", hide_index=True, alt=alt)
 
 
 def notes(items: Iterable[Note], *, limit: int = 4) -> None:
@@ -210,3 +207,36 @@ def stopped(label: str, start: Callable[[], None], *, key: str) -> None:
     with st.container(border=True, gap="small"):
         st.markdown(f"**{escape_markdown(label)}** was stopped.")
         st.button("Start again", key=key, icon=":material/refresh:", on_click=start)
+
+
+def verdict(headline: str, sentence: str, color: str) -> None:
+    """Show the verdict in large words, its figures in bold."""
+    st.title(f":{color}[{escape_markdown(headline)}]", anchor=False)
+    bold = _FIGURES.sub(r"**\1**", escape_markdown(sentence))
+    st.subheader(bold, anchor=False)
+
+
+def provenance(
+    columns: Mapping[str, Mapping[str, Estimate]], lines: Sequence[str], key: str
+) -> None:
+    """Offer how each number was computed: rows, intervals, bins and seed."""
+    with st.popover(
+        "How was this computed?", icon=":material/receipt_long:", type="tertiary"
+    ):
+        for line in lines:
+            st.markdown(line)
+        for name, found in columns.items():
+            st.markdown(f"**{escape_markdown(name)}**")
+            st.markdown(
+                "\n".join(_made(metric, item) for metric, item in found.items())
+            )
+        frame = tables.estimates_frame(columns)
+        download_table(frame, "plumbline-numbers", key, "Every number, as CSV")
+
+
+def _made(metric: str, item: Estimate) -> str:
+    label = tables.metric_label(metric)
+    words = [item.method or "no interval", f"{item.n:,} {item.rows} rows"]
+    if item.method and item.low is not None:
+        words.insert(1, f"level {item.level:g}")
+    return f"- {label}: :gray[{escape_markdown(', '.join(words))}]"

@@ -140,9 +140,10 @@ def _points(
     if found.is_thin.any():
         thin = _dots(found, found.is_thin, theme.THIN, style, title, group)
         thin["showlegend"] = False
-        thin["opacity"] = 0.65
+        thin["opacity"] = 0.5
         thin["mode"] = "markers"
         thin["marker"]["symbol"] = f"{style.symbol}-open"
+        thin["error_y"] |= {"thickness": 1, "width": 0}
         traces.append(thin)
     return traces
 

@@ -10,14 +10,15 @@ from core.metrics import METRICS
 from core.uncertainty import Estimate
 
 __all__ = [
+    "MEASURE",
     "ORDER",
-    "before_after_markdown",
+    "before_after_frame",
     "estimates_frame",
     "format_interval",
     "format_p_value",
     "format_value",
     "metric_label",
-    "single_markdown",
+    "single_frame",
 ]
 
 ORDER = ("gap", "nll", "brier", "ece", "l2", "accuracy", "auroc", "aurc")
@@ -34,6 +35,7 @@ _LABELS = {
     "aurc": "AURC",
 }
 _NO_INTERVAL = {"ece"}
+MEASURE = "Measure"
 
 
 def metric_label(metric: str, n_classes: int = 0) -> str:
@@ -72,34 +74,41 @@ def format_p_value(p_value: float | None) -> str:
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
-def before_after_markdown(
+def before_after_frame(
     before: Mapping[str, Estimate],
     after: Mapping[str, Estimate],
     change: Mapping[str, Estimate],
     n_classes: int,
     *,
     names: tuple[str, str] = ("Before", "After"),
-) -> str:
-    """Return a Markdown table of metrics before and after, and the paired change."""
-    lines = [f"| | {names[0]} | {names[1]} | Change |", "|:---|---:|---:|---:|"]
-    for metric in _present(before):
-        cells = [metric_label(metric, n_classes)]
-        cells += [_cell(metric, found.get(metric)) for found in (before, after)]
-        cells.append(
-            _change_cell(metric, change.get(metric), before[metric], after.get(metric))
-        )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+) -> pd.DataFrame:
+    """Return metrics before and after with the paired change, as cells of Markdown."""
+    lines = [
+        {
+            MEASURE: metric_label(metric, n_classes),
+            names[0]: _cell(metric, before[metric]),
+            names[1]: _cell(metric, after.get(metric)),
+            "Change": _change_cell(
+                metric, change.get(metric), before[metric], after.get(metric)
+            ),
+        }
+        for metric in _present(before)
+    ]
+    return pd.DataFrame(lines)
 
 
-def single_markdown(found: Mapping[str, Estimate], n_classes: int) -> str:
-    """Return a Markdown table of metrics of one set of scores."""
-    lines = ["| | As it is |", "|:---|---:|"]
-    lines += [
-        f"| {metric_label(metric, n_classes)} | {_cell(metric, found[metric])} |"
+def single_frame(
+    found: Mapping[str, Estimate], n_classes: int, *, name: str = "As it is"
+) -> pd.DataFrame:
+    """Return metrics of one set of scores, as cells of Markdown."""
+    lines = [
+        {
+            MEASURE: metric_label(metric, n_classes),
+            name: _cell(metric, found[metric]),
+        }
         for metric in _present(found)
     ]
-    return "\n".join(lines)
+    return pd.DataFrame(lines)
 
 
 def estimates_frame(columns: Mapping[str, Mapping[str, Estimate]]) -> pd.DataFrame:
@@ -147,7 +156,7 @@ def _small(metric: str, item: Estimate) -> str:
         low, high = (
             format_value(metric, end) for end in (item.null_low, item.null_high)
         )
-        return f"null {low} to {high}, {format_p_value(item.p_value)}"
+        return f"null {low} to {high}  \n{format_p_value(item.p_value)}"
     return format_interval(metric, item)
 
 
@@ -179,4 +188,6 @@ def _verdict(
 
 
 def _with_small(value: str, small: str) -> str:
-    return f"{value} :small[:gray[{small}]]" if small else value
+    # Two spaces before a line end break the line in Markdown.
+    lines = (f":small[:gray[{line}]]" for line in small.split("  \n") if line)
+    return "  \n".join([value, *lines])

@@ -14,6 +14,7 @@ __all__ = [
     "DIAGONAL",
     "LIGHT_BACKGROUND",
     "LOGO",
+    "MARK",
     "SERIES",
     "THIN",
     "VERDICT_COLORS",
@@ -83,6 +84,15 @@ LOGO = (
     'Arial,sans-serif" font-size="20" font-weight="650" letter-spacing="0.2" '
     'fill="#5f7386">Plumbline</text></svg>'
 )
+
+MARK = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="32" height="32" '
+    'viewBox="0 0 32 32">'
+    '<path fill="none" stroke="#2a78b5" stroke-width="2.4" stroke-linecap="round" '
+    'd="M9 4h14M16 4v10"/>'
+    '<path fill="#d55e00" d="M16 13l7 6-7 11-7-11z"/></svg>'
+)
+"""Icon of the browser tab; nothing is fetched from elsewhere."""
 
 CHART_CONFIG: dict[str, Any] = {
     "displaylogo": False,

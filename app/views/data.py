@@ -1,13 +1,261 @@
-"""Which file, which columns, which rows."""
+"""Which file, what was understood of it, and which rows play which role."""
 
 import streamlit as st
 
-from app import state
+from app import bar, compute, state
+from components import controls, display
+from core.loading import ColumnGuess, Schema
+from core.predictions import Study
+from core.settings import Settings
 
-st.header("Data")
-st.file_uploader(
-    "Predictions",
-    key=state.key("upload"),
-    on_change=state.open_upload,
-    args=(state.key("upload"),),
-)
+SHOWN_COLUMNS = 24
+ROLES = (*state.COLUMN_ROLES, "slice", "score", "other")
+ROLE_NAMES = {
+    **bar.ROLE_LABELS,
+    "slice": "Slice",
+    "score": "Score",
+    "other": "Not used",
+    "confidence": "Confidence",
+    "correct": "Outcome",
+    "predicted": "Prediction",
+    "features": "Features",
+    "head": "Last layer",
+    "classes": "Class names",
+}
+SPLITS = {
+    "auto": "Automatic: the split column if there is one, else cross-fit",
+    "file": "As the split column says",
+    "cross-fit": "Cross-fit: every row is tested by a calibrator that never saw it",
+    "holdout": "Random holdout",
+    "time": "By time: fit on the past, test on the future",
+}
+OTHER_KIND = {"logits": "probabilities", "probabilities": "logits"}
+
+
+def file_section() -> None:
+    """Take a file: upload, path of this machine, or the sample."""
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        bar.uploader("upload_data", "Your predictions")
+    with right:
+        if state.is_local():
+            path = st.text_input(
+                "Or a path on this machine",
+                key=state.key("path"),
+                placeholder="/data/predictions.npz",
+                on_change=lambda: state.open_path(st.session_state["path"].strip()),
+            )
+            del path
+        with st.container(horizontal=True, gap="small"):
+            st.button(
+                "Use the sample",
+                key=state.key("use_sample"),
+                on_click=state.open_sample,
+                disabled=state.is_sample(),
+                icon=":material/science:",
+            )
+            with st.popover("What a file looks like", type="tertiary"):
+                st.markdown(
+                    "One row per prediction: a column of logits or probabilities for "
+                    "every class, named `logit_…`, `prob_…` or like the class, and the "
+                    "label. Columns such as `id`, `group`, `split`, `time` and "
+                    "`weight` are recognised by name. NPZ: arrays `logits` and "
+                    "`labels`."
+                )
+                st.code(display.MINIMAL_EXAMPLE, language=None)
+                st.download_button(
+                    "Download this file",
+                    data=display.MINIMAL_EXAMPLE,
+                    file_name="example.csv",
+                    mime="text/csv",
+                    key=state.key("example"),
+                    on_click="ignore",
+                    icon=":material/download:",
+                    type="tertiary",
+                )
+
+
+def kind_section(schema: Schema) -> None:
+    """Say what the scores were taken for, and why; one click says otherwise."""
+    evidence = display.escape_markdown(schema.input_evidence)
+    names = schema.names("score")
+    if not names and schema.input_kind != "confidence":
+        st.markdown("**No score columns were found.** Give them a role below.")
+        return
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"Scores are **{schema.input_kind}**: {evidence}.", width="content")
+        other = OTHER_KIND.get(schema.input_kind)
+        if other is not None:
+            st.button(
+                f"Read as {other}",
+                key=state.key("flip"),
+                icon=":material/swap_horiz:",
+                on_click=lambda: state.amend(input_kind=other),
+            )
+    if len(names) > 1:
+        ends = f"{display.code(names[0])} to {display.code(names[-1])}"
+        st.markdown(f":small[:gray[{len(names):,} score columns, {ends}]]")
+
+
+def columns_section(schema: Schema) -> None:
+    """List the columns that are not scores, each with its role and why."""
+    listed = [item for item in schema.columns if item.role != "score"]
+    if len(schema.names("score")) <= 2:
+        listed = list(schema.columns)
+    with st.container(gap="xsmall"):
+        for number, item in enumerate(listed[:SHOWN_COLUMNS]):
+            column_line(number, item)
+    if listed[SHOWN_COLUMNS:]:
+        st.caption(f"{len(listed) - SHOWN_COLUMNS:,} more columns are not listed.")
+
+
+def column_line(number: int, item: ColumnGuess) -> None:
+    """Show a column with the choice of its role, and why it has it."""
+    options = [
+        role
+        for role in ROLES
+        if role in item.alternatives or role in (item.role, "other")
+    ]
+    if item.role not in options:
+        options.insert(0, item.role)
+    name, role, why = st.columns([3, 3, 6], vertical_alignment="center")
+    name.markdown(display.code(item.name))
+    with role:
+        controls.setting_choice(
+            f"Role of {display.escape_markdown(item.name)}",
+            state.key(f"role_{number}"),
+            options,
+            item.role,
+            lambda value: state.give_role(item.name, item.role, value),
+            names=ROLE_NAMES,
+            label_visibility="collapsed",
+        )
+    why.markdown(f":small[:gray[{display.escape_markdown(item.evidence)}]]")
+
+
+def split_section(study: Study, chosen: Settings) -> None:
+    """Choose how rows are divided, and show the sizes."""
+    left, right = st.columns([1, 1], gap="large")
+    with left:
+        controls.setting_choice(
+            "How rows are divided",
+            state.key("split_kind"),
+            list(SPLITS),
+            chosen.split,
+            lambda value: state.change(split=value),
+            names=SPLITS,
+        )
+        first, second, third = st.columns(3)
+        with first:
+            if chosen.split in ("auto", "file", "cross-fit"):
+                number("Folds", "n_folds", chosen, 2, 50)
+            else:
+                number("Fit share", "fit_fraction", chosen, 0.05, 0.95, step=0.05)
+        with second:
+            number("Threshold share", "threshold_fraction", chosen, 0.0, 0.9, step=0.05)
+        with third:
+            number("Seed", "seed", chosen, 0, 2**32 - 1)
+    with right:
+        division = compute.division(study, chosen)
+        problem = compute.division_problem(study, chosen)
+        if division is None:
+            if problem is not None:
+                display.fit_error(problem)
+            return
+        sizes = compute.role_sizes(study, chosen)
+        for column, (role, size) in zip(st.columns(3), sizes.items(), strict=True):
+            column.metric(role, f"{size:,}")
+        st.caption(display.escape_markdown(division.sentence))
+        display.notes(division.notes)
+
+
+def number(
+    label: str, field: str, chosen: Settings, low: float, high: float, step: float = 1
+) -> None:
+    """Draw the field of one number of the Settings."""
+    controls.setting_number(
+        label,
+        state.key(f"set_{field}"),
+        getattr(chosen, field),
+        low,
+        high,
+        lambda value: state.change(**{field: value}),
+        step=step,
+    )
+
+
+def left_out_section(study: Study, chosen: Settings) -> None:
+    """Show the rows that could not be used, and what happens to such rows."""
+    own = study.evaluation
+    choices = {"refuse": "Refuse the file and say where", "leave-out": "Leave them out"}
+    with st.container(width=360):
+        controls.setting_choice(
+            "Rows with missing or unreadable scores",
+            state.key("invalid_rows"),
+            list(choices),
+            chosen.invalid_rows,
+            lambda value: state.amend(invalid_rows=value),
+            names=choices,
+        )
+    if own.left_out.empty:
+        st.caption("No row of this file was left out.")
+        return
+    st.markdown(f"**{len(own.left_out):,} rows were left out.**")
+    st.dataframe(
+        own.left_out.head(200),
+        hide_index=True,
+        height=220,
+        alt=f"{len(own.left_out)} rows that were left out, with the reason",
+    )
+    stem = display.file_stem(own.name)
+    display.download_table(own.left_out, f"{stem}-left-out", "left_out", "All of them")
+
+
+def session_section(chosen: Settings) -> None:
+    """Save every setting to a file, or open such a file."""
+    left, right = st.columns([1, 1], gap="large", vertical_alignment="bottom")
+    with left:
+        st.markdown("A session file holds every choice, and none of your rows.")
+        st.download_button(
+            "Save session",
+            data=chosen.to_json(),
+            file_name="plumbline-session.json",
+            mime="application/json",
+            icon=":material/save:",
+            key=state.key("save_session"),
+            on_click="ignore",
+        )
+    with right:
+        widget = state.key("upload_session")
+        st.file_uploader(
+            "Open a session file",
+            type=["json"],
+            key=widget,
+            on_change=state.open_session,
+            args=(widget,),
+        )
+
+
+st.header("Data", anchor=False)
+file_section()
+
+schema = state.target_schema()
+failed = state.problem()
+if schema is not None:
+    st.subheader("What was understood", anchor=False)
+    if failed is not None and failed.source is not None:
+        st.markdown(
+            f"Of {display.code(failed.source.name)}, which could not be read yet:"
+        )
+    kind_section(schema)
+    columns_section(schema)
+
+study = state.study()
+if study is not None:
+    display.notes(study.evaluation.notes)
+    st.subheader("Split", anchor=False)
+    split_section(study, state.settings())
+    st.subheader("Rows left out", anchor=False)
+    left_out_section(study, state.settings())
+st.subheader("Session", anchor=False)
+session_section(state.settings())

@@ -2,18 +2,260 @@
 
 import streamlit as st
 
-from app import compute, jobs, state
-from components import display
+from app import bar, compute, jobs, state
+from components import display, reliability, tables, theme
+from core.analysis import Analysis
+from core.export import annotate, export, write_csv
+from core.fitting import unusable_reason
+from core.messages import FitError
+
+MARKS = (":orange[\N{BLACK CIRCLE}] Before", ":blue[\N{BLACK DIAMOND}] After")
+VIEWS = {"top-label": "Predicted class", "positive-class": "Positive class"}
+
+
+def invitation() -> None:
+    """Say that this is a sample, and take the visitor's file."""
+    with st.container(border=True):
+        left, right = st.columns([5, 6], vertical_alignment="center", gap="large")
+        with left:
+            st.markdown(
+                "**This is a sample:** a small network reads noisy digits. "
+                "Drop your own file to get its verdict.  \n"
+                ":small[:gray[One row per prediction: a score for every class, and "
+                "the label.]]"
+            )
+        with right:
+            bar.uploader("upload_sample", "Drop your file", is_bare=True)
+
+
+def take_home(analysis: Analysis, kind: str) -> str:
+    """Return an exported calibrator, run in a clean interpreter first."""
+    made = export(analysis, "temperature", "json" if kind == "json" else "python")
+    if not made.verification.ok:
+        raise FitError("The export did not pass its own test.", "export")
+    return made.text
+
+
+def downloads(analysis: Analysis, stem: str, *, is_offered: bool) -> None:
+    """Offer the repaired rows, and the repair itself."""
+    with st.container(horizontal=True, gap="small"):
+        st.download_button(
+            "Download calibrated CSV",
+            data=lambda: write_csv(annotate(analysis, "temperature")),
+            file_name=f"{stem}-calibrated.csv",
+            mime="text/csv",
+            type="primary",
+            icon=":material/download:",
+            key="get_csv",
+            on_click="ignore",
+            disabled=not is_offered,
+        )
+        st.download_button(
+            "Python",
+            data=lambda: take_home(analysis, "python"),
+            file_name="temperature_calibrator.py",
+            mime="text/x-python",
+            key="get_python",
+            on_click="ignore",
+            disabled=not is_offered,
+            help="A module that needs NumPy only; tested on your rows.",
+        )
+        st.download_button(
+            "JSON",
+            data=lambda: take_home(analysis, "json"),
+            file_name="temperature_calibrator.json",
+            mime="application/json",
+            key="get_json",
+            on_click="ignore",
+            disabled=not is_offered,
+            help="The calibrator as data; read it with any language.",
+        )
+
+
+def repair(analysis: Analysis) -> None:
+    """Say what one temperature does, and give it away."""
+    own = analysis.study.evaluation
+    reason = unusable_reason(analysis.study, "temperature")
+    made = analysis.fitted.get("temperature")
+    with st.container(border=True, gap="small"):
+        if made is None:
+            words = reason or "No temperature could be fitted on these rows."
+            st.markdown(f":gray[**No repair.** {display.escape_markdown(words)}]")
+        else:
+            low, high = made.calibrator.interval(analysis.settings.level)
+            st.markdown(f"**{display.escape_markdown(analysis.repair)}**")
+            split = analysis.overview.split
+            n_fit = 0 if split is None else split.fit.size
+            st.caption(
+                f"T lies between {low:.2f} and {high:.2f} "
+                f"({analysis.settings.level:.0%} interval, {n_fit:,} fit rows). "
+                "No prediction changes, only how sure it is."
+            )
+        stem = display.file_stem(own.name)
+        downloads(analysis, stem, is_offered=made is not None)
+
+
+def view_sentence(analysis: Analysis, view: str, gap: float) -> str:
+    """Return what one view of a binary file says, in a sentence."""
+    own = analysis.study.evaluation
+    side = "above" if gap >= 0 else "below"
+    points = f"{abs(100 * gap):.1f} points {side}"
+    if view == "positive-class":
+        name = display.code(own.classes[compute.positive_class(analysis)])
+        return (
+            f"The probability of {name} lies on average {points} the share of rows "
+            "where it came true."
+        )
+    return (
+        "The probability of whichever class is predicted lies on average "
+        f"{points} the share of right predictions."
+    )
+
+
+def numbers(analysis: Analysis, view: str) -> None:
+    """Show the diagram and, beside it, the numbers before and after."""
+    own, overview = analysis.study.evaluation, analysis.overview
+    done = analysis.comparison
+    results = done.views[view] if done else {"uncalibrated": overview.views[view]}
+    labels = {"uncalibrated": "Before"}
+    made = analysis.fitted.get("temperature")
+    if made is not None:
+        labels["temperature"] = f"After, T = {made.calibrator.temperature_:.2f}"
+    bins = {name: item.bins for name, item in results.items()}
+    gaps = {name: item.estimates["gap"] for name, item in results.items()}
+    stem = display.file_stem(own.name)
+    x_title, y_title = "Confidence", "Accuracy"
+    if view == "positive-class":
+        name = own.classes[compute.positive_class(analysis)]
+        x_title, y_title = f"Probability of {name}", f"Share of {name}"
+    left, right = st.columns(2, gap="large")
+    with left:
+        fig = reliability.reliability_figure(
+            bins, labels=labels, x_title=x_title, y_title=y_title
+        )
+        display.figure(
+            fig,
+            alt=reliability.reliability_alt(gaps, labels),
+            name=f"{stem}-reliability-{view}",
+            key=f"figure-{view}",
+            table=reliability.reliability_table(bins, labels),
+        )
+    with right:
+        before = results["uncalibrated"].estimates
+        columns = {"Before": before}
+        alt = f"Calibration measures on {before['gap'].n:,} rows"
+        if done is None:
+            display.table(
+                tables.single_frame(before, own.n_classes, name=MARKS[0]), alt
+            )
+        else:
+            after = results["temperature"].estimates
+            change = done.changes[view]["temperature"]
+            columns |= {"After": after, "Change": change}
+            display.table(
+                tables.before_after_frame(
+                    before, after, change, own.n_classes, names=MARKS
+                ),
+                alt,
+            )
+        first = before["gap"]
+        st.caption(rows_words(analysis, first.n, first.rows))
+        with st.container(horizontal=True, gap="small"):
+            display.download_table(
+                tables.estimates_frame(columns), f"{stem}-numbers-{view}", f"n-{view}"
+            )
+            display.provenance(columns, made_of(analysis), f"p-{view}")
+        seen = [note for item in before.values() for note in item.notes]
+        display.notes([*analysis.notes, *seen])
+
+
+def rows_words(analysis: Analysis, n: int, rows: str) -> str:
+    """Return which rows the numbers come from, and what the small print means."""
+    level = f"{analysis.settings.level:.0%}"
+    which = {
+        "test": "test rows, none of which the temperature was fitted on",
+        "cross-fitted": "cross-fitted rows: each one scaled by a temperature fitted "
+        "on other rows",
+    }.get(rows, "rows")
+    return (
+        f"{n:,} {which}. Small figures: {level} intervals; for the ECE the range "
+        "that a perfectly calibrated model of this size would show."
+    )
+
+
+def made_of(analysis: Analysis) -> list[str]:
+    """Return how bins, split and temperature were made, as Markdown."""
+    chosen = analysis.settings
+    widths = "equal widths" if chosen.strategy == "uniform" else "equal counts"
+    split = analysis.overview.split
+    lines = [
+        f"Bins: {chosen.n_bins} of {widths}, (lo, hi], norm {chosen.norm}. "
+        f"Resamples: {chosen.n_resamples:,}. Seed: {chosen.seed}."
+    ]
+    if split is not None:
+        lines.append(f"Rows: {display.escape_markdown(split.sentence)}.")
+    made = analysis.fitted.get("temperature")
+    if made is not None:
+        fit = made.calibrator
+        lines.append(
+            f"T = {fit.temperature_:.6g} minimises the NLL of the fit rows "
+            f"({fit.nll_before_:.4f} to {fit.nll_after_:.4f}; gradient "
+            f"{abs(fit.gradient_):.1e} after {fit.n_iterations_} passes)."
+        )
+    return lines
+
 
 study = state.study()
-if study is not None:
-    wanted = compute.temperature_settings(state.settings())
-    result = jobs.run(
-        f"overview {study.fingerprint} {wanted.to_json()}",
-        "Measuring",
-        lambda report: compute.analysis(study, wanted, report),
-        slot="overview",
+if study is None:
+    st.title("How far can its confidence be trusted?", anchor=False)
+    bar.uploader("upload_first", "Drop your file")
+    st.button("Use the sample", key="use_sample", on_click=state.open_sample)
+    st.stop()
+
+if state.is_sample():
+    invitation()
+
+wanted = compute.temperature_settings(state.settings())
+result = jobs.run(
+    f"overview {study.fingerprint} {wanted.to_json()}",
+    "Measuring",
+    lambda report: compute.analysis(study, wanted, report),
+    slot="overview",
+)
+if result is None:
+    st.stop()
+
+said = result.overview.verdict
+known = result.overview.views.get("top-label")
+left, right = st.columns(2, gap="large", vertical_alignment="center")
+with left, st.container(gap="small"):
+    display.verdict(said.headline, said.sentence, theme.VERDICT_COLORS[said.kind])
+    if known is not None:
+        st.caption(
+            f"Before any repair, on all {known.estimates['gap'].n:,} labelled rows."
+        )
+if not result.overview.views:
+    bar.label_choice()
+    display.notes(result.notes)
+    st.stop()
+with right:
+    repair(result)
+
+shown = "top-label"
+if len(result.overview.views) > 1:
+    shown = (
+        st.segmented_control(
+            "View",
+            list(VIEWS),
+            default="top-label",
+            required=True,
+            format_func=VIEWS.get,
+            key=state.key("view"),
+            bind="query-params",
+            label_visibility="collapsed",
+        )
+        or "top-label"
     )
-    if result is not None:
-        st.header(result.overview.verdict.headline)
-        st.markdown(display.escape_markdown(result.overview.verdict.sentence))
+    gap = result.overview.views[shown].estimates["gap"].value
+    st.markdown(view_sentence(result, shown, gap))
+numbers(result, shown)
