@@ -72,7 +72,7 @@ class Param:
             number = math.nan
         low = -math.inf if self.minimum is None else self.minimum
         high = math.inf if self.maximum is None else self.maximum
-        whole = self.kind == "float" or number == math.floor(number or 0.0)
+        whole = self.kind == "float" or number.is_integer()  # not so for NaN and inf
         if not math.isfinite(number) or not low <= number <= high or not whole:
             kind = "a whole number" if self.kind == "int" else "a number"
             msg = f"{self.name} must be {kind} from {low:g} to {high:g}, got {value!r}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -33,6 +34,15 @@ _LIMITS: dict[str, tuple[float, float]] = {
 }
 _WHOLE = ("n_folds", "n_bins", "n_resamples", "seed")
 _TUPLES = ("score_columns", "slice_columns", "calibrators")
+_COLUMNS = (
+    "label_column",
+    "id_column",
+    "group_column",
+    "weight_column",
+    "time_column",
+    "split_column",
+    "positive_class",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +134,18 @@ class Settings:
                 raise _bad(name, getattr(self, name), f"one of {', '.join(choices)}")
         for name, (low, high) in _LIMITS.items():
             self._check_number(name, low, high)
+        for name in _COLUMNS:
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise _bad(name, value, "the name of a column, or nothing")
         for name in _TUPLES:
             value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, tuple(str(item) for item in value))
+            if value is None and name == "slice_columns":
+                continue
+            # A lone string would be taken apart into its letters.
+            if not isinstance(value, (tuple, list)):
+                raise _bad(name, value, "a list of names")
+            object.__setattr__(self, name, tuple(str(item) for item in value))
         object.__setattr__(self, "options", _checked_options(self.options))
         if self.fit_fraction + self.threshold_fraction > 0.95:
             total = self.fit_fraction + self.threshold_fraction
@@ -138,12 +156,12 @@ class Settings:
         value = getattr(self, name)
         if name == "temperature" and value is None:
             return
-        number = value if isinstance(value, (int, float)) else math.nan
-        whole = name not in _WHOLE or number == int(number if number == number else 0)
+        number = float(value) if isinstance(value, numbers.Real) else math.nan
+        whole = name not in _WHOLE or number.is_integer()
         if isinstance(value, bool) or not (low <= number <= high) or not whole:
             raise _bad(name, value, f"a number from {low:g} to {high:g}")
         # A session file may say 15.0, and 15.0 must not make a second cache key.
-        object.__setattr__(self, name, int(number) if name in _WHOLE else float(number))
+        object.__setattr__(self, name, int(number) if name in _WHOLE else number)
 
     def method_options(self, method: str) -> dict[str, Any]:
         """Return the options chosen for one method."""
@@ -207,9 +225,11 @@ class Settings:
 
 def _checked_options(options: Any) -> tuple[tuple[str, str, Any], ...]:
     try:
-        return tuple((str(owner), str(name), value) for owner, name, value in options)
+        found = tuple((str(owner), str(name), value) for owner, name, value in options)
+        hash(found)  # settings are keys of caches
     except (TypeError, ValueError):
         raise _bad("options", options, "triples (method, option, value)") from None
+    return found
 
 
 def _bad(name: str, value: Any, rule: str) -> DataError:
