@@ -455,7 +455,8 @@ def _layer(values: ArrayLike, n_rows: int, where: str) -> FloatArray:
     array = np.asarray(values)
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float64)
-    if array.ndim != 2 or array.shape[0] != n_rows or not np.isfinite(array).all():
+    is_table = array.ndim == 2 and array.shape[0] == n_rows and array.shape[1] > 0
+    if not is_table or not np.isfinite(array).all():
         raise DataError(
             f"Features have shape {array.shape} or hold values that are not finite.",
             where,
@@ -516,12 +517,16 @@ def _check_roles(table: pd.DataFrame, roles: ColumnRoles, where: str) -> list[No
 def _check_weights(column: pd.Series[Any], where: str) -> None:
     weights = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
     bad = np.flatnonzero(~np.isfinite(weights) | (weights < 0))
-    if bad.size or weights.sum() <= 0:
-        row = int(bad[0]) if bad.size else 0
+    if bad.size:
+        row = int(bad[0])
         raise DataError(
             f"Weights must be finite and not negative, got {column.iloc[row]}.",
             f"{where}, row {row + 1}",
             "Correct the column, or choose no weight column.",
+        )
+    if weights.sum() <= 0:
+        raise DataError(
+            "All weights are 0.", where, "Give some rows weight, or choose no column."
         )
 
 
@@ -565,7 +570,9 @@ def _fingerprint(
         if layer is not None:
             _update(digest, key, layer)
     if table.shape[1]:
-        digest.update(repr(tuple(table.columns)).encode())
+        # The types too: 1 and "1" read alike as text, but not as times.
+        kinds = tuple((name, str(kind)) for name, kind in table.dtypes.items())
+        digest.update(repr(kinds).encode())
         hashes = pd.util.hash_pandas_object(table.astype(str), index=False)
         digest.update(hashes.to_numpy(np.uint64).tobytes())
     return digest.hexdigest()

@@ -186,9 +186,16 @@ def checked_confidence(
             "Confidences lie between 0 and 1 (divide percentages by 100).",
             answers=(Answer("Leave such rows out", "invalid_rows", "leave-out"),),
         )
+    if hits.shape != values.shape:
+        raise DataError(
+            f"There are {values.size:,} confidences, and correct has shape "
+            f"{hits.shape}.",
+            f"{where}, column correct",
+            "Give one value of each per row.",
+        )
     is_flag = np.isin(hits, (0, 1))
-    if hits.shape != values.shape or not is_flag.all():
-        row = int(np.flatnonzero(~np.atleast_1d(is_flag))[0]) if hits.size else 0
+    if not is_flag.all():
+        row = int(np.flatnonzero(~is_flag)[0])
         raise DataError(
             "The column correct must hold 0 or 1 in every row.",
             f"{where}, column correct, row {row + 1}",
