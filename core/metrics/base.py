@@ -22,6 +22,8 @@ __all__ = [
 
 FloatArray = NDArray[np.floating[Any]]
 
+_TOLERATED = 1e-2  # departure of a row of probabilities from a sum of 1
+
 METRICS = Registry("metric")
 """Metrics by id.
 
@@ -137,6 +139,8 @@ def scores_from_probabilities(
     view : {"top-label", "positive-class"}, default="top-label"
     """
     probabilities = np.asarray(y_prob, dtype=np.float64)
+    if probabilities.ndim == 2 and probabilities.shape[1] == 1:
+        probabilities = probabilities[:, 0]
     if probabilities.ndim == 1:
         probabilities = np.column_stack([1.0 - probabilities, probabilities])
     truth = np.asarray(y_true)
@@ -149,7 +153,8 @@ def scores_from_probabilities(
             odd = truth[names[indices] != truth][0]
             raise DataError(f"The label {odd!r} is not among the classes.", "y_true")
         truth = indices
-    if truth.shape != probabilities.shape[:1] or truth.dtype.kind not in "iub":
+    is_matrix = probabilities.ndim == 2 and truth.shape == probabilities.shape[:1]
+    if not is_matrix or truth.dtype.kind not in "iub":
         raise DataError(
             f"y_true has shape {truth.shape} and type {truth.dtype}, y_prob has shape "
             f"{probabilities.shape}.",
@@ -161,6 +166,17 @@ def scores_from_probabilities(
             "y_prob holds values outside 0 to 1.",
             "y_prob",
             "Give probabilities: softmax(logits) if you have logits.",
+        )
+    far = np.abs(probabilities.sum(axis=1) - 1)
+    if far.size and far.max() > _TOLERATED:
+        raise DataError(
+            f"A row of y_prob sums to {probabilities[far.argmax()].sum():.4g}.",
+            f"y_prob, row {far.argmax() + 1}",
+            "Give probabilities that sum to 1: softmax(logits) if you have logits.",
+        )
+    if (truth < 0).any():
+        raise DataError(
+            f"A label is {truth.min()}.", "y_true", "Leave unlabelled rows out."
         )
     with np.errstate(divide="ignore"):
         rows = row_statistics(np.log(probabilities), truth.astype(np.int64))
@@ -176,4 +192,11 @@ def one_weighting(sample_weight: ArrayLike | None, n: int) -> FloatArray:
             "sample_weight",
             "Give one weight per row.",
         )
-    return weights.astype(np.float64)[None, :]
+    weights = weights.astype(np.float64)
+    if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
+        raise DataError(
+            "sample_weight holds negative values, values not finite, or only zeros.",
+            "sample_weight",
+            "Give finite weights, none of them negative and some of them positive.",
+        )
+    return weights[None, :]

@@ -43,7 +43,9 @@ def ranked(scores: RowScores, weights: FloatArray) -> FloatArray:
     is_whole = bool((weights == np.floor(weights)).all())
     if not is_whole:
         # Weights count relative to each other: scaled so that they sum to n.
-        weights = weights * (weights.shape[1] / weights.sum(axis=1, keepdims=True))
+        # A resample that drew no weight at all is undefined, and stays so.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            weights = weights * (weights.shape[1] / weights.sum(axis=1, keepdims=True))
     order = np.argsort(-scores.confidence, kind="stable")
     ordered = scores.confidence[order]
     ends = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True]) + 1
