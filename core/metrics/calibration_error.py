@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import sparse, stats
 
 from core.binning import BinStatistics, assign_bins, bin_statistics, bin_sums, combined
 from core.metrics.base import (
@@ -115,37 +115,34 @@ class Bins:
             )
         return self._null
 
-    def contributions(self) -> FloatArray:
+    def contributions(self) -> Any:
         """Return each unit's share in the deviation of the bin means.
 
         Units are rows, or groups. The columns' cross products estimate the
-        covariance of the mean residuals of the bins; a bin with one row takes the
-        variance of its Bernoulli draw.
+        covariance of the mean residuals of the bins. A bin with one unit takes the
+        variance of Bernoulli draws from its confidences, rows of a group as one draw.
 
         Returns
         -------
-        ndarray of shape (n_units, n_bins)
+        scipy.sparse.csr_array of shape (n_units, n_bins)
         """
         size = self.statistics.n_bins
         n = len(self.scores)
         unit = np.ones(n) if self.sample_weight is None else self.sample_weight
         mass = bin_sums(self.index, unit, size)[self.index]
-        count = self.statistics.count[self.index]
+        code = np.arange(n)
+        if self.groups is not None:
+            code = np.unique(self.groups, return_inverse=True)[1]
+        cells = np.unique(code[unit > 0] * size + self.index[unit > 0])
+        n_units = np.bincount(cells % size, minlength=size)[self.index]
         confidence, outcome = self.scores.confidence, self.scores.outcome
         centred = confidence - outcome - np.nan_to_num(self.statistics.gap)[self.index]
+        centred *= np.sqrt(n_units / np.maximum(n_units - 1, 1))
         alone = np.sqrt(np.maximum(confidence * (1.0 - confidence), 0.0))
+        centred = np.where(n_units == 1, alone, centred)
         share = unit / np.where(mass > 0, mass, 1.0)
-        if self.groups is None:
-            centred *= np.sqrt(count / np.maximum(count - 1, 1))
-            code, n_units = np.arange(n), n
-        else:
-            names, code = np.unique(self.groups, return_inverse=True)
-            n_units = names.size
-            centred *= np.sqrt(n_units / max(n_units - 1, 1))
-        centred = np.where(count == 1, alone, centred)
-        cell = code * size + self.index
-        flat = np.bincount(cell, weights=share * centred, minlength=n_units * size)
-        return np.asarray(flat.reshape(n_units, size), dtype=np.float64)
+        shape = (int(code.max(initial=0)) + 1, size)
+        return sparse.csr_array((share * centred, (code, self.index)), shape=shape)
 
 
 def ece_estimate(scores: RowScores, bins: Bins, *, norm: str = "l1") -> Estimate:
@@ -154,14 +151,13 @@ def ece_estimate(scores: RowScores, bins: Bins, *, norm: str = "l1") -> Estimate
     value = statistics.error(norm)
     draws = combined(np.abs(bins.null), statistics.weight, norm)
     low, high = percentile_interval(draws, statistics.level)
-    p_value = (1 + int((draws >= value).sum())) / (1 + draws.size)
     return Estimate(
         value=value,
         level=statistics.level,
         n=len(scores),
         null_low=low,
         null_high=high,
-        p_value=p_value,
+        p_value=_tail_share(draws, value),
         method=(
             f"{statistics.n_bins} bins; null: {bins.n_resamples:,} "
             + (
@@ -177,8 +173,8 @@ def ece_estimate(scores: RowScores, bins: Bins, *, norm: str = "l1") -> Estimate
 def squared_error_estimate(scores: RowScores, bins: Bins) -> Estimate:
     """Return the debiased squared error with its closed-form interval."""
     gaps = np.nan_to_num(bins.statistics.gap)
-    covariance = _gram(bins.contributions(), grouped=bins.groups is not None)
-    value, error = _quadratic_form(gaps, bins.statistics.weight, covariance)
+    weight = bins.statistics.weight
+    value, error = _quadratic_form(gaps, weight, _gram(bins.contributions()))
     z = float(stats.norm.ppf(0.5 + bins.statistics.level / 2))
     return Estimate(
         value=value,
@@ -186,8 +182,9 @@ def squared_error_estimate(scores: RowScores, bins: Bins) -> Estimate:
         high=value + z * error,
         level=bins.statistics.level,
         n=len(scores),
-        p_value=float(stats.norm.sf(value / error)) if error > 0 else None,
-        method=f"{bins.statistics.n_bins} bins; closed-form interval",
+        p_value=_tail_share(bins.null**2 @ weight, float(gaps**2 @ weight)),
+        method=f"{bins.statistics.n_bins} bins; closed-form interval; p-value from "
+        f"the null of the ECE, seed {bins.seed}",
     )
 
 
@@ -195,8 +192,8 @@ def squared_error_change(before: Bins, after: Bins) -> Estimate:
     """Return the change of the debiased squared error on the same rows."""
     gaps = np.nan_to_num(np.concatenate([before.statistics.gap, after.statistics.gap]))
     weight = np.concatenate([-before.statistics.weight, after.statistics.weight])
-    both = np.hstack([before.contributions(), after.contributions()])
-    value, error = _quadratic_form(gaps, weight, both.T @ both)
+    both = sparse.hstack([before.contributions(), after.contributions()])
+    value, error = _quadratic_form(gaps, weight, _gram(both))
     level = after.statistics.level
     z = float(stats.norm.ppf(0.5 + level / 2))
     return Estimate(
@@ -209,11 +206,15 @@ def squared_error_change(before: Bins, after: Bins) -> Estimate:
     )
 
 
-def _gram(parts: FloatArray, *, grouped: bool) -> FloatArray:
+def _gram(parts: Any) -> FloatArray:
     """Covariance of the bin means; rows lie in one bin each, groups in several."""
-    if grouped:
-        return np.asarray(parts.T @ parts)
-    return np.diag((parts**2).sum(axis=0))
+    return np.asarray((parts.T @ parts).toarray(), dtype=np.float64)
+
+
+def _tail_share(draws: FloatArray, value: float) -> float:
+    """Return the p-value of a simulation; draws equal but for rounding count."""
+    reached = draws >= value - 1e-9 * max(abs(value), 1e-6)
+    return (1 + int(reached.sum())) / (1 + draws.size)
 
 
 def _quadratic_form(
