@@ -251,11 +251,14 @@ def measure(study: Study, settings: Settings) -> Overview:
             estimates(sample)[UNCALIBRATED], sample.bins(UNCALIBRATED).statistics
         )
     found = views["top-label"].estimates
+    scores = scores_of(own, rows.take(used), settings)
     said = verdict(
         found["accuracy"],
         found["gap"],
         found["ece"],
-        n_effective=_effective_rows(scores_of(own, rows.take(used), settings), found),
+        n_effective=_effective_rows(
+            _sample(own, used, {UNCALIBRATED: scores}, settings, "all"), found["gap"]
+        ),
     )
     return Overview(rows, used, views, said, split, notes)
 
@@ -382,11 +385,11 @@ def _rows_in_use(split: Split) -> IndexArray:
     return np.unique(np.concatenate(parts))
 
 
-def _effective_rows(scores: RowScores, found: Mapping[str, Estimate]) -> int:
+def _effective_rows(sample: Sample, gap: Estimate) -> int:
     """Independent rows whose mean gap would be as uncertain: weights, groups count."""
-    gap = found["gap"]
-    if not gap.half_width:
-        return gap.n
+    if not gap.half_width or any(note.code == "few-outcomes" for note in gap.notes):
+        return round(sample.n_units)
+    scores = sample.scores[UNCALIBRATED]
     z = float(stats.norm.ppf(0.5 + gap.level / 2))
     error = gap.half_width / z
     spread = float(np.var(scores.confidence - scores.outcome))

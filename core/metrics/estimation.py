@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,19 +10,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
+from core.binning import bin_statistics
 from core.messages import Note, Progress, no_progress
 from core.metrics.base import METRICS, RowScores, one_weighting
 from core.metrics.calibration_error import Bins, squared_error_change
 from core.registry import Method
 from core.settings import Settings
-from core.uncertainty import Estimate, bootstrap, percentile_interval, wilson_interval
+from core.uncertainty import Estimate, bootstrap, percentile_interval
 
 __all__ = ["Sample", "changes", "estimates"]
 
 FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
 Draws = dict[tuple[str, str], FloatArray]
+
+FEW_OUTCOMES = 10  # right or wrong rows below which resamples tell little
+FEW_GROUPS = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +87,35 @@ class Sample:
         """Number of rows."""
         return len(next(iter(self.scores.values())))
 
+    @property
+    def n_units(self) -> float:
+        """Rows or groups that the bootstrap draws, by their effective number."""
+        weight = one_weighting(self.sample_weight, self.n)[0]
+        if self.groups is not None:
+            weight = np.bincount(np.unique(self.groups, return_inverse=True)[1], weight)
+        return float(weight.sum() ** 2 / (weight @ weight))
+
+    def n_rare(self, name: str) -> int:
+        """Rows with the rarer outcome: how much an interval can rest on."""
+        outcome = self.scores[name].outcome
+        if self.sample_weight is not None:
+            outcome = outcome[self.sample_weight > 0]
+        n_right = int(outcome.sum())
+        return min(n_right, outcome.size - n_right)
+
+    def accuracy_interval(self, name: str) -> tuple[float, float]:
+        """Wilson interval of the mean outcome, by the effective number of rows."""
+        scores = self.scores[name]
+        one = bin_statistics(
+            scores.confidence,
+            scores.outcome,
+            n_bins=1,
+            sample_weight=self.sample_weight,
+            groups=self.groups,
+            level=self.settings.level,
+        )
+        return float(one.low[0]), float(one.high[0])
+
     def resample(self) -> Draws:
         """Return (name, metric id) -> bootstrap draws, made once for all of them."""
         if not self._draws:
@@ -122,9 +157,9 @@ def estimates(
 ) -> dict[str, dict[str, Estimate]]:
     """Return name -> metric id -> Estimate, for every metric that can be computed.
 
-    Row metrics have bootstrap intervals (accuracy of unweighted, ungrouped rows has
-    Wilson's); the ECE has a null range and a p-value but no interval; the debiased
-    squared error has its closed-form interval.
+    Row metrics have bootstrap intervals (accuracy has Wilson's, the gap one that rests
+    on it where few outcomes are right or few wrong); the ECE has a null range and a
+    p-value but no interval; the debiased squared error has its closed-form interval.
     """
     found: dict[str, dict[str, Estimate]] = {}
     for i, name in enumerate(sample.scores):
@@ -144,20 +179,15 @@ def _estimate(method: Method, name: str, sample: Sample) -> Estimate:
         found: Estimate = statistic(scores, sample.bins(name), **options)
         return replace(found, rows=sample.rows, notes=_bin_notes(sample.bins(name)))
     value = float(statistic(scores, one_weighting(sample.sample_weight, sample.n))[0])
-    is_plain = sample.sample_weight is None and sample.groups is None
-    if method.id == "accuracy" and is_plain:
-        ends = wilson_interval(value, sample.n, chosen.level)
-        low, high = float(ends[0]), float(ends[1])
+    if method.id == "accuracy":
+        low, high = sample.accuracy_interval(name)
         made = "Wilson interval"
+    elif method.id == "gap" and sample.n_rare(name) < FEW_OUTCOMES:
+        low, high = _gap_interval(value, name, sample)
+        made = "Wilson interval of the outcomes, normal interval of the confidence"
     else:
-        low, high = percentile_interval(
-            sample.resample()[name, method.id], chosen.level
-        )
+        low, high = _interval(sample, sample.resample()[name, method.id], value)
         made = _bootstrap_words(sample)
-    notes: tuple[Note, ...] = ()
-    if value != value:
-        text = "All rows are right or all are wrong: there is nothing to compare."
-        notes = (Note("one-outcome", "warning", text),)
     return Estimate(
         value=value,
         low=None if low != low else low,
@@ -166,8 +196,53 @@ def _estimate(method: Method, name: str, sample: Sample) -> Estimate:
         n=sample.n,
         rows=sample.rows,
         method=made,
-        notes=notes,
+        notes=_doubts(method.id, value, name, sample),
     )
+
+
+def _interval(sample: Sample, draws: FloatArray, value: float) -> tuple[float, float]:
+    if not math.isfinite(value):
+        return math.nan, math.nan
+    return percentile_interval(draws, sample.settings.level, sample.n_units)
+
+
+def _gap_interval(value: float, name: str, sample: Sample) -> tuple[float, float]:
+    """Interval where few outcomes are right, or few wrong: resamples may hold none.
+
+    The distances of both means from their limits, added as if independent (Zou and
+    Donner 2008, Statistics in Medicine 27).
+    """
+    weight = one_weighting(sample.sample_weight, sample.n)[0]
+    unit = np.arange(sample.n) if sample.groups is None else sample.groups
+    unit = np.unique(unit, return_inverse=True)[1]
+    confidence = sample.scores[name].confidence
+    centre = float(np.average(confidence, weights=weight))
+    sums = np.bincount(unit, weights=weight * (confidence - centre))
+    z = float(stats.norm.ppf(0.5 + sample.settings.level / 2))
+    half = z * float(np.sqrt(sums @ sums)) / weight.sum()
+    low, high = sample.accuracy_interval(name)
+    share = centre - value
+    return value - math.hypot(high - share, half), value + math.hypot(share - low, half)
+
+
+def _doubts(metric: str, value: float, name: str, sample: Sample) -> tuple[Note, ...]:
+    """Say what makes an estimate rest on little."""
+    if value != value:
+        text = "All rows are right or all are wrong: there is nothing to compare."
+        return (Note("one-outcome", "warning", text),)
+    if math.isinf(value):
+        text = "Some labels have probability 0, so that the mean is infinite."
+        return (Note("impossible-label", "warning", text),)
+    notes: tuple[Note, ...] = ()
+    if sample.groups is not None and sample.n_units < FEW_GROUPS:
+        n_groups = np.unique(sample.groups).size
+        text = f"There are only {n_groups} groups: intervals are rough."
+        notes += (Note("few-groups", "warning", text),)
+    rare = sample.n_rare(name)
+    if metric != "accuracy" and rare < FEW_OUTCOMES:
+        text = f"Only {rare} outcomes differ from the rest: intervals are rough."
+        notes += (Note("few-outcomes", "warning", text),)
+    return notes
 
 
 def changes(sample: Sample, before: str, after: str) -> dict[str, Estimate]:
@@ -206,7 +281,7 @@ def _paired(method: Method, sample: Sample, before: str, after: str) -> Estimate
     draws = sample.resample()
     with np.errstate(invalid="ignore"):
         difference = draws[after, method.id] - draws[before, method.id]
-    low, high = percentile_interval(difference, sample.settings.level)
+    low, high = _interval(sample, difference, values[1] - values[0])
     return Estimate(
         value=values[1] - values[0],
         low=None if low != low else low,
