@@ -17,7 +17,7 @@ from streamlit.runtime.scriptrunner import add_script_run_ctx, get_script_run_ct
 from components import display
 from core.messages import Cancelled, Progress
 
-__all__ = ["forget", "run"]
+__all__ = ["forget", "is_started", "run"]
 
 T = TypeVar("T")
 
@@ -120,6 +120,11 @@ def run(
 def forget(key: str) -> None:
     """Forget a job, so that the work starts again."""
     _registry().jobs.pop(key, None)
+
+
+def is_started(key: str) -> bool:
+    """Whether some work was asked for before, so that its result may be shown."""
+    return key in _registry().jobs
 
 
 def _registry() -> Registry:

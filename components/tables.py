@@ -13,12 +13,14 @@ __all__ = [
     "MEASURE",
     "ORDER",
     "before_after_frame",
+    "change_cell",
     "estimates_frame",
     "format_interval",
     "format_p_value",
     "format_value",
     "metric_label",
     "single_frame",
+    "value_cell",
 ]
 
 ORDER = ("gap", "nll", "brier", "ece", "l2", "accuracy", "auroc", "aurc")
@@ -138,6 +140,18 @@ def estimates_frame(columns: Mapping[str, Mapping[str, Estimate]]) -> pd.DataFra
         for metric, item in found.items()
     ]
     return pd.DataFrame(lines)
+
+
+def value_cell(metric: str, item: Estimate | None) -> str:
+    """Return a value with its interval or null range under it, as Markdown."""
+    return _cell(metric, item)
+
+
+def change_cell(
+    metric: str, item: Estimate | None, before: Estimate, after: Estimate | None
+) -> str:
+    """Return a paired change, coloured where its interval excludes 0, as Markdown."""
+    return _change_cell(metric, item, before, after)
 
 
 def _present(found: Mapping[str, Estimate]) -> Iterable[str]:
