@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from core.kernels.exp import new_scratch, reduction_constants, trusted_exponent
+from core.kernels.rows import _objective_kernel, _statistics_kernel
 from core.kernels.softmax import _softmax_kernel
-from core.kernels.statistics import _objective_kernel, _statistics_kernel
 from core.messages import DataError
 from core.parallel import map_rows
 
@@ -136,9 +136,7 @@ class RowStatistics:
         RowStatistics
             Copies of the rows.
         """
-        rows = np.asarray(indices)
-        if rows.size == 0 and rows.dtype != np.bool_:
-            rows = rows.astype(np.int64)
+        rows = np.asarray(indices, None if np.size(indices) else np.int64)
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         taken: dict[str, Any] = {
             k: None if a is None else a[rows] for k, a in fields.items()
@@ -188,11 +186,9 @@ def _checked_logits(logits: ArrayLike) -> NDArray[Any]:
 
 
 def _checked_temperature(temperature: float) -> float:
-    try:
-        value = float(temperature)
-    except (TypeError, ValueError):
-        value = np.nan
-    if not (np.isfinite(value) and value > 0):
+    is_number = isinstance(temperature, (int, float, np.number))
+    value = float(temperature) if is_number else np.nan
+    if not 0 < value < np.inf:
         what = f"The temperature is {temperature!r}."
         raise DataError(what, "temperature", "Use a finite number above 0.")
     return value
@@ -258,13 +254,10 @@ def _scale(beta: float, dtype: DTypeLike) -> tuple[tuple[Any, ...], float, float
     return constants, beta * _LOG2E, beta
 
 
-def _fits_single(beta: float) -> bool:
-    return _SINGLE_RANGE[0] <= beta <= _SINGLE_RANGE[1]
-
-
 def _for_kernel(logits: NDArray[Any], beta: float) -> NDArray[Any]:
     """Return logits in double precision where a temperature is out of range."""
-    if logits.dtype == np.float64 or _fits_single(beta):
+    fits = _SINGLE_RANGE[0] <= beta <= _SINGLE_RANGE[1]
+    if fits or logits.dtype == np.float64:
         return logits
     wide = logits.astype(np.float64)
     wide.flags.writeable = False
@@ -292,14 +285,10 @@ def _target(
     """Return the array a kernel writes to: `out` itself if it can be written to."""
     if out is None:
         return np.empty(shape, logits.dtype)
-    if not isinstance(out, np.ndarray) or out.shape != shape:
-        what = f"out has shape {getattr(out, 'shape', None)}, the result {shape}."
-        raise DataError(what, "out", "Give an array of the shape of the result.")
-    if out.dtype != logits.dtype or not out.flags.writeable:
-        what = f"out is not a writable array of {logits.dtype}."
-        raise DataError(
-            what, "out", "Give a writable array of the dtype of the result."
-        )
+    fits = isinstance(out, np.ndarray) and out.shape == shape
+    if not (fits and out.dtype == logits.dtype and out.flags.writeable):
+        what = f"out is not a writable array {shape} of {logits.dtype}."
+        raise DataError(what, "out", "Give one, or leave it out.")
     is_same = out.ctypes.data == logits.ctypes.data and shape == logits.shape
     overlaps = np.may_share_memory(out, logits) and not is_same
     if not out.flags.c_contiguous or overlaps:
@@ -331,14 +320,9 @@ def _run_softmax(
     _run(
         _softmax_kernel,
         array,
-        _ALGORITHMS.index(algorithm),
-        kind,
-        constants,
-        trusted_exponent(array.dtype),
-        rate,
-        beta,
-        result.reshape(-1),
-        column,
+        *(_ALGORITHMS.index(algorithm), kind, constants),
+        *(trusted_exponent(array.dtype), rate, beta),
+        *(result.reshape(-1), column),
     )
     values = result if is_matrix else column
     if target is not values:
@@ -409,7 +393,9 @@ def log_softmax(
     out: NDArray[Any] | None = None,
     algorithm: Algorithm = "two-pass",
 ) -> NDArray[Any]:
-    r"""Return the log-probabilities of every row of logits.
+    """Return the log-probabilities of every row of logits.
+
+    Never the logarithm of a rounded probability: z / T minus `logsumexp`.
 
     Parameters
     ----------
@@ -431,11 +417,6 @@ def log_softmax(
     ------
     DataError
         As for `softmax`.
-
-    Notes
-    -----
-    :math:`\log p_k = z_k / T - \log \sum_j \exp(z_j / T)`, never the logarithm of a
-    rounded probability.
 
     Examples
     --------
@@ -588,12 +569,13 @@ def temperature_objective(
     checked = _checked_logits(logits)
     n_rows, n_classes = checked.shape
     value = float(beta)
-    if not (np.isfinite(value) and value >= 0):
+    if not 0 <= value < np.inf:
         what = f"beta is {beta!r}."
         raise DataError(what, "beta", "Use a finite number, 0 or more.")
     y = _checked_labels(labels, n_rows, n_classes, 0)
-    array = _for_kernel(checked, max(value, _SINGLE_RANGE[0]))
-    constants, rate, value = _scale(max(value, _SINGLE_RANGE[0]), array.dtype)
+    value = max(value, _SINGLE_RANGE[0])
+    array = _for_kernel(checked, value)
+    constants, rate, value = _scale(value, array.dtype)
     numbers = np.empty((3, n_rows))
     _run(_objective_kernel, array, y, constants, rate, value, numbers)
     return TemperatureObjective(numbers[0], numbers[1], numbers[2])

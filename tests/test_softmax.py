@@ -18,8 +18,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
+import core.kernels.rows
 import core.kernels.softmax
-import core.kernels.statistics
 from core import parallel
 from core.kernels.exp import SHORT_ROW, source_stamp
 from core.messages import DataError
@@ -621,8 +621,8 @@ def test_eight_threads_at_once() -> None:
 def test_one_specialisation_per_precision() -> None:
     kernels = (
         core.kernels.softmax._softmax_kernel,
-        core.kernels.statistics._statistics_kernel,
-        core.kernels.statistics._objective_kernel,
+        core.kernels.rows._statistics_kernel,
+        core.kernels.rows._objective_kernel,
     )
     warm_up()
     before = [len(kernel.signatures) for kernel in kernels]
@@ -642,4 +642,4 @@ def test_the_families_carry_the_stamp_of_what_they_share() -> None:
     # that file, write its new checksum into the families.
     stamp = source_stamp()
     assert stamp == core.kernels.softmax.EXP_STAMP
-    assert stamp == core.kernels.statistics.EXP_STAMP
+    assert stamp == core.kernels.rows.EXP_STAMP
