@@ -28,7 +28,9 @@ __all__ = [
     "Problem",
     "Source",
     "amend",
+    "amend_new_rows",
     "answer",
+    "assign",
     "begin",
     "can_undo",
     "change",
@@ -40,6 +42,8 @@ __all__ = [
     "is_sample",
     "key",
     "message",
+    "new_rows",
+    "open_new_rows",
     "open_path",
     "open_sample",
     "open_session",
@@ -305,10 +309,7 @@ def open_upload(widget: str) -> None:
     upload = st.session_state.get(widget)
     if upload is None:
         return
-    holder = tempfile.NamedTemporaryFile(prefix="plumbline-")  # noqa: SIM115
-    holder.write(upload.getvalue())
-    holder.flush()
-    _open(Source(upload.name, Path(holder.name), "upload", holder=holder))
+    _open(_kept(upload))
     st.session_state["_upload_round"] = st.session_state.get("_upload_round", 0) + 1
 
 
@@ -329,6 +330,38 @@ def open_session(widget: str) -> None:
         return
     put(wanted)
     st.session_state["_message"] = "Session opened."
+
+
+def new_rows() -> tuple[Source, Settings] | None:
+    """Return the file that a calibrator is applied to, and how it is read."""
+    return st.session_state.get("_new_rows")
+
+
+def open_new_rows(widget: str) -> None:
+    """Take rows without labels from an uploader, to apply a calibrator to them."""
+    upload, known = st.session_state.get(widget), study()
+    if upload is None or known is None:
+        return
+    plain, now = Settings(), settings()
+    own = {name: getattr(plain, name) for name in READING_FIELDS}
+    own["score_columns"] = now.score_columns
+    own["input_kind"] = known.evaluation.input_kind
+    st.session_state["_new_rows"] = (_kept(upload), plain.replace(**own))
+    st.session_state["_upload_round"] = st.session_state.get("_upload_round", 0) + 1
+
+
+def amend_new_rows(chosen: Answer) -> None:
+    """Answer the question that the new rows raised, and read them again."""
+    found = new_rows()
+    if found is not None:
+        file, before = found
+        wanted = before.replace(**{chosen.setting: chosen.value})
+        st.session_state["_new_rows"] = (file, wanted)
+
+
+def assign(name: str, value: Any) -> None:
+    """Give a widget a value; for callbacks."""
+    st.session_state[key(name)] = value
 
 
 def is_local() -> bool:
@@ -385,6 +418,14 @@ def _end_of_wish(name: str) -> None:
     st.session_state.pop("_candidate", None)
     st.session_state.pop("_is_undo", None)
     jobs.forget(name)
+
+
+def _kept(upload: Any) -> Source:
+    """Put the bytes of an upload into a temporary file that goes with the session."""
+    holder = tempfile.NamedTemporaryFile(prefix="plumbline-")  # noqa: SIM115
+    holder.write(upload.getvalue())
+    holder.flush()
+    return Source(upload.name, Path(holder.name), "upload", holder=holder)
 
 
 def _open(file: Source) -> None:
