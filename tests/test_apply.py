@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.analysis import Analysis, analyze
@@ -345,12 +345,14 @@ def test_numbers_stay_numbers() -> None:
 
 
 @given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=20))
+@settings(max_examples=30)
 def test_floats_round_trip(values: list[float]) -> None:
     data = write_csv(pd.DataFrame({"x": np.array(values)}))
     assert [float(row[0]) for row in parsed(data)[1:]] == values
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8")), min_size=1, max_size=8))
+@settings(max_examples=40)
 def test_any_text_comes_back_but_for_the_apostrophe(values: list[str]) -> None:
     data = write_csv(pd.DataFrame({"x": values, "y": 0}))
     for text, row in zip(values, parsed(data)[1:], strict=True):

@@ -633,7 +633,7 @@ def test_anything_else_is_a_data_error(text: str | bytes) -> None:
     ),
     st.sampled_from(sorted(VALID)),
 )
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_no_document_raises_anything_but_a_data_error(value: Any, key: str) -> None:
     try:
         calibrator, _ = from_json(changed(**{key: value}))
