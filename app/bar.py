@@ -48,6 +48,7 @@ def draw(page: str) -> None:
                     _roles(study, schema)
             with st.popover("Settings", icon=":material/tune:", type="tertiary"):
                 _shared(is_assigned=is_assigned)
+            state.pull()
             if state.can_undo():
                 st.button(
                     "Undo",
@@ -64,11 +65,13 @@ def draw(page: str) -> None:
 
 
 def uploader(name: str, label: str, *, is_bare: bool = False) -> None:
-    """Draw an uploader; what it gets is read at once and taken off its hands."""
+    """Draw an uploader; what it gets is read at once and taken off its hands.
+
+    It takes any file: a pickle deserves to hear why it is not opened.
+    """
     widget = state.key(name)
     st.file_uploader(
         label,
-        type=["csv", "tsv", "txt", "gz", "parquet", "npz", "npy"],
         key=widget,
         label_visibility="collapsed" if is_bare else "visible",
         on_change=state.open_upload,

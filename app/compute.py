@@ -25,7 +25,7 @@ from core.analysis import (
     preview_temperature,
 )
 from core.calibrators import CALIBRATORS
-from core.fitting import Fitted, fit_method
+from core.fitting import Fitted, fit_method, unusable_reason
 from core.loading import Schema, inspect_file, open_study
 from core.messages import FitError, Note, Progress, no_progress
 from core.predictions import Study
@@ -77,10 +77,13 @@ def measuring_settings(settings: Settings) -> Settings:
     )
 
 
-def temperature_settings(settings: Settings) -> Settings:
-    """Return the settings of the first page: temperature scaling and nothing else."""
+def temperature_settings(study: Study, settings: Settings) -> Settings:
+    """Return the settings of the first page: temperature scaling, where it can be."""
+    is_usable = unusable_reason(study, "temperature") is None
     return settings.replace(
-        calibrators=("temperature",), method="temperature", temperature=None
+        calibrators=("temperature",) if is_usable else (),
+        method="temperature",
+        temperature=None,
     )
 
 

@@ -67,5 +67,4 @@ with (
 ):
     if state.ensure_study():
         bar.draw(page.url_path)
-        state.pull()
         page.run()

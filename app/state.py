@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,17 @@ class Source:
     kind: str
     number: int = field(default_factory=lambda: next(_numbers))
     holder: Any = None
+
+
+class _Spool:
+    """Bytes in a temporary file, which goes when nobody needs it any more."""
+
+    def __init__(self, content: bytes) -> None:
+        handle, name = tempfile.mkstemp(prefix="plumbline-")
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        self.path = Path(name)
+        weakref.finalize(self, self.path.unlink, missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -422,10 +434,8 @@ def _end_of_wish(name: str) -> None:
 
 def _kept(upload: Any) -> Source:
     """Put the bytes of an upload into a temporary file that goes with the session."""
-    holder = tempfile.NamedTemporaryFile(prefix="plumbline-")  # noqa: SIM115
-    holder.write(upload.getvalue())
-    holder.flush()
-    return Source(upload.name, Path(holder.name), "upload", holder=holder)
+    holder = _Spool(upload.getvalue())
+    return Source(upload.name, holder.path, "upload", holder=holder)
 
 
 def _open(file: Source) -> None:

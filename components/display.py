@@ -31,8 +31,9 @@ __all__ = [
     "verdict",
 ]
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$&^=\"'])")
-_FIGURES = re.compile(r"(\d[\d,]*(?:\\\.\d+)?(?: %)?)")
+_SPECIAL = re.compile(r"([\\`*_\[\]<>~$&|#])")
+_LIST_MARK = re.compile(r"^(\d*)([-+=.)])")
+_FIGURES = re.compile(r"(\d[\d,]*(?:\.\d+)?(?:\u00a0%)?)")
 _ICONS = {
     "info": ":material/info:",
     "question": ":material/help:",
@@ -57,15 +58,16 @@ def escape_markdown(text: Any) -> str:
     and colours (``:material/home:``) are recognised after Markdown has been read.
     """
     flat = " ".join(str(text).split())
-    return _SPECIAL.sub(r"\\\1", flat).replace(":", "\\:\N{WORD JOINER}")
+    flat = _SPECIAL.sub(r"\\\1", flat).replace(":", "\\:\N{WORD JOINER}")
+    return _LIST_MARK.sub(r"\1\\\2", flat)
 
 
 def code(text: Any) -> str:
     """Return the name of a column or a file as a code span."""
-    flat = " ".join(str(text).split())
+    flat = " ".join(str(text).split()) or " "
     longest = max((len(run) for run in re.findall("`+", flat)), default=0)
     fence = "`" * (longest + 1)
-    pad = " " if flat.startswith("`") or flat.endswith("`") or not flat else ""
+    pad = " " if flat.startswith("`") or flat.endswith("`") else ""
     return f"{fence}{pad}{flat}{pad}{fence}"
 
 
@@ -212,7 +214,8 @@ def stopped(label: str, start: Callable[[], None], *, key: str) -> None:
 def verdict(headline: str, sentence: str, color: str) -> None:
     """Show the verdict in large words, its figures in bold."""
     st.title(f":{color}[{escape_markdown(headline)}]", anchor=False)
-    bold = _FIGURES.sub(r"**\1**", escape_markdown(sentence))
+    together = escape_markdown(sentence).replace(" ± ", "\u00a0±\u00a0")
+    bold = _FIGURES.sub(r"**\1**", together.replace(" %", "\u00a0%"))
     st.subheader(bold, anchor=False)
 
 

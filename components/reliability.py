@@ -44,7 +44,7 @@ def reliability_figure(
     *,
     labels: Mapping[str, str] | None = None,
     x_title: str = "Confidence",
-    y_title: str = "Share right",
+    y_title: str = "Accuracy",
     height: int = HEIGHT,
 ) -> go.Figure:
     """Draw accuracy against confidence with intervals, and the counts under it.

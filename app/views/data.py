@@ -97,6 +97,21 @@ def kind_section(schema: Schema) -> None:
         st.markdown(f":small[:gray[{len(names):,} score columns, {ends}]]")
 
 
+def positive_section(study: Study, chosen: Settings) -> None:
+    """Choose the class that binary results speak of."""
+    own = study.evaluation
+    if own.n_classes != 2:
+        return
+    with st.container(width=360):
+        controls.setting_choice(
+            "Positive class",
+            state.key("positive"),
+            list(own.classes),
+            chosen.positive_class or own.classes[1],
+            lambda value: state.change(positive_class=value),
+        )
+
+
 def columns_section(schema: Schema) -> None:
     """List the columns that are not scores, each with its role and why."""
     listed = [item for item in schema.columns if item.role != "score"]
@@ -252,6 +267,8 @@ if schema is not None:
 
 study = state.study()
 if study is not None:
+    if failed is None:
+        positive_section(study, state.settings())
     display.notes(study.evaluation.notes)
     st.subheader("Split", anchor=False)
     split_section(study, state.settings())

@@ -1,5 +1,7 @@
 """From a file to a verdict: how far the confidence can be trusted, and the repair."""
 
+from functools import partial
+
 import streamlit as st
 
 from app import bar, compute, jobs, state
@@ -215,11 +217,11 @@ if study is None:
 if state.is_sample():
     invitation()
 
-wanted = compute.temperature_settings(state.settings())
+wanted = compute.temperature_settings(study, state.settings())
 result = jobs.run(
     f"overview {study.fingerprint} {wanted.to_json()}",
     "Measuring",
-    lambda report: compute.analysis(study, wanted, report),
+    partial(compute.analysis, study, wanted),
     slot="overview",
 )
 if result is None:
@@ -236,6 +238,9 @@ with left, st.container(gap="small"):
         )
 if not result.overview.views:
     bar.label_choice()
+    with st.container(horizontal=True, gap="medium"):
+        st.page_link("views/data.py", label="Check what was understood")
+        st.page_link("views/export.py", label="Apply a calibrator to these rows")
     display.notes(result.notes)
     st.stop()
 with right:
@@ -243,18 +248,15 @@ with right:
 
 shown = "top-label"
 if len(result.overview.views) > 1:
-    shown = (
-        st.segmented_control(
-            "View",
-            list(VIEWS),
-            default="top-label",
-            required=True,
-            format_func=VIEWS.get,
-            key=state.key("view"),
-            bind="query-params",
-            label_visibility="collapsed",
-        )
-        or "top-label"
+    shown = st.segmented_control(
+        "View",
+        list(VIEWS),
+        default="top-label",
+        required=True,
+        format_func=lambda view: VIEWS[view],
+        key=state.key("view"),
+        bind="query-params",
+        label_visibility="collapsed",
     )
     gap = result.overview.views[shown].estimates["gap"].value
     st.markdown(view_sentence(result, shown, gap))

@@ -1,0 +1,259 @@
+"""The page, driven without a browser."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from core.settings import Settings
+
+MAIN = Path(__file__).resolve().parents[1] / "app" / "main.py"
+SAMPLES = MAIN.parents[1] / "sample_data"
+PAGES = ("calibrators", "data", "export", "methods")
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch):
+    monkeypatch.delenv("PLUMBLINE_FILE", raising=False)
+    st.cache_data.clear()
+    st.cache_resource.clear()
+
+
+def settle(at: AppTest, seconds: float = 60) -> AppTest:
+    """Run until no job is under way (the fragment that polls does not run here)."""
+    end = time.monotonic() + seconds
+    while any(b.key and b.key.startswith("cancel-") for b in at.button):
+        assert time.monotonic() < end, "a job does not end"
+        time.sleep(0.1)
+        at.run()
+    return at
+
+
+def opened(**query: str) -> AppTest:
+    at = AppTest.from_file(MAIN, default_timeout=30)
+    for key, value in query.items():
+        at.query_params[key] = value
+    at.run()
+    settle(at)
+    assert not at.exception
+    return at
+
+
+def upload(at: AppTest, name: str, content: bytes) -> AppTest:
+    uploader = next(u for u in at.file_uploader if "upload_bar" in u.key)
+    uploader.upload(name, content)
+    at.run()
+    settle(at)
+    assert not at.exception
+    return at
+
+
+def words(at: AppTest) -> str:
+    """Return everything that is written on the page, without escapes."""
+    parts = [item.value for item in (*at.title, *at.subheader, *at.markdown)]
+    parts += [item.value for item in (*at.caption, *at.header)]
+    return "\n".join(parts).replace("\\", "").replace("\u2060", "")
+
+
+def table(n: int, *, labelled: bool = True) -> bytes:
+    rng = np.random.default_rng(1)
+    logits = 3 * rng.normal(size=(n, 3))
+    names = ["cat", "dog", "owl"]
+    frame = pd.DataFrame(logits, columns=[f"logit_{name}" for name in names])
+    if labelled:
+        frame["label"] = np.array(names)[(logits + rng.gumbel(size=(n, 3))).argmax(1)]
+    return frame.to_csv(index=False).encode()
+
+
+def test_every_page_opens_on_the_sample() -> None:
+    at = opened()
+    assert "Overconfident." in at.title[0].value
+    assert "This is a sample" in words(at)
+    assert len(at.get("plotly_chart")) == 1
+    for page in PAGES:
+        at.switch_page(f"views/{page}.py").run()
+        settle(at)
+        assert not at.exception, page
+
+
+def test_the_figure_says_its_headline_to_those_who_cannot_see() -> None:
+    at = opened()
+    chart = at.get("plotly_chart")[0].proto
+    assert "points above what came true" in chart.alt
+    assert "Before" in chart.spec
+
+
+def test_a_deep_link_sets_the_settings() -> None:
+    at = opened(bins="30", binning="Equal counts")
+    assert at.session_state["_settings"].n_bins == 30
+    assert "Bins: 30" in words(at)
+
+
+def test_nonsense_in_the_link_is_ignored() -> None:
+    at = opened(bins="-3", level="x", method="nothing")
+    assert at.session_state["_settings"] == Settings()
+
+
+def test_a_bad_upload_says_why_and_the_session_stays() -> None:
+    at = opened()
+    upload(at, "broken.csv", b"label,logit_a,logit_b\na,1,x\nb,2,1\n")
+    assert at.error
+    assert "How to fix" in at.error[0].value
+    assert "Overconfident." in at.title[0].value
+    assert at.session_state["_source"].kind == "sample"
+    at.button(key="problem-dismiss").click().run()
+    assert not at.error
+
+
+def test_a_pickle_is_not_opened() -> None:
+    at = upload(opened(), "model.pt", b"\x80\x04K\x01.")
+    assert "pickle" in at.error[0].proto.title or "pickle" in at.error[0].value
+
+
+def test_rows_that_cannot_be_read_are_a_question_with_an_answer() -> None:
+    content = table(400).decode().splitlines()
+    content[5] = ",".join(["", *content[5].split(",")[1:]])
+    at = upload(opened(), "gaps.csv", "\n".join(content).encode())
+    assert at.error
+    at.button(key="problem-answer-0").click().run()
+    settle(at)
+    assert not at.error
+    assert "1 rows left out" in words(at)
+    at.switch_page("views/data.py").run()
+    assert not at.exception
+    assert "1 rows were left out" in words(at)
+
+
+def test_an_upload_replaces_the_sample_and_its_bytes_are_let_go() -> None:
+    at = upload(opened(), "mine.csv", table(400))
+    assert "mine.csv" in words(at)
+    assert "This is a sample" not in words(at)
+    assert at.session_state["_upload_round"] == 1
+    assert not [u for u in at.file_uploader if u.value]
+
+
+def test_few_rows_get_no_verdict() -> None:
+    at = upload(opened(), "few.csv", table(90))
+    assert "Too few rows to tell." in at.title[0].value
+    assert "rows would do" in words(at)
+
+
+def test_without_labels_there_is_no_verdict_but_a_way_on() -> None:
+    at = upload(opened(), "new.csv", table(300, labelled=False))
+    assert "No labels, no verdict." in at.title[0].value
+    assert at.selectbox(key="ask_label")
+
+
+def test_a_binary_file_has_both_views() -> None:
+    name = "breast_cancer_binary.csv"
+    at = upload(opened(), name, (SAMPLES / name).read_bytes())
+    control = next(c for c in at.get("segmented_control") if c.key == "view")
+    assert "whichever class is predicted" in words(at)
+    control.set_value("positive-class").run()
+    settle(at)
+    assert not at.exception
+    assert "lies on average" in words(at)
+    assert "whichever" not in words(at)
+
+
+def test_confidences_have_a_verdict_and_no_repair() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 1, 600)
+    frame = pd.DataFrame(
+        {"confidence": confidence, "correct": (rng.random(600) < 0.6).astype(int)}
+    )
+    at = upload(opened(), "confidence.csv", frame.to_csv(index=False).encode())
+    assert "Overconfident." in at.title[0].value
+    assert "No repair." in words(at)
+    assert len(at.get("plotly_chart")) == 1
+
+
+def test_roles_can_be_changed_and_taken_back() -> None:
+    at = opened()
+    assert "group `group`" in words(at)
+    at.selectbox(key="bar_group").set_value("").run()
+    settle(at)
+    assert not at.exception
+    assert at.session_state["_settings"].group_column == ""
+    assert "group `group`" not in words(at)
+    at.button(key="undo").click().run()
+    settle(at)
+    assert at.session_state["_settings"].group_column is None
+    assert "group `group`" in words(at)
+
+
+def test_settings_travel_in_a_session_file() -> None:
+    at = opened()
+    at.switch_page("views/data.py").run()
+    wanted = Settings(n_bins=7, strategy="quantile", seed=3, group_column="")
+    uploader = next(u for u in at.file_uploader if "upload_session" in u.key)
+    uploader.upload("session.json", wanted.to_json().encode())
+    at.run()
+    settle(at)
+    at.run()
+    assert not at.exception
+    assert at.session_state["_settings"] == wanted
+    assert at.session_state["bins"] == 7
+    assert at.number_input(key="bins").value == 7
+
+
+def test_a_file_that_is_no_session_is_refused() -> None:
+    at = opened()
+    at.switch_page("views/data.py").run()
+    uploader = next(u for u in at.file_uploader if "upload_session" in u.key)
+    uploader.upload("session.json", b"{}")
+    at.run()
+    assert at.error
+    assert at.session_state["_settings"] == Settings()
+
+
+def test_undo_takes_back_a_widget_of_the_link() -> None:
+    at = opened()
+    at.number_input(key="bins").set_value(8).run()
+    settle(at)
+    assert at.session_state["_settings"].n_bins == 8
+    at.button(key="undo").click().run()
+    settle(at)
+    assert at.session_state["_settings"].n_bins == 15
+    assert at.number_input(key="bins").value == 15
+
+
+def test_a_path_is_only_read_where_the_server_is_local(monkeypatch) -> None:
+    at = opened()
+    at.switch_page("views/data.py").run()
+    assert "path" not in {t.key for t in at.text_input}
+    monkeypatch.setenv("STREAMLIT_SERVER_ADDRESS", "127.0.0.1")
+    at.run()
+    at.text_input(key="path").set_value(str(SAMPLES / "digits_features.npz")).run()
+    settle(at)
+    assert not at.exception
+    assert at.session_state["_source"].name == "digits_features.npz"
+
+
+def test_the_file_of_the_environment_is_opened_first(monkeypatch) -> None:
+    monkeypatch.setenv("PLUMBLINE_FILE", str(SAMPLES / "breast_cancer_binary.csv"))
+    at = opened()
+    assert "breast_cancer_binary.csv" in words(at)
+    monkeypatch.setenv("PLUMBLINE_FILE", "/there/is/no/such/file.csv")
+    at = opened()
+    assert at.error
+    assert at.button(key="use_sample")
+
+
+def test_the_split_can_be_changed_on_the_data_page() -> None:
+    at = opened()
+    at.switch_page("views/data.py").run()
+    at.selectbox(key="split_kind").set_value("holdout").run()
+    settle(at)
+    assert not at.exception
+    assert at.session_state["_settings"].split == "holdout"
+    assert "random holdout" in words(at)
+    at.selectbox(key="split_kind").set_value("time").run()
+    assert not at.exception
+    assert at.error

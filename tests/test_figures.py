@@ -1,0 +1,180 @@
+"""Figures as specs: what is drawn, how it is named, and whether it can be seen."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from components import display, reliability, tables, theme
+from core.binning import bin_statistics
+from core.uncertainty import Estimate
+
+
+@pytest.fixture
+def bins():
+    rng = np.random.default_rng(0)
+    confidence = rng.beta(5, 2, 2000)
+    correct = rng.random(2000) < confidence
+    plain = bin_statistics(confidence, correct, n_bins=10)
+    cooled = bin_statistics(confidence**0.8, correct, n_bins=10)
+    return {"uncalibrated": plain, "temperature": cooled}
+
+
+def colors_of(fig: go.Figure) -> set[str]:
+    """Return every opaque colour of markers, lines and bars."""
+    text = json.dumps(fig.to_dict()["data"], default=lambda array: array.tolist())
+    return {part[:7] for part in text.split('"') if part.startswith("#")}
+
+
+def test_every_colour_can_be_seen_in_both_themes() -> None:
+    styles = (theme.BEFORE, *theme.SERIES)
+    for color in (*(style.color for style in styles), theme.DIAGONAL, theme.THIN):
+        for background in (theme.LIGHT_BACKGROUND, theme.DARK_BACKGROUND):
+            assert theme.contrast(color, background) >= 3, (color, background)
+
+
+def test_series_differ_in_more_than_colour() -> None:
+    styles = (theme.BEFORE, *theme.SERIES)
+    for one, other in itertools.combinations(styles, 2):
+        assert one.symbol != other.symbol
+        assert one.color != other.color
+
+
+def test_contrast_is_that_of_wcag() -> None:
+    assert theme.contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert theme.contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+def test_the_theme_of_the_page_has_the_backgrounds_of_the_palette(root) -> None:
+    text = (root / "app" / ".streamlit" / "config.toml").read_text(encoding="utf-8")
+    assert f'backgroundColor = "{theme.LIGHT_BACKGROUND}"' in text
+    assert f'backgroundColor = "{theme.DARK_BACKGROUND}"' in text
+
+
+def test_reliability_figure_shows_the_bins_and_their_counts(bins) -> None:
+    fig = reliability.reliability_figure(
+        bins, labels={"uncalibrated": "Before", "temperature": "After"}
+    )
+    points = [t for t in fig.data if t.type == "scatter" and t.name == "Before"]
+    bars = [t for t in fig.data if t.type == "bar"]
+    found = bins["uncalibrated"]
+    assert sum(len(t.x) for t in points) == (found.count > 0).sum()
+    assert [sum(t.y) for t in bars] == [2000, 2000]
+    full = (found.count > 0) & ~found.is_thin
+    solid = next(t for t in points if t.showlegend is not False)
+    np.testing.assert_allclose(solid.x, found.confidence[full])
+    np.testing.assert_allclose(solid.y + solid.error_y.array, found.high[full])
+    np.testing.assert_allclose(solid.y - solid.error_y.arrayminus, found.low[full])
+    assert fig.layout.xaxis.range == (-0.02, 1.02)
+    assert fig.layout.yaxis.range == (-0.02, 1.02)
+    assert fig.layout.xaxis.anchor == "y2"
+    assert fig.layout.height
+    assert fig.layout.yaxis.title.text == "Accuracy"
+
+
+def test_thin_bins_are_grey_and_out_of_the_legend(bins) -> None:
+    fig = reliability.reliability_figure(bins)
+    for name, found in bins.items():
+        thin = [
+            t
+            for t in fig.data
+            if t.type == "scatter" and t.legendgroup == name and t.showlegend is False
+        ]
+        assert len(thin) == int(found.is_thin.any())
+        for trace in thin:
+            assert trace.marker.color == theme.THIN
+            assert len(trace.x) == found.is_thin.sum()
+
+
+def test_figures_use_the_palette_only(bins) -> None:
+    styles = (theme.BEFORE, *theme.SERIES)
+    known = {*(style.color for style in styles), theme.DIAGONAL, theme.THIN}
+    assert colors_of(reliability.reliability_figure(bins)) <= known
+
+
+def test_names_from_files_are_no_html_in_a_figure(bins) -> None:
+    name = "<a href='x'>cat</a>"
+    fig = reliability.reliability_figure(
+        bins, labels={"uncalibrated": name}, x_title=name, y_title=name
+    )
+    assert "<a" not in fig.layout.xaxis.title.text
+    assert "<a" not in json.dumps([t.name for t in fig.data])
+
+
+def test_the_table_holds_every_bin(bins) -> None:
+    table = reliability.reliability_table(bins)
+    assert len(table) == 20
+    assert table["rows"].sum() == 4000
+
+
+def test_the_description_says_the_gap() -> None:
+    gaps = {
+        "uncalibrated": Estimate(0.122, n=1194),
+        "temperature": Estimate(-0.004, n=1194),
+    }
+    text = reliability.reliability_alt(gaps, {"uncalibrated": "Before"})
+    assert "1,194 rows" in text
+    assert "Before: confidence lies 12.2 points above" in text
+    assert "0.4 points below" in text
+
+
+def test_the_saved_picture_is_named_and_nothing_is_sent_away() -> None:
+    config = theme.chart_config("digits-reliability")
+    assert config["toImageButtonOptions"]["filename"] == "digits-reliability"
+    assert config["showSendToCloud"] is False
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "shown"),
+    [
+        ("gap", 0.1224, "+12.2"),
+        ("gap", -0.004, "−0.4"),
+        ("accuracy", 0.79, "79.0"),
+        ("nll", 0.6699, "0.670"),
+        ("l2", -0.00001, "0.0000"),
+        ("nll", float("nan"), "–"),
+        ("nll", None, "–"),
+    ],
+)
+def test_numbers_have_the_digits_they_deserve(metric, value, shown) -> None:
+    assert tables.format_value(metric, value) == shown
+
+
+def test_the_plug_in_distance_shows_its_null_and_no_interval() -> None:
+    ece = Estimate(0.12, null_low=0.016, null_high=0.054, p_value=0.0002)
+    frame = tables.before_after_frame({"ece": ece}, {"ece": ece}, {}, 10)
+    cell = frame["Before"][0]
+    assert "null 1.6 to 5.4" in cell
+    assert "p < 0.001" in cell
+
+
+def test_a_change_is_coloured_only_if_its_interval_excludes_zero() -> None:
+    before = {"nll": Estimate(0.9)}
+    after = {"nll": Estimate(0.7)}
+    for low, high, color in ((-0.3, -0.1, ":green["), (-0.3, 0.1, None)):
+        change = {"nll": Estimate(-0.2, low, high)}
+        cell = tables.before_after_frame(before, after, change, 10)["Change"][0]
+        assert (color in cell) if color else (":green[" not in cell)
+
+
+@pytest.mark.parametrize(
+    "text", ["*a*", "_b_", "$x$", ":red[x]", "[l](http://x)", "`c`", "<b>", "#h", "~s~"]
+)
+def test_markdown_from_files_is_escaped(text) -> None:
+    escaped = display.escape_markdown(text)
+    for position, char in enumerate(escaped):
+        if char in "*_$[]<>`#~":
+            assert escaped[position - 1] == "\\"
+    assert display.escape_markdown("1. cat") == "1\\. cat"
+    assert display.escape_markdown("- cat 1.5") == "\\- cat 1.5"
+    assert ":material/home:" not in display.escape_markdown(":material/home:")
+
+
+def test_code_spans_survive_backticks() -> None:
+    assert display.code("a`b") == "``a`b``"
+    assert display.code("`a`") == "`` `a` ``"
+    assert display.code("") == "` `"
