@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from core.messages import DataError, Note, Progress, no_progress
@@ -27,7 +27,7 @@ CALIBRATORS = Registry("calibrator")
 _BLOCK = 1 << 22  # scores transformed at once where only statistics of them are kept
 
 
-class Calibrator(ClassifierMixin, BaseEstimator):
+class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
     """Base of all calibrators: fitted on logits and integer labels.
 
     Parameters
@@ -56,6 +56,13 @@ class Calibrator(ClassifierMixin, BaseEstimator):
 
     def __init__(self, *, input: str = "logits") -> None:
         self.input = input
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        # Scores of nothing in particular, which scikit-learn's checks fit, hold no
+        # information about the labels.
+        tags.classifier_tags.poor_score = True
+        return tags
 
     @staticmethod
     @abstractmethod
@@ -167,7 +174,8 @@ class Calibrator(ClassifierMixin, BaseEstimator):
 
     def predict(self, logits: ArrayLike) -> IndexArray:
         """Return the most probable class of each row, shape (n,)."""
-        return np.asarray(self.classes_[self.transform(logits).argmax(axis=1)])
+        best = self.transform(logits).argmax(axis=1)
+        return np.asarray(self.classes_[best])
 
     def row_statistics(
         self, logits: FloatArray, labels: IndexArray | None = None
@@ -233,7 +241,7 @@ class Calibrator(ClassifierMixin, BaseEstimator):
         if self.input not in ("logits", "probabilities"):
             msg = f"input must be 'logits' or 'probabilities', got {self.input!r}"
             raise ValueError(msg)
-        both = {} if y is None else {"y": y, "multi_output": False}
+        both = {"y": y, "multi_output": False} if reset else {}
         found = validate_data(
             self,
             values,
@@ -314,5 +322,6 @@ def _checked_weight(weight: ArrayLike | None, n: int) -> FloatArray:
             f"Give {n} finite weights, none of them negative.",
         )
     if values.sum() <= 0:
-        raise DataError("All weights are 0.", "sample_weight", "Give some rows weight.")
+        what = "All weights are zero."
+        raise DataError(what, "sample_weight", "Give some rows weight.")
     return values

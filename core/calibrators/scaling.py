@@ -27,6 +27,7 @@ _TOLERANCE = 1e-8  # of the mean gradient, the certificate of the optimum
 # What the iteration aims at: float32 sums carry rounding noise of about 1e-10.
 _AIM = {np.dtype(np.float32): 1e-9, np.dtype(np.float64): 1e-12}
 _MAX_PASSES = 80
+_NEGLIGIBLE = 1e-3  # relative Newton step at which an optimum needs no second look
 
 
 @CALIBRATORS.register(
@@ -59,7 +60,7 @@ class Uncalibrated(Calibrator):
         pass
 
     def _transform(self, logits: FloatArray) -> FloatArray:
-        return log_softmax(logits)
+        return log_softmax(logits, algorithm="three-pass")
 
     def _state(self) -> dict[str, Any]:
         return {}
@@ -184,7 +185,11 @@ class TemperatureScaling(Calibrator):
             self.notes_.append(Note("impossible-label", "warning", text))
 
     def _transform(self, logits: FloatArray) -> FloatArray:
-        return log_softmax(logits, temperature=self.temperature_)
+        # Three passes subtract the maximum before the division rounds: exports that
+        # are written in NumPy agree to the last digits whatever the size of logits.
+        return log_softmax(
+            logits, temperature=self.temperature_, algorithm="three-pass"
+        )
 
     def row_statistics(
         self, logits: FloatArray, labels: IndexArray | None = None
@@ -228,10 +233,12 @@ class _NewtonFit:
         rows = temperature_objective(self.logits, self.y, beta)
         self.n_passes += 1
         impossible = np.isposinf(rows.loss)
-        self.n_impossible = int((impossible & (self.weight > 0)).sum())
-        weight = np.where(impossible, 0.0, self.weight) if impossible.any() else None
-        used = self.weight if weight is None else weight
-        loss = np.where(impossible, 0.0, rows.loss) if impossible.any() else rows.loss
+        used, loss = self.weight, rows.loss
+        if impossible.any():
+            self.n_impossible = int((impossible & (self.weight > 0)).sum())
+            used = np.where(impossible, 0.0, self.weight)
+            used /= used.sum() or 1.0
+            loss = np.where(impossible, 0.0, rows.loss)
         self.loss = float(used @ loss)
         self.slope = float(used @ rows.slope)
         self.curvature = float(used @ rows.curvature)
@@ -250,7 +257,7 @@ class _NewtonFit:
             if self.n_passes == 1:
                 self.loss_at_one = self.loss
             if abs(slope) <= aim or _TOLERANCE >= abs(slope) >= 0.5 * previous:
-                return beta
+                return self._far_end(beta)
             previous = abs(slope)
             if slope > 0 and beta == low:
                 self.bound = "high"
@@ -270,6 +277,22 @@ class _NewtonFit:
             if abs(step - beta) <= 1e-15 * beta:
                 return beta
             beta = float(step)
+        return beta
+
+    def _far_end(self, beta: float) -> float:
+        """Return `beta`, or the bound where the loss only looks flat at `beta`.
+
+        Where every row is right by a wide margin the slope rounds to 0 long before
+        the loss stops falling.
+        """
+        flat = self.curvature < _TOLERANCE and abs(self._newton_step(beta) / beta - 1)
+        if not flat > _NEGLIGIBLE:
+            return beta
+        highest = 1.0 / LOWEST
+        if self.at(1.0 / HIGHEST) < 0.0 and self.at(highest) <= 0.0:
+            self.bound = "low"
+            return highest
+        self.at(beta)
         return beta
 
     def _newton_step(self, beta: float) -> float:
