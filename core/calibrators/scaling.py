@@ -269,7 +269,8 @@ class _NewtonFit:
                 high, is_high_known = beta, True
             else:
                 low, is_low_known = beta, True
-            step = self._newton_step(beta)
+            # Far from the optimum the curvature there is unknown: small steps in ln T.
+            step = min(max(self._newton_step(beta), beta / 4.0), beta * 4.0)
             if step >= high:
                 step = np.sqrt(low * high) if is_high_known else high
             elif step <= low:
