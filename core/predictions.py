@@ -350,7 +350,7 @@ def matching_rows(own: Predictions, other: Predictions) -> NDArray[np.int64]:
                 "Give both files the same rows in the same order, or an id column.",
             )
         return np.arange(len(own))
-    lookup = pd.Index(right.astype(str))
+    lookup = pd.Index(as_keys(right))
     if not lookup.is_unique:
         repeated = lookup[lookup.duplicated()][0]
         raise DataError(
@@ -358,15 +358,26 @@ def matching_rows(own: Predictions, other: Predictions) -> NDArray[np.int64]:
             f"{other.name}, column {right.name}",
             "Keep one row per id.",
         )
-    rows = lookup.get_indexer(left.astype(str))
+    rows = lookup.get_indexer(as_keys(left))
     if (rows < 0).any():
-        lost = left.astype(str).to_numpy()[rows < 0]
+        lost = as_keys(left).to_numpy()[rows < 0]
         raise DataError(
             f"{len(lost):,} ids of {own.name} are missing, the first is {lost[0]!r}.",
             f"{other.name}, column {right.name}",
             "Export both files from the same rows.",
         )
     return np.asarray(rows, dtype=np.int64)
+
+
+def as_keys(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return ids or groups as text that is alike in two files.
+
+    A column of whole numbers becomes floats where one value is missing; 7 and 7.0
+    name the same group.
+    """
+    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
+        column = column.astype("Int64")
+    return column.astype("string")
 
 
 def _check_same_classes(own: Predictions, other: Predictions, role: str) -> None:

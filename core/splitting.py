@@ -9,10 +9,18 @@ from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
 from core.messages import FitError, Note
-from core.predictions import Predictions, Study
+from core.predictions import Predictions, Study, as_keys
 from core.settings import Settings
 
-__all__ = ["ROLE_NAMES", "Round", "Split", "fold_numbers", "make_split", "refit_rounds"]
+__all__ = [
+    "ROLE_NAMES",
+    "Round",
+    "Split",
+    "fold_numbers",
+    "make_split",
+    "refit_rounds",
+    "usable_rows",
+]
 
 IndexArray = NDArray[np.int64]
 
@@ -114,7 +122,7 @@ def make_split(study: Study, settings: Settings, *, repeat: int = 0) -> Split:
         If there are too few labelled rows, or too few groups, to divide.
     """
     own = study.evaluation
-    labelled = np.flatnonzero(own.is_labelled)
+    labelled = usable_rows(own)
     if study.fit is not None and settings.split in ("auto", "file"):
         return _from_fit_file(study, labelled)
     notes: tuple[Note, ...] = ()
@@ -122,6 +130,7 @@ def make_split(study: Study, settings: Settings, *, repeat: int = 0) -> Split:
         found, notes = _from_column(own, labelled)
         if found is not None:
             return found
+    if own.roles.split is not None:
         labelled = _without_training_rows(own, labelled)
     if settings.split == "file" and not notes:
         raise FitError(
@@ -131,10 +140,17 @@ def make_split(study: Study, settings: Settings, *, repeat: int = 0) -> Split:
         )
     if settings.split == "time":
         return _by_time(own, labelled, settings)
-    seed = settings.seed + 1000 * repeat
+    seed = (settings.seed + 1000 * repeat) % 2**32
     if settings.split == "holdout":
         return _holdout(own, labelled, settings, seed)
     return _cross_fit(own, labelled, settings, seed, notes)
+
+
+def usable_rows(own: Predictions) -> IndexArray:
+    """Return the rows that can fit or be tested: labelled, and not of weight 0."""
+    weight = own.sample_weight()
+    is_usable = own.is_labelled if weight is None else own.is_labelled & (weight > 0)
+    return np.flatnonzero(is_usable)
 
 
 def refit_rounds(study: Study, settings: Settings, n_repeats: int) -> list[Split]:
@@ -308,7 +324,7 @@ def _by_time(own: Predictions, rows: IndexArray, settings: Settings) -> Split:
 def _from_fit_file(study: Study, rows: IndexArray) -> Split:
     own, other = study.evaluation, study.fit
     assert other is not None  # noqa: S101 - the caller has looked
-    fit = np.flatnonzero(other.is_labelled)
+    fit = usable_rows(other)
     if not fit.size or not rows.size:
         raise FitError(
             "The calibration file or the evaluation file has no labelled row.",
@@ -320,8 +336,8 @@ def _from_fit_file(study: Study, rows: IndexArray) -> Split:
         left, right = own.column(role), other.column(role)
         if left is None or right is None:
             continue
-        seen = other.metadata.loc[fit, str(right.name)].dropna().astype(str)
-        shared = left.iloc[rows].astype(str).isin(set(seen)).to_numpy()
+        seen = set(as_keys(right).iloc[fit].dropna())
+        shared = as_keys(left).iloc[rows].isin(seen).to_numpy(bool)
         if shared.any():
             text = (
                 f"{int(shared.sum()):,} evaluation rows share their {left.name} with "
