@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from core.binning import BinStatistics
-from core.calibrators import TemperatureScaling
+from core.calibrators import CALIBRATORS, TemperatureScaling
 from core.fitting import Fitted, fit_method, unusable_reason
-from core.messages import FitError, Note, Progress, no_progress
+from core.messages import DataError, FitError, Note, Progress, no_progress
 from core.metrics import RowScores, Sample, changes, estimates, row_scores
 from core.metrics.base import METRICS
 from core.predictions import Predictions, Study
 from core.settings import Settings
 from core.softmax import RowStatistics, row_statistics
-from core.splitting import Split, make_split
+from core.splitting import Split, make_split, usable_rows
 from core.uncertainty import Estimate
 from core.verdict import NO_LABELS, Verdict, repair_sentence, verdict
 
@@ -186,7 +186,8 @@ def analyze(
     overview = measure(study, settings)
     fitted: dict[str, Fitted] = {}
     problems: list[Note] = []
-    methods = [m for m in settings.calibrators if m != UNCALIBRATED]
+    asked = [CALIBRATORS[m].id if m in CALIBRATORS else m for m in settings.calibrators]
+    methods = [m for m in dict.fromkeys(asked) if m != UNCALIBRATED]
     for number, method in enumerate(methods):
 
         def report(fraction: float, message: str, done: int = number) -> None:
@@ -196,7 +197,7 @@ def analyze(
             break
         try:
             fitted[method] = fit_method(study, settings, method, report)
-        except FitError as error:
+        except (DataError, FitError) as error:
             problems.append(Note("not-fitted", "warning", f"{method}: {error.what}"))
     progress(0.8, "Comparing on the same rows")
     return assemble(study, settings, overview, fitted, tuple(problems))
@@ -229,7 +230,7 @@ def measure(study: Study, settings: Settings) -> Overview:
     """Return the uncalibrated numbers on every labelled row, and the verdict."""
     own = study.evaluation
     rows = rows_of(own)
-    used = np.flatnonzero(own.is_labelled)
+    used = usable_rows(own)
     notes: tuple[Note, ...] = ()
     split = None
     try:

@@ -107,6 +107,10 @@ def fit_method(
     FitError
         If the method cannot use this input, or too few rows can be divided.
     """
+    if method not in CALIBRATORS:
+        known = ", ".join(CALIBRATORS)
+        what = f"There is no calibrator called {method!r}."
+        raise FitError(what, "calibrators", f"Choose one of: {known}.")
     method = CALIBRATORS[method].id
     reason = unusable_reason(study, method)
     if reason is not None:
@@ -150,7 +154,11 @@ class _Maker:
         entry = CALIBRATORS[method]
         self.source = source
         self.entry = entry
-        self.options = entry.validate(settings.method_options(method))
+        try:
+            self.options = entry.validate(settings.method_options(method))
+        except ValueError as error:
+            what = f"{error}."
+            raise FitError(what, "options", "Correct or remove the option.") from error
         self.weight = source.sample_weight()
         self.groups = source.group_codes()
 
