@@ -1,5 +1,7 @@
 """Ranking statistics of many resamples at once: one row of weights per resample."""
 
+# mypy: allow-untyped-defs, allow-untyped-calls
+
 from __future__ import annotations
 
 import math
