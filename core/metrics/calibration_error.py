@@ -174,12 +174,16 @@ def squared_error_estimate(scores: RowScores, bins: Bins) -> Estimate:
     """Return the debiased squared error with its closed-form interval."""
     gaps = np.nan_to_num(bins.statistics.gap)
     weight = bins.statistics.weight
-    value, error = _quadratic_form(gaps, weight, _gram(bins.contributions()))
+    covariance = _gram(bins.contributions())
+    value, error = _quadratic_form(gaps, weight, covariance)
     z = float(stats.norm.ppf(0.5 + bins.statistics.level / 2))
+    low, high = value - z * error, value + z * error
+    if bins.groups is not None:
+        low, high = _score_interval(value, gaps, weight, covariance, z)
     return Estimate(
         value=value,
-        low=value - z * error,
-        high=value + z * error,
+        low=low,
+        high=high,
         level=bins.statistics.level,
         n=len(scores),
         p_value=_tail_share(bins.null**2 @ weight, float(gaps**2 @ weight)),
@@ -204,6 +208,26 @@ def squared_error_change(before: Bins, after: Bins) -> Estimate:
         n=len(after.scores),
         method="closed-form interval of the paired difference",
     )
+
+
+def _score_interval(
+    value: float, gaps: FloatArray, weight: FloatArray, covariance: FloatArray, z: float
+) -> tuple[float, float]:
+    """Return the values t with (T - t)^2 <= z^2 (4 s t + 2 tr(ASAS)).
+
+    Groups make the standard error vary with T itself, so that T +- z standard errors
+    covers too rarely (.90 to .93 with 50 to 200 groups). As in Wilson's interval the
+    variance is taken at t: s = g'ASAg / g'Ag.
+    """
+    scaled = weight[:, None] * covariance
+    noise = 2.0 * float((scaled * scaled.T).sum())
+    plain = float(weight @ gaps**2)
+    leaning = weight * gaps
+    slope = float(leaning @ covariance @ leaning) / plain if plain > 0 else 0.0
+    centre = value + 2.0 * z**2 * slope
+    square = 4.0 * slope * value + noise + 4.0 * z**2 * slope**2
+    half = z * float(np.sqrt(max(square, 0.0)))
+    return centre - half, centre + half
 
 
 def _gram(parts: Any) -> FloatArray:
