@@ -1,5 +1,413 @@
-"""The page "Calibrators"."""
+"""Fit calibrators, compare them on the same rows, try a temperature by hand."""
+
+from typing import NamedTuple
 
 import streamlit as st
 
-st.header("Calibrators")
+from app import bar, compute, jobs, state
+from components import calibrators, controls, display, reliability, tables
+from components.calibrators import FittedTemperature
+from core.analysis import UNCALIBRATED, Analysis, Comparison
+from core.calibrators import CALIBRATORS, TemperatureScaling
+from core.fitting import unusable_reason
+from core.messages import Progress
+from core.predictions import Study
+from core.registry import Method
+from core.settings import Settings
+from core.sweep import TemperatureSweep, sweep_temperature
+
+VIEWS = {"top-label": "Predicted class", "positive-class": "Positive class"}
+STEPS = 80  # of the slider, from the fitted temperature to ten times it
+TRIED = ("gap", "nll", "brier", "ece")
+SHOWN = 3  # calibrators that the overlay starts with
+
+
+class Results(NamedTuple):
+    """What a click on "Fit" leads to."""
+
+    analysis: Analysis
+    lab: Analysis | None
+    sweep: TemperatureSweep | None
+
+
+def choice(study: Study, chosen: Settings) -> None:
+    """Choose calibrators; what cannot be used is greyed, with the reason."""
+    reasons = {name: unusable_reason(study, name) for name in CALIBRATORS}
+    k = max(2, study.evaluation.n_classes)
+    offered = [CALIBRATORS[name] for name in CALIBRATORS if name != UNCALIBRATED]
+    offered.sort(key=lambda method: method.target.n_parameters(k))  # type: ignore[attr-defined]
+    first = [method for method in offered if method.tier == "default"]
+    more = [method for method in offered if method.tier != "default"]
+    with st.form("choice", enter_to_submit=False):
+        grid(first, chosen, reasons)
+        if more:
+            with st.expander("More methods"):
+                grid(more, chosen, reasons)
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.form_submit_button(
+                "Fit and compare",
+                type="primary",
+                icon=":material/play_arrow:",
+                key=state.key("fit"),
+                on_click=take_choice,
+                disabled=all(reasons[method.id] for method in offered),
+            )
+            st.caption("The uncalibrated scores always take part.", width="content")
+
+
+def grid(
+    methods: list[Method], chosen: Settings, reasons: dict[str, str | None]
+) -> None:
+    """Draw the boxes of some calibrators, three in a row."""
+    for start in range(0, len(methods), 3):
+        row = methods[start : start + 3]
+        for column, method in zip(st.columns(3, gap="medium"), row, strict=False):
+            with column:
+                box(method, chosen, reasons[method.id])
+
+
+def box(method: Method, chosen: Settings, reason: str | None) -> None:
+    """Draw the box of one calibrator with its summary, or why it is greyed."""
+    widget = state.key(f"pick_{method.id}")
+    is_chosen = method.id in chosen.calibrators and reason is None
+    if st.session_state.get(widget) != is_chosen:
+        state.assign(widget, is_chosen)
+    with st.container(gap="xxsmall"):
+        st.checkbox(f"**{method.label}**", key=widget, disabled=reason is not None)
+        words = display.escape_markdown(reason or method.summary)
+        icon = ":material/block: " if reason else ""
+        st.caption(f"{icon}{words}")
+        options = chosen.method_options(method.id)
+        for param in method.params:
+            controls.param_widget(
+                param,
+                state.key(f"option_{method.id}_{param.name}"),
+                options.get(param.name, param.default),
+                disabled=reason is not None,
+            )
+
+
+def take_choice() -> None:
+    """Take the boxes and options into the Settings."""
+    now = st.session_state
+    picked = tuple(
+        name for name in CALIBRATORS if now.get(state.key(f"pick_{name}")) is True
+    )
+    options = tuple(
+        (name, param.name, now[widget])
+        for name in CALIBRATORS
+        for param in CALIBRATORS[name].params
+        for widget in [state.key(f"option_{name}_{param.name}")]
+        if widget in now and now[widget] != param.default
+    )
+    state.change(calibrators=picked, options=options)
+
+
+def results(study: Study, chosen: Settings) -> Results | None:
+    """Fit and compare as a job; None while it is under way."""
+    usable = tuple(
+        name
+        for name in dict.fromkeys(CALIBRATORS[name].id for name in chosen.calibrators)
+        if name != UNCALIBRATED and unusable_reason(study, name) is None
+    )
+    # What is exported does not concern the comparison.
+    wanted = chosen.replace(calibrators=usable, method="temperature", temperature=None)
+
+    def work(report: Progress) -> Results:
+        found = compute.analysis(study, wanted, lambda f, text: report(0.8 * f, text))
+        split = found.overview.split
+        if split is None or unusable_reason(study, "temperature"):
+            return Results(found, None, None)
+        alone = wanted.replace(calibrators=("temperature",))
+        lab = compute.analysis(
+            study, alone, lambda f, text: report(0.8 + 0.1 * f, text)
+        )
+        if "temperature" not in lab.fitted:
+            return Results(found, None, None)
+        center = FittedTemperature.of(lab.fitted["temperature"], chosen.level).value
+        return Results(
+            found,
+            lab,
+            sweep_temperature(
+                study,
+                split,
+                center,
+                progress=lambda f, text: report(0.9 + 0.1 * f, text),
+            ),
+        )
+
+    return jobs.run(
+        f"calibrators {study.fingerprint} {wanted.to_json()}",
+        "Fitting and comparing",
+        work,
+        slot="calibrators",
+    )
+
+
+def ranking(analysis: Analysis, compared: Comparison, stem: str) -> None:
+    """Show which calibrator is best, and whether that can be told."""
+    with st.container(gap="small"):
+        st.subheader("Ranking", anchor=False)
+        st.markdown(display.escape_markdown(calibrators.ranking_sentence(analysis)))
+        display.table(
+            calibrators.ranking_frame(analysis),
+            alt="Calibrators by cross-validated NLL, best first",
+        )
+        with st.container(horizontal=True, gap="small"):
+            display.download_table(
+                calibrators.comparison_frame(analysis),
+                f"{stem}-calibrators",
+                state.key("get_comparison"),
+                "Everything compared, as CSV",
+            )
+            columns = {
+                calibrators.method_label(name): {"nll": nll}
+                for name, nll, _ in compared.ranking
+            }
+            lines = [
+                "Ranked by the NLL of rows that the calibrator never saw. Differences are "
+                "paired: the same resamples for all.",
+                "They compare these fitted calibrators, not the methods in general.",
+            ]
+            display.provenance(columns, lines, state.key("get_ranking"))
+
+
+def numbers(analysis: Analysis, compared: Comparison, view: str) -> None:
+    """Show the numbers on the test rows, the changes, and what was fitted."""
+    gap = compared.views[view][UNCALIBRATED].estimates["gap"]
+    kind = "cross-fitted" if gap.rows == "cross-fitted" else "test"
+    values, moves, fits = st.tabs(
+        [f"On {kind} rows", "Change from uncalibrated", "Fits and refits"]
+    )
+    with values:
+        display.table(
+            calibrators.test_frame(analysis, view),
+            alt=f"Numbers of each calibrator on the {kind} rows",
+        )
+        st.caption(
+            f"{gap.n:,} {kind} rows. Small figures: {gap.level:.0%} intervals; for "
+            "the ECE the range that a perfectly calibrated model of this size would "
+            "show."
+        )
+    with moves:
+        display.table(
+            calibrators.changes_frame(analysis, view),
+            alt="Paired changes of each calibrator from the uncalibrated scores",
+        )
+        st.caption(
+            "Paired on the same rows. Coloured where the interval excludes 0: green is "
+            "better, orange is worse."
+        )
+    with fits:
+        display.table(
+            calibrators.fits_frame(analysis),
+            alt="What was fitted, and its variation over refits",
+        )
+        words = calibrators.refits_sentence(analysis)
+        if words:
+            st.caption(words)
+        found = [note for item in analysis.fitted.values() for note in item.notes]
+        display.notes(found)
+
+
+def overlay(analysis: Analysis, compared: Comparison, view: str, stem: str) -> None:
+    """Draw the reliability diagrams of the chosen calibrators over each other."""
+    found, chosen = compared.views[view], analysis.settings
+    order = [name for name, _, _ in compared.ranking]
+    best = [name for name in order if name != UNCALIBRATED][:SHOWN]
+    labels = {name: calibrators.method_label(name) for name in order}
+    st.subheader("Reliability", anchor=False)
+    left, right = st.columns([11, 10], gap="large")
+    with right:
+        shown = st.pills(
+            "Shown",
+            order,
+            selection_mode="multi",
+            default=[UNCALIBRATED, *best],
+            format_func=lambda name: labels[name],
+            key=state.key(f"shown_{'_'.join(sorted(order))}"),
+        ) or [UNCALIBRATED]
+    drawn = [name for name in order if name in shown]
+    bins = {name: found[name].bins for name in drawn}
+    x_title, y_title = "Confidence", "Accuracy"
+    if view == "positive-class":
+        own = analysis.study.evaluation
+        positive = own.classes[compute.positive_class(analysis)]
+        x_title, y_title = f"Probability of {positive}", f"Share of {positive}"
+    gaps = {name: found[name].estimates["gap"] for name in drawn}
+    with left:
+        display.figure(
+            reliability.reliability_figure(
+                bins, labels=labels, x_title=x_title, y_title=y_title
+            ),
+            alt=reliability.reliability_alt(gaps, labels),
+            name=f"{stem}-calibrators-{view}",
+            key=state.key(f"figure_overlay_{view}"),
+            table=reliability.reliability_table(bins, labels),
+        )
+    with right:
+        display.table(
+            calibrators.test_frame(analysis, view, drawn, ("gap", "ece")),
+            alt="Gap and ECE of the calibrators in the diagram",
+        )
+        st.caption(
+            "On the dashed line a calibrator keeps its word; below it, it is "
+            f"overconfident. Bars are {chosen.level:.0%} intervals of each bin; bins "
+            "with fewer than ten rows are grey. Every calibrator sorts its rows into "
+            f"the same {chosen.n_bins} bins, whose rows are counted underneath."
+        )
+
+
+def certificate(fit: TemperatureScaling, temperature: FittedTemperature) -> None:
+    """Say what T is, how sure that is, and the proof that it is the optimum."""
+    if fit.is_at_bound_:
+        st.markdown(f"**T = {temperature.value:g}**, at its bound.")
+    else:
+        st.markdown(
+            f"**T = {temperature.value:.3f}** :gray[({temperature.level:.0%} interval "
+            f"{temperature.low:.3f} to {temperature.high:.3f})]"
+        )
+    words = [
+        f"NLL of the fit rows {fit.nll_before_:.4f} to {fit.nll_after_:.4f}",
+        f"gradient at the optimum {abs(fit.gradient_):.0e} per row",
+        f"{fit.n_iterations_} passes",
+        "at a bound" if fit.is_at_bound_ else "no bound hit",
+    ]
+    if len(temperature.folds) > 1:
+        folds = ", ".join(f"{value:.3f}" for value in temperature.folds)
+        words.append(f"T of each fold {folds}")
+    st.caption(" \u00b7 ".join(words))
+
+
+@st.fragment
+def laboratory(
+    lab: Analysis, compared: Comparison, sweep: TemperatureSweep, stem: str
+) -> None:
+    """Try a temperature: only this part of the page runs again."""
+    study, chosen = lab.study, lab.settings
+    fitted = FittedTemperature.of(lab.fitted["temperature"], chosen.level)
+    left, right = st.columns([10, 11], gap="large")
+    with left:
+        fit = lab.fitted["temperature"].calibrator
+        if isinstance(fit, TemperatureScaling):
+            certificate(fit, fitted)
+        # Filled once the slider, which stands under it, has a value.
+        above = st.container()
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            step = st.select_slider(
+                "Try a temperature",
+                range(-STEPS, STEPS + 1),
+                value=0,
+                format_func=lambda n: f"T = {fitted.value * 10 ** (n / STEPS):.4g}",
+                key=state.key("try_temperature"),
+            )
+            st.button(
+                "Fitted T",
+                key=state.key("use_fitted"),
+                on_click=state.assign,
+                args=("try_temperature", 0),
+                disabled=step == 0,
+                icon=":material/undo:",
+                help="Go back to the fitted temperature.",
+            )
+        tried = None if step == 0 else fitted.value * 10 ** (step / STEPS)
+        with above:
+            display.figure(
+                calibrators.sweep_figure(sweep, fitted, tried),
+                alt=calibrators.sweep_alt(fitted),
+                name=f"{stem}-temperature",
+                key=state.key("figure_sweep"),
+                table=calibrators.sweep_table(sweep),
+            )
+    known = compared.views["top-label"]["temperature"]
+    columns, bins = {"Fitted": known.estimates}, {"temperature": known.bins}
+    labels = {"temperature": f"Fitted, T = {fitted.value:.3g}"}
+    if tried is not None:
+        preview = compute.preview(study, chosen, tried)
+        columns["Tried"], bins["tried"] = preview.estimates, preview.bins
+        labels["tried"] = f"Tried, T = {tried:.3g}"
+    with left:
+        tried_numbers(columns, study.evaluation.n_classes)
+    with right:
+        gaps = {
+            name: found["gap"]
+            for name, found in zip(labels, columns.values(), strict=True)
+        }
+        fig = reliability.reliability_figure(bins, labels=labels)
+        fig.update_layout(yaxis2={"range": [0, known.estimates["gap"].n]})
+        display.figure(
+            fig,
+            alt=reliability.reliability_alt(gaps, labels),
+            name=f"{stem}-tried",
+            key=state.key("figure_tried"),
+            table=reliability.reliability_table(bins, labels),
+        )
+
+
+def tried_numbers(columns: dict, n_classes: int) -> None:
+    """Show the numbers at the fitted and at the tried temperature."""
+    display.table(
+        calibrators.tried_frame(columns, TRIED, n_classes),
+        alt="Numbers at the fitted and at the tried temperature",
+    )
+    if "Tried" in columns:
+        st.markdown(
+            ":orange-badge[:material/warning: tuned on test] :small[:gray[Chosen by "
+            "looking at the rows it is measured on, it flatters itself there: no "
+            "intervals.]]"
+        )
+    display.download_table(
+        tables.estimates_frame(columns), "temperature-tried", state.key("get_tried")
+    )
+
+
+def nothing_fitted(analysis: Analysis) -> None:
+    """Say why there is no comparison."""
+    if not analysis.overview.views:
+        st.markdown("**No labels, nothing to fit.** Choose the label column:")
+        bar.label_choice()
+    elif not analysis.settings.calibrators:
+        st.markdown("**Nothing is chosen.** Tick a calibrator and fit it.")
+    else:
+        st.markdown("**No calibrator could be fitted on these rows.**")
+    display.notes(analysis.notes)
+
+
+study = state.study()
+st.header("Calibrators", anchor=False)
+if study is None:
+    bar.uploader("upload_first", "Drop your file")
+    st.stop()
+
+choice(study, state.settings())
+found = results(study, state.settings())
+if found is None:
+    st.stop()
+compared = found.analysis.comparison
+if compared is None:
+    nothing_fitted(found.analysis)
+    st.stop()
+
+stem = display.file_stem(study.evaluation.name)
+ranking(found.analysis, compared, stem)
+shown_view = "top-label"
+if len(compared.views) > 1:
+    shown_view = (
+        st.segmented_control(
+            "View",
+            list(VIEWS),
+            default="top-label",
+            required=True,
+            format_func=lambda name: VIEWS[name],
+            key=state.key("view"),
+            bind="query-params",
+            label_visibility="collapsed",
+        )
+        or "top-label"
+    )
+numbers(found.analysis, compared, shown_view)
+overlay(found.analysis, compared, shown_view, stem)
+if found.lab is not None and found.lab.comparison and found.sweep is not None:
+    st.subheader("Temperature", anchor=False)
+    laboratory(found.lab, found.lab.comparison, found.sweep, stem)
+display.notes(found.analysis.notes)
