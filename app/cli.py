@@ -151,16 +151,15 @@ def _evaluate(args: argparse.Namespace) -> int:
     settings = _settings(args)
     from core.analysis import analyze
     from core.loading import open_study
-    from core.metrics import METRICS
 
     with _progress() as report:
         study, schema = open_study(args.file, settings, progress=_part(report, 0, 0.3))
+        _save_session(args, settings)
         analysis = analyze(study, settings, _part(report, 0.3, 1))
-    _save_session(args, settings)
     if args.json:
         _print_json(analysis.to_dict())
     else:
-        print(cli_text.evaluation_text(schema, analysis, METRICS, _bold))
+        print(cli_text.evaluation_text(schema, analysis, _bold))
     return OK
 
 
@@ -173,19 +172,18 @@ def _calibrate(args: argparse.Namespace) -> int:
     cli_export.check_target(args.out, args.file, is_folder=True)
     from core.analysis import analyze
     from core.loading import open_study
-    from core.metrics import METRICS
 
     with _progress() as report:
         study, schema = open_study(args.file, settings, progress=_part(report, 0, 0.2))
+        _save_session(args, settings)
         analysis = analyze(study, settings, _part(report, 0.2, 0.8))
         cli_export.check_fitted(analysis, settings.method)
         last = _part(report, 0.8, 1)
         document, found = cli_export.write_exports(analysis, args.out, last)
-    _save_session(args, settings)
     if args.json:
         _print_json(document)
     else:
-        print(cli_text.calibration_text(schema, analysis, METRICS, _bold))
+        print(cli_text.calibration_text(schema, analysis, _bold))
         print("\n" + cli_text.files_text(args.out, document["files"], found))
     for name, item in found.items():
         if not item.ok:

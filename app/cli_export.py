@@ -121,7 +121,8 @@ def write_exports(
 ) -> tuple[dict[str, Any], dict[str, Verification]]:
     """Write calibrator, rows and report into a folder.
 
-    A calibrator that fails its verification in a clean interpreter is not left there.
+    Calibrators are run in a clean interpreter and rows are read back; what fails is
+    not left there.
 
     Parameters
     ----------
@@ -139,10 +140,10 @@ def write_exports(
         By name of the file.
     """
     from core.export import annotate, export, write_csv
+    from core.export.readback import verify_rows
 
     method = analysis.settings.method
     found: dict[str, Verification] = {}
-    written = []
     for kind, name in FILES.items():
         progress(len(found) / 3, f"Verifying {name} in a clean interpreter")
         artefact = export(analysis, method, kind)  # type: ignore[arg-type]
@@ -150,13 +151,15 @@ def write_exports(
         if artefact.verification.ok:
             with whole(folder / name) as path:
                 path.write_text(artefact.text, encoding="utf-8", newline="\n")
-            written.append(name)
-        else:
+    progress(2 / 3, f"Verifying {ROWS}")
+    found[ROWS] = verify_rows(analysis, method)
+    if found[ROWS].ok:
+        with whole(folder / ROWS) as path:
+            write_csv(annotate(analysis, method), path)
+    for name, verification in found.items():
+        if not verification.ok:
             (folder / name).unlink(missing_ok=True)  # of an earlier run
-    progress(2 / 3, f"Writing {ROWS}")
-    with whole(folder / ROWS) as path:
-        write_csv(annotate(analysis, method), path)
-    written += [ROWS, REPORT]
+    written = [*(name for name, item in found.items() if item.ok), REPORT]
     report = analysis.to_dict() | {
         "exported": method,
         "verification": {name: asdict(item) for name, item in found.items()},

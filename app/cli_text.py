@@ -34,8 +34,6 @@ __all__ = [
 
 WIDTH = 96
 
-_HEADLINE = ("accuracy", "gap", "nll", "brier", "ece")
-
 _VIEWS = {
     "top-label": "Top label: is the predicted class right as often as its probability "
     "says?",
@@ -46,7 +44,7 @@ _VIEWS = {
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """Return aligned columns: the first `left` to the left, the others to the right."""
-    lines = [tuple(header), *(tuple(row) for row in rows)]
+    lines = [[_clean(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     made = []
     for line in lines:
@@ -61,7 +59,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -
 def wrapped(text: str, first: str = "", indent: str = "") -> str:
     """Return text broken into lines of at most `WIDTH` characters."""
     return textwrap.fill(
-        " ".join(text.split()),
+        _clean(" ".join(text.split())),
         WIDTH,
         initial_indent=first,
         subsequent_indent=indent or " " * len(first),
@@ -79,9 +77,7 @@ def understood(schema: Schema, analysis: Analysis) -> str:
     return f"{schema.summary()}, {division}, {n_left_out:,} {rows} left out"
 
 
-def evaluation_text(
-    schema: Schema, analysis: Analysis, metrics: Mapping[str, Method], bold: Any = str
-) -> str:
+def evaluation_text(schema: Schema, analysis: Analysis, bold: Any = str) -> str:
     """Return what `evaluate` prints.
 
     Parameters
@@ -89,8 +85,6 @@ def evaluation_text(
     schema : Schema
         What was understood of the file.
     analysis : Analysis
-    metrics : mapping of str to Method
-        The registry of metrics.
     bold : callable, default=str
         Makes text stand out where the terminal can.
     """
@@ -102,18 +96,20 @@ def evaluation_text(
     positive = _positive_class(analysis)
     for view, result in overview.views.items():
         heading = _heading("As they are", view, result, positive, len(overview.views))
-        parts.append(heading + "\n" + _estimates_table(result, metrics))
-    parts += _comparison_parts(analysis, metrics)
+        parts.append(
+            heading
+            + "\n"
+            + _estimates_table(result, len(analysis.study.evaluation.classes))
+        )
+    parts += _comparison_parts(analysis)
     return "\n\n".join((*parts, *_closing_parts(analysis, bold)))
 
 
-def calibration_text(
-    schema: Schema, analysis: Analysis, metrics: Mapping[str, Method], bold: Any = str
-) -> str:
+def calibration_text(schema: Schema, analysis: Analysis, bold: Any = str) -> str:
     """Return what `calibrate` prints of the analysis; as `evaluation_text`."""
     parts = [
         wrapped(f"{schema.name}: {understood(schema, analysis)}"),
-        *_comparison_parts(analysis, metrics),
+        *_comparison_parts(analysis),
         *_closing_parts(analysis, bold),
     ]
     return "\n\n".join(parts)
@@ -123,13 +119,13 @@ def files_text(
     folder: Path, names: Iterable[str], found: Mapping[str, Verification]
 ) -> str:
     """Return what was written, and how it was verified."""
-    lines = [f"Written to {folder}:"]
-    lines += [f"  {name}" for name in names]
-    lines += [
-        wrapped(f"{name}: {item.sentence}", indent="  ")
-        for name, item in found.items()
-        if item.ok
-    ]
+    lines = [f"Written to {folder}: {', '.join(names)}"]
+    for name, item in found.items():
+        said = item.sentence
+        if name.endswith(".csv"):
+            said = f"Read back: the largest difference is {item.max_difference:.1e}."
+        if item.ok:
+            lines.append(wrapped(f"{name}: {said}", indent="  "))
     return "\n".join(lines)
 
 
@@ -217,9 +213,13 @@ def _folded(schema: Schema) -> list[Any]:
     return shown
 
 
+def _clean(text: str) -> str:
+    """Return text in which nothing from a file can steer the terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def _cut(text: str, size: int) -> str:
-    clean = "".join(c if c.isprintable() else "�" for c in text)
-    return clean if len(clean) <= size else clean[: size - 1] + "…"
+    return text if len(text) <= size else text[: size - 3] + "..."
 
 
 def _positive_class(analysis: Analysis) -> str:
@@ -246,17 +246,17 @@ def _rows_words(found: Estimate) -> str:
     return f"{found.rows} rows"
 
 
-def _estimates_table(result: ViewResult, metrics: Mapping[str, Method]) -> str:
+def _estimates_table(result: ViewResult, n_classes: int) -> str:
     header = ("Metric", "Value", _level(result), "If calibrated", "p", "n", "Rows")
     rows = []
     for name in _ordered(result):
-        found, method = result.estimates[name], metrics[name]
+        found = result.estimates[name]
         rows.append(
             (
-                _label(method),
-                _number(found.value, method),
-                _span(found.low, found.high, method),
-                _span(found.null_low, found.null_high, method),
+                _label(name, n_classes),
+                _number(found.value, name),
+                _span(found.low, found.high, name),
+                _span(found.null_low, found.null_high, name),
                 _p_value(found.p_value),
                 f"{found.n:,}",
                 found.rows,
@@ -266,9 +266,11 @@ def _estimates_table(result: ViewResult, metrics: Mapping[str, Method]) -> str:
 
 
 def _ordered(result: ViewResult) -> list[str]:
-    """Return the metrics with those first that the headline is about."""
-    first = [name for name in _HEADLINE if name in result.estimates]
-    return first + [name for name in result.estimates if name not in _HEADLINE]
+    """Return the metrics in the order of the page."""
+    from components.tables import ORDER
+
+    known = [name for name in ORDER if name in result.estimates]
+    return known + [name for name in result.estimates if name not in known]
 
 
 def _level(result: ViewResult) -> str:
@@ -276,13 +278,14 @@ def _level(result: ViewResult) -> str:
     return f"{100 * level:g} % interval"
 
 
-def _comparison_parts(analysis: Analysis, metrics: Mapping[str, Method]) -> list[str]:
+def _comparison_parts(analysis: Analysis) -> list[str]:
     """Return the ranking, and a table of changes for each calibrator and view."""
     comparison = analysis.comparison
     if comparison is None:
         return []
     positive = _positive_class(analysis)
-    parts = [_ranking(analysis, metrics)]
+    n_classes = len(analysis.study.evaluation.classes)
+    parts = [_ranking(analysis)]
     for name, item in analysis.fitted.items():
         title = _fitted_title(item, analysis)
         for view, results in comparison.views.items():
@@ -291,10 +294,10 @@ def _comparison_parts(analysis: Analysis, metrics: Mapping[str, Method]) -> list
             )
             before, after = results["uncalibrated"], results[name]
             changes = comparison.changes[view][name]
-            body = _changes_table(before, after, changes, metrics)
+            body = _changes_table(before, after, changes, n_classes)
             parts.append(f"{heading}\n{body}")
         if item.refits:
-            parts.append(_refits_words(item, metrics))
+            parts.append(_refits_words(item))
     return parts
 
 
@@ -332,38 +335,37 @@ def _changes_table(
     before: ViewResult,
     after: ViewResult,
     changes: Mapping[str, Estimate],
-    metrics: Mapping[str, Method],
+    n_classes: int,
 ) -> str:
     header = ("Metric", "Before", "After", "If calibrated", "Change", _level(after))
     rows = []
     for name in _ordered(after):
-        found, method, change = after.estimates[name], metrics[name], changes.get(name)
+        found, change = after.estimates[name], changes.get(name)
         rows.append(
             (
-                _label(method),
-                _number(before.estimates[name].value, method),
-                _number(found.value, method),
-                _span(found.null_low, found.null_high, method),
-                "" if change is None else _number(change.value, method, signed=True),
+                _label(name, n_classes),
+                _number(before.estimates[name].value, name),
+                _number(found.value, name),
+                _span(found.null_low, found.null_high, name),
+                "" if change is None else _number(change.value, name, signed=True),
                 ""
                 if change is None
-                else _span(change.low, change.high, method, signed=True),
+                else _span(change.low, change.high, name, signed=True),
             )
         )
     return table(header, rows)
 
 
-def _ranking(analysis: Analysis, metrics: Mapping[str, Method]) -> str:
+def _ranking(analysis: Analysis) -> str:
     comparison = analysis.comparison
     assert comparison is not None  # noqa: S101 - the caller has looked
-    nll = metrics["nll"]
     rows = [
         (
             name,
-            _number(found.value, nll),
-            _span(found.low, found.high, nll),
-            "best" if i == 0 else _number(behind.value, nll, signed=True),
-            "" if i == 0 else _span(behind.low, behind.high, nll, signed=True),
+            _number(found.value, "nll"),
+            _span(found.low, found.high, "nll"),
+            "best" if i == 0 else _number(behind.value, "nll", signed=True),
+            "" if i == 0 else _span(behind.low, behind.high, "nll", signed=True),
         )
         for i, (name, found, behind) in enumerate(comparison.ranking)
     ]
@@ -372,39 +374,36 @@ def _ranking(analysis: Analysis, metrics: Mapping[str, Method]) -> str:
     return table(header, rows)
 
 
-def _refits_words(item: Fitted, metrics: Mapping[str, Method]) -> str:
+def _refits_words(item: Fitted) -> str:
     nll = [refit.nll for refit in item.refits]
     gap = [refit.gap for refit in item.refits]
     return wrapped(
         f"Over {len(item.refits)} repetitions of the split: NLL "
-        f"{_span(min(nll), max(nll), metrics['nll'])}, signed gap "
-        f"{_span(min(gap), max(gap), metrics['gap'])} points."
+        f"{_span(min(nll), max(nll), 'nll')}, signed gap "
+        f"{_span(min(gap), max(gap), 'gap')} points."
     )
 
 
-def _label(method: Method) -> str:
-    if method.traits["unit"] == "share":
-        unit = "points" if method.traits["direction"] == "zero" else "%"
-    else:
-        unit = method.traits["unit"]
-    return f"{method.label}, {unit}" if unit else method.label
+def _label(name: str, n_classes: int) -> str:
+    from components.tables import metric_label
+
+    return metric_label(name, n_classes)
 
 
-def _number(value: float | None, method: Method, *, signed: bool = False) -> str:
-    if value is None or value != value:
-        return "-"
-    sign = "+" if signed or method.traits["direction"] == "zero" else ""
-    if method.traits["unit"] == "share":
-        return f"{100 * value:{sign}.2f}"
-    return f"{value:{sign}.4f}"
+def _number(value: float | None, name: str, *, signed: bool = False) -> str:
+    """Return a number as the page shows it, in characters that every terminal has."""
+    from components.tables import format_value
+
+    text = format_value(name, value, signed=signed)
+    return text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
 
 
 def _span(
-    low: float | None, high: float | None, method: Method, *, signed: bool = False
+    low: float | None, high: float | None, name: str, *, signed: bool = False
 ) -> str:
     if low is None or high is None:
         return ""
-    ends = [_number(end, method, signed=signed) for end in (low, high)]
+    ends = [_number(end, name, signed=signed) for end in (low, high)]
     return " to ".join(ends)
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 from app import cli, cli_flags, cli_text
+from components import tables
 from core.analysis import analyze
 from core.calibrators import CALIBRATORS
 from core.export import verification
@@ -101,7 +102,7 @@ class TestEvaluate:
             "2,394 rows, 10 classes, logits",
             "1,200 fit rows, 1,194 test rows, 0 rows left out",
             "Overconfident.",
-            "Signed gap, points",
+            "Gap, points",
             "If calibrated",
             "95 % interval",
             "After Temperature scaling (temperature 2.1",
@@ -111,6 +112,16 @@ class TestEvaluate:
             assert part in " ".join(result.out.split()) or part in result.out
         assert max(map(len, result.out.splitlines())) <= cli_text.WIDTH
         assert "\033" not in result.out
+
+    def test_numbers_look_as_on_the_page(self, run: Any) -> None:
+        flags = ("--no-calibrators", *FEW)
+        found = run("evaluate", BINARY, "--json", *flags).json["uncalibrated"]
+        lines = run("evaluate", BINARY, *flags).out.splitlines()
+        for name, item in found["top-label"].items():
+            label = tables.metric_label(name, 2)
+            line = next(line for line in lines if line.startswith(label + "  "))
+            shown = tables.format_value(name, item["value"])
+            assert line.split()[len(label.split())] == shown.replace("\u2212", "-")
 
     def test_two_classes_show_both_views(self, run: Any) -> None:
         result = run("evaluate", BINARY, "--no-calibrators", *FEW)
@@ -454,7 +465,7 @@ class TestCalibrate:
         assert report.pop("exported") == "temperature"
         assert set(report.pop("files")) == {p.name for p in calibrated.iterdir()}
         assert report == json.loads(json.dumps(expected))
-        assert set(checked) == {"calibrator.json", "calibrator.py"}
+        assert set(checked) == {p.name for p in calibrated.iterdir()} - {"report.json"}
         for item in checked.values():
             assert item["ok"]
             assert item["max_difference"] <= 1e-12
@@ -651,6 +662,17 @@ class TestTerminal:
         )
         assert result.returncode == 0
         assert "Overconfident." in result.stdout
+
+    def test_names_from_files_cannot_steer_it(self, run: Any, tmp_path: Path) -> None:
+        file = tmp_path / "rows.csv"
+        text = HEADER.replace("_a", "_a\033[2J") + ROWS.replace("a,", "a\033[2J,")
+        file.write_text(text)
+        for command in ("evaluate", "check"):
+            result = run(command, file, "--label-column", "label")
+            assert result.code == 0
+            assert "\033" not in result.out + result.err
+        file.write_text(text.replace("b,", "\033[2J,", 1))
+        assert "\033" not in run("evaluate", file).err
 
     def test_a_bar_on_terminals_only(
         self, run: Any, monkeypatch: pytest.MonkeyPatch
