@@ -167,9 +167,9 @@ class TestEvaluate:
         frame.to_csv(file, index=False)
         result = run("evaluate", file, *FEW)
         assert result.code == 0
-        assert "Were these rows used to train the model?" in " ".join(
-            result.out.split()
-        )
+        said = " ".join(result.out.split())
+        assert "Were these rows used to train the model?" in said
+        assert "T is at its bound 0.001: all fit rows are right" in said
 
 
 class TestFlags:
