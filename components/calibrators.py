@@ -22,6 +22,7 @@ __all__ = [
     "changes_frame",
     "comparison_frame",
     "fits_frame",
+    "measured_frame",
     "method_label",
     "ranking_frame",
     "ranking_sentence",
@@ -29,7 +30,6 @@ __all__ = [
     "sweep_alt",
     "sweep_figure",
     "sweep_table",
-    "test_frame",
     "tried_frame",
 ]
 
@@ -121,7 +121,7 @@ def ranking_sentence(analysis: Analysis) -> str:
     )
 
 
-def test_frame(
+def measured_frame(
     analysis: Analysis,
     view: str,
     methods: Sequence[str] = (),

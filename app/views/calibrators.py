@@ -165,8 +165,8 @@ def ranking(analysis: Analysis, compared: Comparison, stem: str) -> None:
                 for name, nll, _ in compared.ranking
             }
             lines = [
-                "Ranked by the NLL of rows that the calibrator never saw. Differences are "
-                "paired: the same resamples for all.",
+                "Ranked by the NLL of rows that the calibrator never saw. Differences "
+                "are paired: the same resamples for all.",
                 "They compare these fitted calibrators, not the methods in general.",
             ]
             display.provenance(columns, lines, state.key("get_ranking"))
@@ -181,7 +181,7 @@ def numbers(analysis: Analysis, compared: Comparison, view: str) -> None:
     )
     with values:
         display.table(
-            calibrators.test_frame(analysis, view),
+            calibrators.measured_frame(analysis, view),
             alt=f"Numbers of each calibrator on the {kind} rows",
         )
         st.caption(
@@ -247,7 +247,7 @@ def overlay(analysis: Analysis, compared: Comparison, view: str, stem: str) -> N
         )
     with right:
         display.table(
-            calibrators.test_frame(analysis, view, drawn, ("gap", "ece")),
+            calibrators.measured_frame(analysis, view, drawn, ("gap", "ece")),
             alt="Gap and ECE of the calibrators in the diagram",
         )
         st.caption(
