@@ -27,7 +27,7 @@ BINNINGS = {"uniform": "Equal widths", "quantile": "Equal counts"}
 def draw(page: str) -> None:
     """Draw the line above a page with the settings that every page shares."""
     study, schema = state.study(), state.schema()
-    is_assigned = state.fill()
+    assigned = state.fill()
     with st.container(
         horizontal=True,
         horizontal_alignment="distribute",
@@ -47,7 +47,7 @@ def draw(page: str) -> None:
                 with st.popover("Change", icon=":material/edit:", type="tertiary"):
                     _roles(study, schema)
             with st.popover("Settings", icon=":material/tune:", type="tertiary"):
-                _shared(is_assigned=is_assigned)
+                _shared(assigned)
             state.pull()
             if state.can_undo():
                 st.button(
@@ -90,7 +90,7 @@ def label_choice() -> None:
     with st.container(width=360):
         controls.role_select(
             "Label column",
-            state.key("ask_label"),
+            state.key("ask_label", resets=True),
             columns,
             schema.column("label"),
             lambda field, value: state.change(**{field: value}),
@@ -150,7 +150,7 @@ def _roles(study: Study, schema: Schema) -> None:
         with (left, right)[number % 2]:
             controls.role_select(
                 label,
-                state.key(f"bar_{role}"),
+                state.key(f"bar_{role}", resets=True),
                 columns,
                 schema.column(role),
                 lambda field, value: state.change(**{field: value}),
@@ -163,7 +163,7 @@ def _roles(study: Study, schema: Schema) -> None:
     st.page_link("views/data.py", label="Everything else", icon=":material/table_view:")
 
 
-def _shared(*, is_assigned: bool) -> None:
+def _shared(assigned: set[str]) -> None:
     """Draw the settings that are in the URL."""
     plain = Settings()
     left, right = st.columns(2)
@@ -174,7 +174,7 @@ def _shared(*, is_assigned: bool) -> None:
             plain.n_bins,
             1,
             1000,
-            is_assigned=is_assigned,
+            is_assigned="bins" in assigned,
             help="Of reliability diagrams and of the ECE beside them.",
         )
         controls.number(
@@ -184,7 +184,7 @@ def _shared(*, is_assigned: bool) -> None:
             0.5,
             0.999,
             step=0.01,
-            is_assigned=is_assigned,
+            is_assigned="level" in assigned,
         )
     with right:
         controls.choice(
@@ -193,12 +193,12 @@ def _shared(*, is_assigned: bool) -> None:
             list(BINNINGS),
             plain.strategy,
             names=BINNINGS,
-            is_assigned=is_assigned,
+            is_assigned="binning" in assigned,
         )
         controls.method_choice(
             "Calibrator to export",
             state.key("method"),
             CALIBRATORS,
             plain.method,
-            is_assigned=is_assigned,
+            is_assigned="method" in assigned,
         )

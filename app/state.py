@@ -114,11 +114,14 @@ class Problem:
     settings: Settings | None
 
 
-def key(name: str) -> str:
-    """Return the key of a widget; uploaders get a new one after each upload."""
+def key(name: str, *, resets: bool = False) -> str:
+    """Return the key of a widget.
+
+    Uploaders get a new one after each upload, widgets that reset after each refusal.
+    """
     if name.startswith("upload"):
         return f"{name}-{st.session_state.setdefault('_upload_round', 0)}"
-    return name
+    return f"{name}-{st.session_state.get('_refusals', 0)}" if resets else name
 
 
 def settings() -> Settings:
@@ -176,20 +179,23 @@ def begin() -> None:
             open_sample()
 
 
-def fill() -> bool:
-    """Put changed Settings into the widgets, before they are drawn.
+def fill() -> set[str]:
+    """Put changed Settings into the widgets of the URL, before they are drawn.
 
     Returns
     -------
-    bool
-        Whether their values were assigned: then they must not have a default too.
+    set of str
+        Keys that were assigned: such a widget must not have a default too.
     """
-    is_changed = st.session_state.pop("_push", False)
-    if is_changed:
+    state, assigned = st.session_state, set()
+    if state.pop("_push", False):
         for widget, name in URL_KEYS.items():
-            st.session_state[widget] = getattr(settings(), name)
-    st.session_state["_drawn"] = True
-    return is_changed
+            value = getattr(settings(), name)
+            if state.get(widget) != value:
+                state[widget] = value
+                assigned.add(widget)
+    state["_drawn"] = True
+    return assigned
 
 
 def pull() -> None:
@@ -203,7 +209,7 @@ def pull() -> None:
     try:
         wanted = now.replace(**values)
     except DataError as error:
-        st.session_state["_problem"] = Problem(error, None, None)
+        _refuse(error)
         return
     if wanted != now:
         _remember(now)
@@ -218,7 +224,7 @@ def change(**fields: Any) -> None:
     try:
         wanted = settings().replace(**fields)
     except DataError as error:
-        st.session_state["_problem"] = Problem(error, None, None)
+        _refuse(error)
         return
     put(wanted)
 
@@ -264,7 +270,7 @@ def amend(**fields: Any) -> None:
     try:
         wanted = found.settings.replace(**fields)
     except DataError as error:
-        st.session_state["_problem"] = Problem(error, found.source, found.settings)
+        _refuse(error, found.source, found.settings)
         return
     st.session_state["_candidate"] = (found.source, wanted)
     dismiss()
@@ -338,7 +344,7 @@ def open_session(widget: str) -> None:
             calibrators=tuple(_known(name) for name in wanted.calibrators),
         )
     except DataError as error:
-        st.session_state["_problem"] = Problem(error, None, None)
+        _refuse(error)
         return
     put(wanted)
     st.session_state["_message"] = "Session opened."
@@ -399,7 +405,7 @@ def ensure_study() -> bool:
     try:
         found = jobs.run(name, "Reading the file", read, slot="read", again=False)
     except DataError as error:
-        st.session_state["_problem"] = Problem(error, file, wanted)
+        _refuse(error, file, wanted)
         _end_of_wish(name)
         return True
     except Cancelled:
@@ -424,6 +430,13 @@ def _take(file: Source, wanted: Settings, made: Study, understood: Schema) -> No
     state["_study"], state["_schema"], state["_source"] = made, understood, file
     dismiss()
     _accept(wanted)
+
+
+def _refuse(
+    error: DataError, file: Source | None = None, wanted: Settings | None = None
+) -> None:
+    st.session_state["_problem"] = Problem(error, file, wanted)
+    st.session_state["_refusals"] = st.session_state.get("_refusals", 0) + 1
 
 
 def _end_of_wish(name: str) -> None:

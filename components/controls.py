@@ -128,12 +128,16 @@ def setting_number(
     step: float = 1,
     **options: Any,
 ) -> None:
-    """Draw a number field that shows a setting and reports its changes."""
+    """Draw a number field that shows a setting and reports its changes.
+
+    The value is part of the key: a widget in a closed popover does not hear of
+    values that are assigned to it, a new one starts with its default.
+    """
     kind = int if isinstance(step, int) else float
-    if st.session_state.get(key) != kind(value):
-        st.session_state[key] = kind(value)
+    key = f"{key}:{kind(value)}"
     st.number_input(
         label,
+        value=kind(value),
         min_value=kind(low),
         max_value=kind(high),
         step=step,
@@ -156,11 +160,11 @@ def setting_choice(
 ) -> None:
     """Draw a choice that shows a setting and reports its changes."""
     shown = names or {}
-    if st.session_state.get(key) != value:
-        st.session_state[key] = value
+    key = f"{key}:{value}"
     st.selectbox(
         label,
         options,
+        index=options.index(value),
         format_func=lambda item: shown.get(item, item),
         key=key,
         on_change=lambda: on_change(st.session_state[key]),

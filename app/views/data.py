@@ -105,7 +105,7 @@ def positive_section(study: Study, chosen: Settings) -> None:
     with st.container(width=360):
         controls.setting_choice(
             "Positive class",
-            state.key("positive"),
+            state.key("positive", resets=True),
             list(own.classes),
             chosen.positive_class or own.classes[1],
             lambda value: state.change(positive_class=value),
@@ -138,7 +138,7 @@ def column_line(number: int, item: ColumnGuess) -> None:
     with role:
         controls.setting_choice(
             f"Role of {display.escape_markdown(item.name)}",
-            state.key(f"role_{number}"),
+            state.key(f"role_{number}", resets=True),
             options,
             item.role,
             lambda value: state.give_role(item.name, item.role, value),
@@ -154,7 +154,7 @@ def split_section(study: Study, chosen: Settings) -> None:
     with left:
         controls.setting_choice(
             "How rows are divided",
-            state.key("split_kind"),
+            state.key("split_kind", resets=True),
             list(SPLITS),
             chosen.split,
             lambda value: state.change(split=value),
@@ -190,7 +190,7 @@ def number(
     """Draw the field of one number of the Settings."""
     controls.setting_number(
         label,
-        state.key(f"set_{field}"),
+        state.key(f"set_{field}", resets=True),
         getattr(chosen, field),
         low,
         high,
@@ -206,7 +206,7 @@ def left_out_section(study: Study, chosen: Settings) -> None:
     with st.container(width=360):
         controls.setting_choice(
             "Rows with missing or unreadable scores",
-            state.key("invalid_rows"),
+            state.key("invalid_rows", resets=True),
             list(choices),
             chosen.invalid_rows,
             lambda value: state.amend(invalid_rows=value),
