@@ -216,7 +216,7 @@ def _add_flag(section: Any, item: Field[Any]) -> None:
         "default": argparse.SUPPRESS,
         "help": _help_text(item),
     }
-    choices = core_settings._CHOICES.get(item.name)
+    choices = core_settings.CHOICES.get(item.name)
     if choices is not None:
         options["metavar"] = "{" + ",".join(choices) + "}"
     elif kind.startswith("tuple"):
@@ -235,7 +235,7 @@ def _help_text(item: Field[Any]) -> str:
         text = f'Column of the role "{role}"; "" says that there is none.'
     elif str(item.type).startswith("tuple"):
         text += ' Separated by commas; "" for none.'
-    limits = core_settings._LIMITS.get(item.name)
+    limits = core_settings.LIMITS.get(item.name)
     if limits is not None:
         text += f" From {limits[0]:.10g} to {limits[1]:.10g}."
     if item.default not in (None, ()):

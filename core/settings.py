@@ -10,11 +10,11 @@ from typing import Any, Self
 
 from core.messages import DataError
 
-__all__ = ["SESSION_FORMAT", "Settings"]
+__all__ = ["CHOICES", "LIMITS", "SESSION_FORMAT", "Settings"]
 
 SESSION_FORMAT = "plumbline-session"
 
-_CHOICES = {
+CHOICES = {
     "input_kind": ("auto", "logits", "probabilities", "confidence"),
     "invalid_rows": ("refuse", "leave-out"),
     "renormalise": ("ask", "yes"),
@@ -22,7 +22,7 @@ _CHOICES = {
     "strategy": ("uniform", "quantile"),
     "norm": ("l1", "l2", "max"),
 }
-_LIMITS: dict[str, tuple[float, float]] = {
+LIMITS: dict[str, tuple[float, float]] = {
     "n_folds": (2, 50),
     "fit_fraction": (0.05, 0.95),
     "threshold_fraction": (0.0, 0.9),
@@ -129,10 +129,10 @@ class Settings:
     temperature: float | None = None
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise _bad(name, getattr(self, name), f"one of {', '.join(choices)}")
-        for name, (low, high) in _LIMITS.items():
+        for name, (low, high) in LIMITS.items():
             self._check_number(name, low, high)
         for name in _COLUMNS:
             value = getattr(self, name)

@@ -136,7 +136,7 @@ def make_split(study: Study, settings: Settings, *, repeat: int = 0) -> Split:
         raise FitError(
             "The file has no split column.",
             own.name,
-            "Choose the split column on the Data page, or another kind of split.",
+            "Choose the split column, or another kind of split.",
         )
     if settings.split == "time":
         return _by_time(own, labelled, settings)
@@ -289,7 +289,7 @@ def _by_time(own: Predictions, rows: IndexArray, settings: Settings) -> Split:
         raise FitError(
             "The file has no time column.",
             own.name,
-            "Choose the time column on the Data page.",
+            "Choose the time column.",
         )
     when = order[rows]
     n_fit = settings.fit_fraction * rows.size

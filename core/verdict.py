@@ -122,7 +122,8 @@ def repair_sentence(
         and after.low <= 0 <= after.high
     ):
         return f"{action} removes it ({gap_words(after)} on {after.rows} rows)."
-    return f"{action} leaves a {gap_words(after)} on {after.rows} rows."
+    left = gap_words(after).replace("gap ", "gap of ", 1)
+    return f"{action} leaves a {left} on {after.rows} rows."
 
 
 def gap_words(gap: Estimate) -> str:

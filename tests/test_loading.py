@@ -734,3 +734,32 @@ def test_random_tables_load_to_the_same_arrays(
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(7)
+
+
+def test_chosen_confidence_and_outcome() -> None:
+    data = b"how_sure,hit,note\n0.90,1,7\n0.60,0,8\n0.75,1,9\n"
+    found = read_predictions(
+        data,
+        name="odd.csv",
+        input_kind="confidence",
+        score_columns=("how_sure",),
+        label_column="hit",
+    )
+    assert found.input_kind == "confidence"
+    assert found.confidence is not None
+    assert found.correct is not None
+    np.testing.assert_array_equal(found.confidence, [0.9, 0.6, 0.75])
+    np.testing.assert_array_equal(found.correct, [True, False, True])
+
+
+def test_class_scores_are_not_one_confidence() -> None:
+    data = b"logit_a,logit_b,label\n1.5,-0.5,a\n0.25,2.0,b\n"
+    with pytest.raises(DataError, match="No column of confidences"):
+        read_predictions(data, name="logits.csv", input_kind="confidence")
+    with pytest.raises(DataError, match="chosen as one confidence"):
+        read_predictions(
+            data,
+            name="logits.csv",
+            input_kind="confidence",
+            score_columns=("logit_a", "logit_b"),
+        )

@@ -97,7 +97,7 @@ def apply_calibrator(
     DataError
         If the classes differ.
     """
-    logits = _scores_of(predictions)
+    logits = _with_floor_of_fit(predictions, metadata)
     classes = tuple(metadata.get("classes") or predictions.classes)
     if len(classes) != int(calibrator.classes_.size):
         raise DataError(
@@ -121,6 +121,23 @@ def apply_calibrator(
         {"prediction": _names(made.prediction, classes), "confidence": made.confidence}
     )
     return _beside(pd.DataFrame(own, index=ours.index), ours, made.columns(classes))
+
+
+def _with_floor_of_fit(
+    predictions: Predictions, metadata: Mapping[str, Any]
+) -> FloatArray:
+    """Return the logits; exact zeros count as they did in the rows of the fit.
+
+    A file of probabilities gives its zeros a floor of its own, no positive
+    probability lies below it, and they are the only cells at it. The exported module
+    knows one floor for all files: that of the fit.
+    """
+    logits = _scores_of(predictions)
+    floor = metadata.get("log_floor")
+    has_zeros = any(note.code == "exact-zero" for note in predictions.notes)
+    if floor is None or not has_zeros:
+        return logits
+    return np.where(logits == logits.min(), logits.dtype.type(floor), logits)
 
 
 def annotate(analysis: Analysis, method: str) -> pd.DataFrame:

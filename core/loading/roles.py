@@ -116,7 +116,9 @@ def find_roles(raw: Raw, settings: Settings) -> Roles:
         _find_arrays(roles, settings)
     if raw.has_header:
         _find_label(roles, settings, NAMES["label"])
-    if settings.input_kind in {"auto", "confidence"} and not settings.score_columns:
+    if settings.input_kind == "confidence" and settings.score_columns:
+        _take_chosen_confidence(roles, settings)
+    elif settings.input_kind in {"auto", "confidence"} and not settings.score_columns:
         _find_confidence(roles, settings)
     if roles.column("confidence") is None and not roles.scores:
         _find_scores(roles, settings)
@@ -214,16 +216,58 @@ def _find_arrays(roles: Roles, settings: Settings) -> None:
         roles.give(tables[0], "score", "the only array of rows and columns")
 
 
+def _take_chosen_confidence(roles: Roles, settings: Settings) -> None:
+    """Take the chosen score column as confidence, the label as its outcome."""
+    if len(settings.score_columns) > 1:
+        raise DataError(
+            f"{len(settings.score_columns)} columns are chosen as one confidence.",
+            roles.raw.name,
+            "Choose one column, or say that the scores are logits or probabilities.",
+        )
+    name = settings.score_columns[0]
+    roles.chosen_scores.clear()
+    roles.give(name, "confidence", "chosen")
+    predicted = _named(roles, NAMES["predicted"])
+    correct = _named(roles, NAMES["correct"])
+    label = roles.column("label")
+    if correct is None and label is not None and predicted is None:
+        correct = label
+    if correct is not None:
+        roles.give(correct, "correct", "it says which predictions were right")
+    elif predicted is not None and label is not None:
+        roles.give(predicted, "predicted", "its name")
+    else:
+        raise _no_outcome(roles)
+
+
+def _no_outcome(roles: Roles) -> DataError:
+    return DataError(
+        "A file of confidences needs to say which predictions were right.",
+        roles.raw.name,
+        "Give a column correct (0 or 1), or both true_label and pred_label.",
+    )
+
+
 def _find_confidence(roles: Roles, settings: Settings) -> None:
     """Recognise files that hold only the top confidence and whether it was right."""
     name = _named(roles, NAMES["confidence"])
-    families = _families(roles)
     is_asked = settings.input_kind == "confidence"
+    if name is None and not is_asked:
+        return
+    families = _families(roles)
     has_rows = bool(roles.scores) or any(len(f) > 1 for f in families.values())
     if is_asked and name is None:
         singles = [f[0][0] for f in families.values() if len(f) == 1]
         name = next(iter(singles), None)
-    if name is None or (has_rows and not is_asked) or not roles.is_numeric(name):
+    if name is None or not roles.is_numeric(name):
+        if is_asked:
+            raise DataError(
+                "No column of confidences was found.",
+                roles.raw.name,
+                "Name one confidence, or choose it as the only score column.",
+            )
+        return
+    if has_rows and not is_asked:
         return
     correct = _named(roles, NAMES["correct"])
     label = roles.column("label")
@@ -231,11 +275,7 @@ def _find_confidence(roles: Roles, settings: Settings) -> None:
     if correct is None and (label is None or predicted is None):
         if not is_asked:
             return
-        raise DataError(
-            "A file of confidences needs to say which predictions were right.",
-            roles.raw.name,
-            "Give a column correct (0 or 1), or both true_label and pred_label.",
-        )
+        raise _no_outcome(roles)
     roles.give(name, "confidence", "its name, beside the outcome of the prediction")
     if correct is not None:
         roles.give(correct, "correct", "its name")
