@@ -253,8 +253,8 @@ def overlay(analysis: Analysis, compared: Comparison, view: str, stem: str) -> N
         st.caption(
             "On the dashed line a calibrator keeps its word; below it, it is "
             f"overconfident. Bars are {chosen.level:.0%} intervals of each bin; bins "
-            "with fewer than ten rows are grey. Every calibrator sorts its rows into "
-            f"the same {chosen.n_bins} bins, whose rows are counted underneath."
+            "with fewer than ten rows are grey. Underneath, the rows of each of the "
+            f"{chosen.n_bins} bins."
         )
 
 

@@ -1,5 +1,386 @@
-"""The page "Export"."""
+"""Take a calibrator home: every file is verified before it can be downloaded."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import streamlit as st
 
-st.header("Export")
+from app import bar, cli_export, compute, jobs, state
+from components import controls, display
+from core.analysis import UNCALIBRATED, Analysis
+from core.calibrators import CALIBRATORS
+from core.export import (
+    Verification,
+    annotate,
+    apply_calibrator,
+    export,
+    export_metadata,
+    exported_calibrator,
+    write_csv,
+)
+from core.export.readback import verify_rows
+from core.fitting import unusable_reason
+from core.loading import open_study
+from core.messages import Cancelled, DataError, FitError, Progress
+from core.predictions import Study
+from core.settings import Settings
+
+FIRST_ROWS = 20
+
+
+class Prepared(NamedTuple):
+    """A file with the proof that it says what was shown."""
+
+    data: str | Callable[[], bytes]
+    verification: Verification
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the page says of one kind of file."""
+
+    title: str
+    icon: str
+    words: str
+    file_name: str
+    mime: str
+    use: str
+    language: str
+
+
+CARDS = {
+    "csv": Card(
+        "Calibrated rows",
+        ":material/table_view:",
+        "Your file with calibrated probabilities, fold and flags beside each row.",
+        "calibrated.csv",
+        "text/csv",
+        "import pandas as pd\n\n"
+        'rows = pd.read_csv("{file}")\n'
+        'honest = rows[rows["flag"].isin(["test", "cross-fitted"])]\n'
+        'print(honest[["prediction", "confidence"]].head())',
+        "python",
+    ),
+    "python": Card(
+        "Python module",
+        ":material/code:",
+        "One file that needs NumPy only. Run it, and it tests itself.",
+        "calibrator.py",
+        "text/x-python",
+        "import numpy as np\n"
+        "from calibrator import CLASSES, {function}\n\n"
+        'probabilities = {function}(np.load("{input}.npy"))  # (rows, classes)\n'
+        "print(CLASSES[probabilities[0].argmax()], probabilities[0].max())",
+        "python",
+    ),
+    "json": Card(
+        "JSON",
+        ":material/data_object:",
+        "The calibrator as data: any language reads it, and so does Plumbline.",
+        "calibrator.json",
+        "application/json",
+        "# Calibrate new rows on the command line:\n"
+        "python -m app apply calibrator.json new.csv --out calibrated.csv\n\n"
+        "# or look inside:\n"
+        "python -m json.tool calibrator.json",
+        "bash",
+    ),
+    "report": Card(
+        "Report",
+        ":material/receipt_long:",
+        "Every number of every page with interval, rows, seed and settings.",
+        "report.json",
+        "application/json",
+        "import json\n\n"
+        'report = json.load(open("report.json", encoding="utf-8"))\n'
+        'print(report["verdict"]["headline"], report["repair"])\n'
+        'print(report["uncalibrated"]["top-label"]["gap"])',
+        "python",
+    ),
+}
+
+
+def method_choice(study: Study, chosen: Settings) -> str | None:
+    """Choose what is exported among what this file allows."""
+    usable = [name for name in CALIBRATORS if unusable_reason(study, name) is None]
+    if not usable:
+        return None
+    usable.sort(key=lambda name: (name == UNCALIBRATED, name != "temperature"))
+    now = CALIBRATORS[chosen.method].id
+    controls.setting_choice(
+        "Calibrator",
+        state.key("export_method"),
+        usable,
+        now if now in usable else usable[0],
+        lambda value: state.change(method=value),
+        names={name: CALIBRATORS[name].label for name in usable},
+    )
+    return now if now in usable else usable[0]
+
+
+def prepare(
+    study: Study, wanted: Settings, report: Progress
+) -> tuple[Analysis, dict[str, Prepared]]:
+    """Write every file and run or read it back; the slow part of the page."""
+    method = wanted.method
+    found = compute.analysis(study, wanted, lambda f, text: report(0.4 * f, text))
+    if method != UNCALIBRATED and method not in found.fitted:
+        reasons = [n.text for n in found.notes if n.code in ("not-fitted", "no-split")]
+        raise FitError(
+            f"{CALIBRATORS[method].label} could not be fitted.",
+            study.evaluation.name,
+            " ".join(reasons) or "Choose another calibrator.",
+        )
+    made: dict[str, Prepared] = {}
+    report(0.4, "Reading the calibrated rows back")
+    made["csv"] = Prepared(
+        lambda: write_csv(annotate(found, method)), verify_rows(found, method)
+    )
+    report(0.55, "Running the Python module in a clean interpreter")
+    item = export(found, method, "python")
+    made["python"] = Prepared(item.text, item.verification)
+    report(0.75, "Reading the JSON file in a clean interpreter")
+    item = export(found, method, "json")
+    made["json"] = Prepared(item.text, item.verification)
+    proofs = {CARDS[kind].file_name: asdict(made[kind].verification) for kind in made}
+    document = found.to_dict() | {"exported": method, "verification": proofs}
+    made["report"] = Prepared(cli_export.json_text(document), made["json"].verification)
+    return found, made
+
+
+def draw_card(
+    kind: str, card: Card, made: Prepared | None, own: str, stem: str
+) -> None:
+    """Draw one file: what it is, its proof, its button, and how to use it."""
+    name = f"{stem}-calibrated.csv" if kind == "csv" else card.file_name
+    with st.container(border=True, height="stretch", gap="small"):
+        st.markdown(
+            f"{card.icon} **{card.title}**  \n:small[:gray[{card.words}]]",
+        )
+        if made is None:
+            st.markdown(":small[:gray[:material/pending: Not verified yet]]")
+        elif not made.verification.ok:
+            st.error(
+                display.escape_markdown(made.verification.problem),
+                title="Not offered: the file does not say what was shown",
+                icon=":material/error:",
+            )
+        else:
+            st.markdown(f":green[:material/check_circle:] :small[{proof(kind, made)}]")
+        with st.container(horizontal=True, gap="small"):
+            if made is not None and made.verification.ok:
+                st.download_button(
+                    "Download",
+                    data=made.data,
+                    file_name=name,
+                    mime=card.mime,
+                    icon=":material/download:",
+                    key=state.key(f"get_export_{kind}"),
+                    on_click="ignore",
+                    help=name,
+                )
+            with st.popover("How to use it", type="tertiary"):
+                text = card.use.replace("{file}", name).replace("{input}", own)
+                function = "calibrate"
+                if own == "probabilities":
+                    function = "calibrate_probabilities"
+                st.code(text.replace("{function}", function), language=card.language)
+
+
+def proof(kind: str, made: Prepared) -> str:
+    """Return what the verification found, in one line."""
+    if kind == "report":
+        return "strict JSON, with the proofs of the other files"
+    item = made.verification
+    rows = f"{item.n_rows:,} rows"
+    if item.n_rows < item.n_total:
+        rows = f"{item.n_rows:,} of {item.n_total:,} rows"
+    largest = f"{item.max_difference:.1e}" if item.max_difference else "0"
+    return (
+        f"largest difference {largest} over {rows}, "
+        f"{item.n_label_changes:,} labels change, {item.seconds:.1f} s"
+    )
+
+
+def files(study: Study, wanted: Settings, *, is_asked: bool) -> Analysis | None:
+    """Verify on demand, and draw a card for each file."""
+    name = f"export {study.fingerprint} {wanted.to_json()}"
+    own, stem = study.evaluation.input_kind, display.file_stem(study.evaluation.name)
+    if is_asked:
+        jobs.forget(name)
+    made = None
+    if is_asked or jobs.is_started(name):
+        try:
+            made = jobs.run(
+                name,
+                "Verifying",
+                lambda report: prepare(study, wanted, report),
+                slot="export",
+            )
+        except (DataError, FitError) as error:
+            display.error_box(error, example=False, key=state.key("export_problem"))
+    prepared = {} if made is None else made[1]
+    with st.container(gap="small"):
+        for kinds in (("csv", "python"), ("json", "report")):
+            for column, kind in zip(st.columns(2, gap="small"), kinds, strict=True):
+                with column:
+                    draw_card(kind, CARDS[kind], prepared.get(kind), own, stem)
+    return None if made is None else made[0]
+
+
+def rank_hint(analysis: Analysis, method: str) -> None:
+    """Say which calibrator ranks first, where it is another one."""
+    if analysis.comparison is None:
+        return
+    best = analysis.comparison.ranking[0][0]
+    if best != method:
+        label = display.escape_markdown(CALIBRATORS[best].label)
+        st.markdown(
+            f":orange[:material/info:] :small[{label} has the lowest cross-validated "
+            "NLL of those compared.]"
+        )
+
+
+def metadata(analysis: Analysis, method: str) -> None:
+    """Show what goes along with a calibrator."""
+    block = st.expander(
+        "What goes along with the calibrator",
+        key=state.key("metadata"),
+        on_change="rerun",
+        icon=":material/info:",
+    )
+    if block.open:
+        with block:
+            known = export_metadata(analysis, method)
+            known.pop("examples", None)
+            st.caption(
+                "In the JSON file and in the Python module: where it comes from, what "
+                "it expects, and its numbers before and after. None of your rows but "
+                "up to five, without labels, for the self-test."
+            )
+            st.json(known, expanded=1)
+
+
+def new_rows(study: Study, wanted: Settings) -> None:
+    """Apply the calibrator to rows without labels."""
+    st.subheader("Apply to new rows", anchor=False)
+    widget = state.key("upload_new")
+    st.file_uploader(
+        "New predictions of the same model; no labels needed",
+        type=["csv", "tsv", "txt", "gz", "parquet", "npz", "npy"],
+        key=widget,
+        on_change=state.open_new_rows,
+        args=(widget,),
+    )
+    given = state.new_rows()
+    if given is None:
+        return
+    file, reading = given
+    method = wanted.method
+
+    def work(report: Progress) -> tuple:
+        found = compute.analysis(study, wanted, lambda f, text: report(0.6 * f, text))
+        if method != UNCALIBRATED and method not in found.fitted:
+            raise FitError(
+                "This calibrator could not be fitted.", study.evaluation.name
+            )
+        rows, _ = open_study(
+            file.path,
+            reading,
+            name=file.name,
+            progress=lambda f, text: report(0.6 + 0.3 * f, text),
+        )
+        report(0.9, "Calibrating")
+        applied = apply_calibrator(
+            exported_calibrator(found, method),
+            export_metadata(found, method),
+            rows.evaluation,
+        )
+        return applied, rows.evaluation.notes, len(rows.evaluation.left_out)
+
+    name = f"apply {study.fingerprint} {wanted.to_json()} {file.number} {reading!r}"
+    try:
+        done = jobs.run(name, "Calibrating the new rows", work, slot="apply")
+    except (DataError, FitError) as error:
+        display.error_box(
+            error,
+            on_answer=state.amend_new_rows,
+            key=state.key("new_rows_problem"),
+        )
+        return
+    except Cancelled:
+        return
+    if done is not None:
+        show_applied(*done, name=file.name, method=method)
+
+
+def show_applied(frame, notes, n_left_out, *, name: str, method: str) -> None:
+    """Show the first calibrated rows, and give away all of them."""
+    label = CALIBRATORS[method].label
+    st.markdown(
+        f"**{len(frame):,} rows** of {display.code(name)} calibrated by "
+        f"{display.escape_markdown(label)}"
+        + (f"; {n_left_out:,} rows left out." if n_left_out else ".")
+    )
+    first = frame.head(FIRST_ROWS)
+    st.dataframe(
+        first,
+        hide_index=True,
+        height=min(36 * (len(first) + 1) + 2, 420),
+        alt=f"The first {len(first)} calibrated rows",
+    )
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.download_button(
+            "Download calibrated CSV",
+            data=lambda: write_csv(frame),
+            file_name=f"{display.file_stem(name)}-calibrated.csv",
+            mime="text/csv",
+            icon=":material/download:",
+            key=state.key("get_applied"),
+            on_click="ignore",
+        )
+        if len(frame) > len(first):
+            st.markdown(
+                f":small[:gray[The first {len(first)} rows are shown.]]",
+                width="content",
+            )
+    display.notes(notes)
+
+
+study = state.study()
+st.header("Export", anchor=False)
+if study is None:
+    bar.uploader("upload_first", "Drop your file")
+    st.stop()
+
+with st.container(gap="small"):
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        with st.container(width=360):
+            method = method_choice(study, state.settings())
+        is_asked = method is not None and st.button(
+            "Verify and prepare",
+            type="primary",
+            icon=":material/verified:",
+            key=state.key("prepare"),
+        )
+    if method is None:
+        reason = unusable_reason(study, "temperature") or "Nothing can be exported."
+        st.markdown(f":gray[:material/block: {display.escape_markdown(reason)}]")
+        st.stop()
+    st.caption(
+        "Fitted on all fit rows. Each file is run or read back on your rows; only then "
+        "can it be downloaded."
+    )
+
+now = state.settings()
+wanted = now.replace(
+    method=method,
+    temperature=None,
+    calibrators=tuple(dict.fromkeys((*now.calibrators, method))),
+)
+analysis = files(study, wanted, is_asked=is_asked)
+if analysis is not None:
+    rank_hint(analysis, method)
+    metadata(analysis, method)
+new_rows(study, wanted)

@@ -1,5 +1,91 @@
-"""The page "Methods"."""
+"""Every metric and calibrator: formula, paper, options, and the words used here."""
 
 import streamlit as st
 
-st.header("Methods")
+from app import state
+from components import display, methods
+from core.calibrators import CALIBRATORS
+from core.metrics import METRICS
+from core.registry import Method, Registry
+
+FAMILIES: dict[str, Registry] = {"Metrics": METRICS, "Calibrators": CALIBRATORS}
+
+
+def entry(method: Method) -> None:
+    """Draw one method: its name and meaning, its formula beside it."""
+    with st.container(border=True, key=state.key(f"method_{method.id}")):
+        left, right = st.columns([6, 7], gap="medium", vertical_alignment="center")
+        with left:
+            more = " :gray-badge[more methods]" if method.tier != "default" else ""
+            st.markdown(
+                f"**{display.escape_markdown(method.label)}**{more}  \n"
+                f"{display.escape_markdown(method.summary)}  \n"
+                f":small[:gray[{small_print(method)}]]"
+            )
+            if method.params:
+                words = ", ".join(methods.option_words(item) for item in method.params)
+                helps = "  \n".join(
+                    f"{display.code(item.name)} {item.help}" for item in method.params
+                )
+                st.caption(
+                    f":material/tune: {display.escape_markdown(words)}", help=helps
+                )
+        with right:
+            if method.formula:
+                st.latex(method.formula)
+
+
+def small_print(method: Method) -> str:
+    """Return ids and paper in one line of Markdown."""
+    names = [display.code(method.id), *method.aliases]
+    parts = [", ".join(names)]
+    reference = methods.reference_markdown(method.reference)
+    if reference:
+        parts.append(reference)
+    return " \u00b7 ".join(parts)
+
+
+st.header("Methods", anchor=False)
+with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+    with st.container(width=360):
+        words = st.text_input(
+            "Search",
+            key=state.key("search"),
+            placeholder="Name, id or paper",
+            icon=":material/search:",
+            label_visibility="collapsed",
+        )
+    family = st.segmented_control(
+        "Family",
+        ["All", *FAMILIES],
+        default="All",
+        required=True,
+        key=state.key("family"),
+        label_visibility="collapsed",
+    )
+
+    slot = st.container(width="content")
+
+shown = [FAMILIES[family]] if family in FAMILIES else list(FAMILIES.values())
+found = methods.found_methods(shown, words or "")
+with slot:
+    display.download_table(
+        methods.methods_frame(found), "plumbline-methods", state.key("get_methods")
+    )
+for title, registry in FAMILIES.items():
+    own = [method for name, method in found if name == registry.family]
+    own.sort(key=methods.reading_order)
+    if own:
+        st.subheader(title, anchor=False)
+        with st.container(gap="small"):
+            for method in own:
+                entry(method)
+if not found:
+    st.markdown("**Nothing found.** Try a shorter word.")
+
+st.subheader("Words", anchor=False)
+with st.container(gap="xsmall"):
+    for word, meaning in methods.GLOSSARY.items():
+        left, right = st.columns([1, 6], gap="small")
+        left.markdown(f"**{word}**")
+        right.markdown(meaning)
