@@ -262,3 +262,56 @@ def test_the_split_can_be_changed_on_the_data_page() -> None:
     widget(at.selectbox, "split_kind").set_value("time").run()
     assert not at.exception
     assert at.error
+
+
+def test_a_job_shows_progress_and_can_be_cancelled_and_started_again(
+    monkeypatch,
+) -> None:
+    def script():
+        import time
+
+        import streamlit as st
+
+        from app import jobs
+
+        def work(report):
+            for step in range(600):
+                report(step / 600, "counting")
+                time.sleep(0.02)
+                if st.session_state.get("hurry"):
+                    return 42
+            return 0
+
+        st.write("result", jobs.run("a key", "Counting", work, slot="test"))
+
+    monkeypatch.setattr("app.jobs.GRACE", 0.1)
+    at = AppTest.from_function(script, default_timeout=30).run()
+    assert at.get("progress")
+    at.button(key="cancel-test").click().run()
+    settle(at)
+    assert "was stopped" in words(at)
+    at.session_state["hurry"] = True
+    at.button(key="again-test").click().run()
+    settle(at)
+    assert not at.exception
+    assert "42" in words(at)
+
+
+def test_a_job_that_fails_hands_over_its_error() -> None:
+    def script():
+        import streamlit as st
+
+        from app import jobs
+        from core.messages import DataError
+
+        def work(report):
+            raise DataError("Something is odd.", "row 3", "Mend it.")
+
+        try:
+            jobs.run("another key", "Failing", work)
+        except DataError as error:
+            st.error(str(error))
+
+    at = AppTest.from_function(script, default_timeout=30).run()
+    settle(at)
+    assert "row 3" in at.error[0].value

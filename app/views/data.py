@@ -117,7 +117,7 @@ def columns_section(schema: Schema) -> None:
     listed = [item for item in schema.columns if item.role != "score"]
     if len(schema.names("score")) <= 2:
         listed = list(schema.columns)
-    with st.container(gap="xsmall"):
+    with st.container(gap="xsmall", width=760):
         for number, item in enumerate(listed[:SHOWN_COLUMNS]):
             column_line(number, item)
     if listed[SHOWN_COLUMNS:]:
@@ -133,8 +133,9 @@ def column_line(number: int, item: ColumnGuess) -> None:
     ]
     if item.role not in options:
         options.insert(0, item.role)
-    name, role, why = st.columns([3, 3, 6], vertical_alignment="center")
-    name.markdown(display.code(item.name))
+    name, role = st.columns([7, 4], vertical_alignment="center", wrap=False)
+    why = f":small[:gray[{display.escape_markdown(item.evidence)}]]"
+    name.markdown(f"{display.code(item.name)}\u2002 {why}")
     with role:
         controls.setting_choice(
             f"Role of {display.escape_markdown(item.name)}",
@@ -145,12 +146,11 @@ def column_line(number: int, item: ColumnGuess) -> None:
             names=ROLE_NAMES,
             label_visibility="collapsed",
         )
-    why.markdown(f":small[:gray[{display.escape_markdown(item.evidence)}]]")
 
 
 def split_section(study: Study, chosen: Settings) -> None:
     """Choose how rows are divided, and show the sizes."""
-    left, right = st.columns([1, 1], gap="large")
+    left, right = st.columns(2, gap="large")
     with left:
         controls.setting_choice(
             "How rows are divided",
@@ -160,9 +160,10 @@ def split_section(study: Study, chosen: Settings) -> None:
             lambda value: state.change(split=value),
             names=SPLITS,
         )
-        first, second, third = st.columns(3)
+        first, second, third = st.columns(3, wrap=False)
         with first:
             if chosen.split in ("auto", "file", "cross-fit"):
+                # The folds of a fixed split only rank calibrators.
                 number("Folds", "n_folds", chosen, 2, 50)
             else:
                 number("Fit share", "fit_fraction", chosen, 0.05, 0.95, step=0.05)
@@ -178,7 +179,9 @@ def split_section(study: Study, chosen: Settings) -> None:
                 display.fit_error(problem)
             return
         sizes = compute.role_sizes(study, chosen)
-        for column, (role, size) in zip(st.columns(3), sizes.items(), strict=True):
+        for column, (role, size) in zip(
+            st.columns(3, wrap=False), sizes.items(), strict=True
+        ):
             column.metric(role, f"{size:,}")
         st.caption(display.escape_markdown(division.sentence))
         display.notes(division.notes)
@@ -228,7 +231,7 @@ def left_out_section(study: Study, chosen: Settings) -> None:
 
 def session_section(chosen: Settings) -> None:
     """Save every setting to a file, or open such a file."""
-    left, right = st.columns([1, 1], gap="large", vertical_alignment="bottom")
+    left, right = st.columns(2, gap="large", vertical_alignment="bottom")
     with left:
         st.markdown("A session file holds every choice, and none of your rows.")
         st.download_button(

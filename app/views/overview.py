@@ -218,17 +218,18 @@ if state.is_sample():
     invitation()
 
 wanted = compute.temperature_settings(study, state.settings())
-result = jobs.run(
-    f"overview {study.fingerprint} {wanted.to_json()}",
+name = f"{study.fingerprint} {wanted.to_json()}"
+first = jobs.run(
+    f"measure {name}",
     "Measuring",
-    partial(compute.analysis, study, wanted),
+    partial(compute.overview, study, wanted),
     slot="overview",
 )
-if result is None:
+if first is None:
     st.stop()
 
-said = result.overview.verdict
-known = result.overview.views.get("top-label")
+said = first.verdict
+known = first.views.get("top-label")
 left, right = st.columns(2, gap="large", vertical_alignment="center")
 with left, st.container(gap="small"):
     display.verdict(said.headline, said.sentence, theme.VERDICT_COLORS[said.kind])
@@ -236,18 +237,27 @@ with left, st.container(gap="small"):
         st.caption(
             f"Before any repair, on all {known.estimates['gap'].n:,} labelled rows."
         )
-if not result.overview.views:
+if known is None:
     bar.label_choice()
     with st.container(horizontal=True, gap="medium"):
         st.page_link("views/data.py", label="Check what was understood")
         st.page_link("views/export.py", label="Apply a calibrator to these rows")
-    display.notes(result.notes)
+    display.notes([*study.evaluation.notes, *first.notes])
     st.stop()
+
 with right:
+    result = jobs.run(
+        f"analysis {name}",
+        "Looking for a repair",
+        partial(compute.analysis, study, wanted),
+        slot="overview",
+    )
+    if result is None:
+        st.stop()
     repair(result)
 
 shown = "top-label"
-if len(result.overview.views) > 1:
+if len(first.views) > 1:
     shown = st.segmented_control(
         "View",
         list(VIEWS),
@@ -258,6 +268,6 @@ if len(result.overview.views) > 1:
         bind="query-params",
         label_visibility="collapsed",
     )
-    gap = result.overview.views[shown].estimates["gap"].value
+    gap = first.views[shown].estimates["gap"].value
     st.markdown(view_sentence(result, shown, gap))
 numbers(result, shown)
