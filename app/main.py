@@ -63,7 +63,7 @@ page = st.navigation(
 state.begin()
 with (
     st.container(horizontal_alignment="center"),
-    st.container(width=1180, gap="medium"),
+    st.container(width=1240, gap="medium"),
 ):
     if state.ensure_study():
         bar.draw(page.url_path)

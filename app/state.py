@@ -211,8 +211,11 @@ def pull() -> None:
     except DataError as error:
         _refuse(error)
         return
+    is_first = not st.session_state.get("_pulled", False)
+    st.session_state["_pulled"] = True
     if wanted != now:
-        _remember(now)
+        if not is_first:  # a link says where a session starts: nothing to undo
+            _remember(now)
         st.session_state["_settings"] = wanted
 
 

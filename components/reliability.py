@@ -80,12 +80,22 @@ def reliability_figure(
             "hoverinfo": "skip",
         }
     )
+    is_even = all(np.allclose(np.diff(b.edges), b.edges[1]) for b in bins.values())
     for number, (name, found) in enumerate(bins.items()):
         title = theme.figure_text(shown.get(name, name))
         for trace in _points(found, styles[name], title, name):
             fig.add_trace(trace)
-        fig.add_trace(_counts(found, styles[name], title, name, number, len(bins)))
+        if is_even:
+            bars = _counts(found, styles[name], title, name, number, len(bins))
+        else:
+            bars = _spans(found, styles[name], title, name, len(bins) - 1 - number)
+        fig.add_trace(bars)
     fig.update_layout(**_layout(x_title, y_title, height))
+    if not is_even:
+        lanes = {"range": [-0.6, len(bins) - 0.4], "showticklabels": False}
+        fig.update_layout(
+            yaxis2={"title": {"text": "Bins"}, "showgrid": False, **lanes}
+        )
     return fig
 
 
@@ -228,6 +238,39 @@ def _counts(
         "customdata": np.column_stack([found.edges[:-1], found.edges[1:]]),
         "hovertemplate": (
             "<b>%{y:,} rows</b><br>%{customdata[0]:.3~f} to %{customdata[1]:.3~f}"
+            f"<extra>{title}</extra>"
+        ),
+    }
+
+
+def _spans(
+    found: BinStatistics, style: Style, title: str, group: str, lane: int
+) -> dict[str, Any]:
+    """Return the bins of equal counts as spans side by side: narrow where rows are.
+
+    Bars of their counts would all be as high, and show nothing but their widths.
+    """
+    shades = [theme.translucent(style.color, alpha) for alpha in (1.0, 0.45)]
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "base": found.edges[:-1],
+        "x": np.diff(found.edges),
+        "y": np.full(found.n_bins, lane),
+        "width": 0.7,
+        "name": title,
+        "legendgroup": group,
+        "showlegend": False,
+        "xaxis": "x",
+        "yaxis": "y2",
+        "marker": {
+            "color": [shades[number % 2] for number in range(found.n_bins)],
+            "line": {"width": 0},
+        },
+        "customdata": np.column_stack([found.count, found.edges[:-1], found.edges[1:]]),
+        "hovertemplate": (
+            "<b>%{customdata[0]:,} rows</b><br>"
+            "%{customdata[1]:.4~f} to %{customdata[2]:.4~f}"
             f"<extra>{title}</extra>"
         ),
     }

@@ -98,6 +98,7 @@ def test_a_deep_link_sets_the_settings() -> None:
     at = opened(bins="30", binning="Equal counts")
     assert at.session_state["_settings"].n_bins == 30
     assert "Bins: 30" in words(at)
+    assert "undo" not in {b.key for b in at.button}
 
 
 def test_nonsense_in_the_link_is_ignored() -> None:

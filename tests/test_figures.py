@@ -96,6 +96,19 @@ def test_figures_use_the_palette_only(bins) -> None:
     assert colors_of(reliability.reliability_figure(bins)) <= known
 
 
+def test_bins_of_equal_counts_are_spans_not_bars_of_one_height() -> None:
+    rng = np.random.default_rng(0)
+    confidence = rng.beta(5, 2, 500)
+    found = bin_statistics(
+        confidence, rng.random(500) < confidence, n_bins=8, strategy="quantile"
+    )
+    fig = reliability.reliability_figure({"uncalibrated": found})
+    spans = next(t for t in fig.data if t.type == "bar")
+    assert spans.orientation == "h"
+    np.testing.assert_allclose(np.asarray(spans.base, float), found.edges[:-1])
+    assert spans.customdata[:, 0].sum() == 500
+
+
 def test_names_from_files_are_no_html_in_a_figure(bins) -> None:
     name = "<a href='x'>cat</a>"
     fig = reliability.reliability_figure(
