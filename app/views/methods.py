@@ -46,7 +46,7 @@ def small_print(method: Method) -> str:
 
 
 st.header("Methods", anchor=False)
-with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     with st.container(width=360):
         words = st.text_input(
             "Search",
