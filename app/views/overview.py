@@ -268,6 +268,8 @@ if len(first.views) > 1:
         bind="query-params",
         label_visibility="collapsed",
     )
-    gap = first.views[shown].estimates["gap"].value
-    st.markdown(view_sentence(result, shown, gap))
+    # The sentence speaks of the same rows as the table under it.
+    done = result.comparison
+    seen = done.views[shown]["uncalibrated"] if done else first.views[shown]
+    st.markdown(view_sentence(result, shown, seen.estimates["gap"].value))
 numbers(result, shown)
