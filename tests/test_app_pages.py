@@ -183,6 +183,7 @@ def test_a_confidence_file_greys_out_with_the_reason(write) -> None:
         assert at.checkbox(key=f"pick_{name}").disabled
         assert not at.checkbox(key=f"pick_{name}").value
     assert at.button(key="fit").disabled
+    assert "No calibrator can use this file" in words(at)
     assert "one confidence per row" in words(at)
     at.switch_page("views/export.py").run()
     assert "one confidence per row" in words(at)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import streamlit as st
 
 from app import bar, compute, jobs, state
-from components import calibrators, controls, display, reliability, tables
+from components import calibrators, controls, display, methods, reliability, tables
 from components.calibrators import FittedTemperature
 from core.analysis import UNCALIBRATED, Analysis, Comparison
 from core.calibrators import CALIBRATORS, TemperatureScaling
@@ -33,9 +33,9 @@ class Results(NamedTuple):
 def choice(study: Study, chosen: Settings) -> None:
     """Choose calibrators; what cannot be used is greyed, with the reason."""
     reasons = {name: unusable_reason(study, name) for name in CALIBRATORS}
-    k = max(2, study.evaluation.n_classes)
     offered = [CALIBRATORS[name] for name in CALIBRATORS if name != UNCALIBRATED]
-    offered.sort(key=lambda method: method.target.n_parameters(k))  # type: ignore[attr-defined]
+    offered.sort(key=methods.reading_order)
+    is_usable = not all(reasons[method.id] for method in offered)
     first = [method for method in offered if method.tier == "default"]
     more = [method for method in offered if method.tier != "default"]
     with st.form("choice", enter_to_submit=False):
@@ -50,17 +50,18 @@ def choice(study: Study, chosen: Settings) -> None:
                 icon=":material/play_arrow:",
                 key=state.key("fit"),
                 on_click=take_choice,
-                disabled=all(reasons[method.id] for method in offered),
+                disabled=not is_usable,
             )
-            st.caption("The uncalibrated scores always take part.", width="content")
+            if is_usable:
+                st.caption("The uncalibrated scores always take part.", width="content")
 
 
 def grid(
-    methods: list[Method], chosen: Settings, reasons: dict[str, str | None]
+    members: list[Method], chosen: Settings, reasons: dict[str, str | None]
 ) -> None:
     """Draw the boxes of some calibrators, three in a row."""
-    for start in range(0, len(methods), 3):
-        row = methods[start : start + 3]
+    for start in range(0, len(members), 3):
+        row = members[start : start + 3]
         for column, method in zip(st.columns(3, gap="medium"), row, strict=False):
             with column:
                 box(method, chosen, reasons[method.id])
@@ -366,6 +367,8 @@ def nothing_fitted(analysis: Analysis) -> None:
     if not analysis.overview.views:
         st.markdown("**No labels, nothing to fit.** Choose the label column:")
         bar.label_choice()
+    elif all(unusable_reason(analysis.study, name) for name in CALIBRATORS):
+        st.markdown("**No calibrator can use this file.** The Overview still can.")
     elif not analysis.settings.calibrators:
         st.markdown("**Nothing is chosen.** Tick a calibrator and fit it.")
     else:
