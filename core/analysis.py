@@ -221,7 +221,7 @@ def assemble(
         overview=overview,
         fitted=dict(fitted),
         comparison=comparison,
-        repair=_repair(study, fitted, comparison),
+        repair=_repair(study, fitted, comparison, overview.verdict),
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -454,7 +454,10 @@ def _ranking(
 
 
 def _repair(
-    study: Study, fitted: Mapping[str, Fitted], comparison: Comparison | None
+    study: Study,
+    fitted: Mapping[str, Fitted],
+    comparison: Comparison | None,
+    said: Verdict,
 ) -> str:
     item = fitted.get("temperature")
     if item is None or comparison is None:
@@ -468,6 +471,7 @@ def _repair(
         study.evaluation.input_kind,
         comparison.views["top-label"]["temperature"].estimates["gap"],
         comparison.changes["top-label"]["temperature"],
+        is_gap_found=said.kind in ("overconfident", "underconfident"),
     )
 
 

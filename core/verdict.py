@@ -95,6 +95,8 @@ def repair_sentence(
     input_kind: str,
     after: Estimate,
     change: Mapping[str, Estimate],
+    *,
+    is_gap_found: bool = True,
 ) -> str:
     """Return what dividing by the fitted temperature does, in one sentence.
 
@@ -108,6 +110,8 @@ def repair_sentence(
         Signed gap of the calibrated test rows.
     change : mapping
         Metric id -> Estimate of (after minus before); uses "nll".
+    is_gap_found : bool, default=True
+        Whether the verdict found a gap that could be removed.
     """
     scores = "logits" if input_kind == "logits" else "log-probabilities"
     action = f"Dividing the {scores} by T = {temperature:.2f}"
@@ -116,6 +120,8 @@ def repair_sentence(
         return f"{action} makes the log loss worse: keep the scores as they are."
     if nll is not None and nll.high is not None and nll.high >= 0:
         return f"{action} makes no detectable difference to the log loss."
+    if not is_gap_found:
+        return f"{action} lowers the log loss; {gap_words(after)} on {after.rows} rows."
     if (
         after.low is not None
         and after.high is not None
@@ -140,4 +146,4 @@ def _percent(value: float | None) -> str:
 
 def _points(value: float | None) -> str:
     text = "unknown" if value is None else f"{100 * value:.1f}"
-    return "0.0" if text == "-0.0" else text
+    return "0.0" if text == "-0.0" else text.replace("-", "\N{MINUS SIGN}")

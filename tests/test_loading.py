@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -447,9 +448,12 @@ def test_times_that_are_none_play_no_role() -> None:
     assert read_predictions(data).roles.time is None
 
 
+@pytest.mark.parametrize("n_threads", [1, 2])
 def test_a_column_changes_its_type_after_the_first_block(
-    monkeypatch: pytest.MonkeyPatch,
+    n_threads: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    request.addfinalizer(partial(pa.set_cpu_count, pa.cpu_count()))
+    pa.set_cpu_count(n_threads)
     monkeypatch.setattr(tables_module, "_HEAD", 1 << 16)
     lines = ["n,code,logit_0,logit_1,label", *["1,7,1,2,0"] * 300_000]
     lines += ["1.5,x,1.5,é,1", "2,7,0.5,3,1"]

@@ -325,7 +325,9 @@ def _read_blocks(
             if "invalid UTF8" in str(error) and layout.encoding == "utf-8":
                 layout = replace(layout, encoding="latin-1")
                 continue
-            found = re.search(r"CSV column #(\d+): CSV conversion error", str(error))
+            # One thread knows the row, several do not.
+            known = r"CSV column #(\d+): (?:Row #\d+: )?CSV conversion error"
+            found = re.search(known, str(error))
             if found is None or types[layout.names[int(found[1])]] == pa.string():
                 raise
             types = _widened(types, layout.names[int(found[1])], n_tries)

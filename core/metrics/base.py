@@ -22,6 +22,7 @@ __all__ = [
 
 FloatArray = NDArray[np.floating[Any]]
 
+_DIGITS = 12  # decimals of confidence that are kept
 _TOLERATED = 1e-2  # departure of a row of probabilities from a sum of 1
 
 METRICS = Registry("metric")
@@ -116,6 +117,8 @@ def row_scores(
         # A right prediction of the other class is an outcome 0, a wrong one 1.
         outcome = np.where(is_positive, outcome, 1.0 - outcome)
         confidence = np.where(is_positive, confidence, 1.0 - confidence)
+    # Noise in the last digits must break no ties and carry nothing over an edge.
+    confidence = np.round(confidence, _DIGITS)
     return RowScores(confidence, outcome, nll, brier, view)
 
 

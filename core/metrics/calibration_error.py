@@ -217,7 +217,8 @@ def _score_interval(
 
     Groups make the standard error vary with T itself, so that T +- z standard errors
     covers too rarely (.90 to .93 with 50 to 200 groups). As in Wilson's interval the
-    variance is taken at t: s = g'ASAg / g'Ag.
+    variance is taken at t: s = g'ASAg / g'Ag. Below t = 0 only the noise is left, so
+    that the interval holds the value itself.
     """
     scaled = weight[:, None] * covariance
     noise = 2.0 * float((scaled * scaled.T).sum())
@@ -227,7 +228,10 @@ def _score_interval(
     centre = value + 2.0 * z**2 * slope
     square = 4.0 * slope * value + noise + 4.0 * z**2 * slope**2
     half = z * float(np.sqrt(max(square, 0.0)))
-    return centre - half, centre + half
+    alone = z * float(np.sqrt(noise))
+    low = centre - half if value - alone >= 0.0 else value - alone
+    high = centre + half if value + alone >= 0.0 else value + alone
+    return low, high
 
 
 def _gram(parts: Any) -> FloatArray:
