@@ -197,7 +197,7 @@ def squared_error_change(before: Bins, after: Bins) -> Estimate:
     gaps = np.nan_to_num(np.concatenate([before.statistics.gap, after.statistics.gap]))
     weight = np.concatenate([-before.statistics.weight, after.statistics.weight])
     both = sparse.hstack([before.contributions(), after.contributions()])
-    value, error = _quadratic_form(gaps, weight, _gram(both))
+    value, error = _quadratic_form(gaps, weight, _gram(both), paired=True)
     level = after.statistics.level
     z = float(stats.norm.ppf(0.5 + level / 2))
     return Estimate(
@@ -246,23 +246,29 @@ def _tail_share(draws: FloatArray, value: float) -> float:
 
 
 def _quadratic_form(
-    gaps: FloatArray, weight: FloatArray, covariance: FloatArray
+    gaps: FloatArray,
+    weight: FloatArray,
+    covariance: FloatArray,
+    *,
+    paired: bool = False,
 ) -> tuple[float, float]:
     """Return sum_b w_b g_b^2 without its noise term, and its standard error.
 
     With g ~ N(gamma, S) and A = diag(w): the estimate is g'Ag - tr(AS), its variance
     4 gamma'ASA gamma + 2 tr(ASAS), where gamma_b gamma_c is estimated by
-    g_b g_c - S_bc. For independent bins these are the sums of the docstring of
-    `squared_calibration_error`.
+    g_b g_c - S_bc, with no bin's own term below 0: for independent bins these are the
+    sums of the docstring of `squared_calibration_error`. In a `paired` form terms of
+    both signs cancel, so that nothing is cut but the total.
     """
     value = float(weight @ (gaps**2 - np.diag(covariance)))
     sandwich = weight[:, None] * covariance * weight[None, :]
     slopes = sandwich * (np.outer(gaps, gaps) - covariance)
-    diagonal = np.diag(slopes)
-    linear = np.maximum(diagonal, 0.0).sum() + (slopes - np.diag(diagonal)).sum()
+    linear = slopes.sum()
+    if not paired:
+        linear -= np.minimum(np.diag(slopes), 0.0).sum()
     scaled = weight[:, None] * covariance
-    variance = 4.0 * max(float(linear), 0.0) + 2.0 * float((scaled * scaled.T).sum())
-    return value, float(np.sqrt(variance))
+    noise = max(float((scaled * scaled.T).sum()), 0.0)
+    return value, float(np.sqrt(4.0 * max(float(linear), 0.0) + 2.0 * noise))
 
 
 @METRICS.register(
