@@ -6,12 +6,14 @@ the definition, no code shared with `core`.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special
 
 # ------------------------------------------------------------------- softmax
 
@@ -108,3 +110,227 @@ def temperature_objective(
             math.fsum(q * (z - mean) ** 2 for q, z in zip(p, kept, strict=True))
         )
     return np.array(loss), np.array(slope), np.array(curvature)
+
+
+# ------------------------------------------------------------------- binning
+
+
+def bin_index(value: float, edges: Sequence[float], closed: str = "right") -> int:
+    """Return the bin of a value: (lo, hi] with 0 in the first, or [lo, hi)."""
+    for b in range(len(edges) - 2):
+        inner = edges[b + 1]
+        if value < inner or (closed == "right" and value == inner):
+            return b
+    return len(edges) - 2
+
+
+def bins(
+    confidence: ArrayLike,
+    outcome: ArrayLike,
+    edges: Sequence[float],
+    weight: ArrayLike | None = None,
+    closed: str = "right",
+) -> list[dict[str, float]]:
+    """Return count, share of the weight, mean confidence and accuracy per bin."""
+    c, o = np.asarray(confidence, float), np.asarray(outcome, float)
+    w = np.ones(len(c)) if weight is None else np.asarray(weight, float)
+    found = []
+    for b in range(len(edges) - 1):
+        rows = [i for i in range(len(c)) if bin_index(c[i], edges, closed) == b]
+        mass = sum(w[i] for i in rows)
+        nan = math.nan
+        found.append(
+            {
+                "count": len(rows),
+                "weight": mass / sum(w),
+                "confidence": sum(w[i] * c[i] for i in rows) / mass if mass else nan,
+                "accuracy": sum(w[i] * o[i] for i in rows) / mass if mass else nan,
+            }
+        )
+    return found
+
+
+def calibration_error(
+    confidence: ArrayLike,
+    outcome: ArrayLike,
+    edges: Sequence[float],
+    weight: ArrayLike | None = None,
+    norm: str = "l1",
+    closed: str = "right",
+) -> float:
+    """Return the plug-in error over bins."""
+    found = [b for b in bins(confidence, outcome, edges, weight, closed) if b["weight"]]
+    gaps = [(b["weight"], abs(b["confidence"] - b["accuracy"])) for b in found]
+    if norm == "max":
+        return max(gap for _, gap in gaps)
+    if norm == "l2":
+        return math.sqrt(sum(w * gap**2 for w, gap in gaps))
+    return sum(w * gap for w, gap in gaps)
+
+
+def wilson(share: float, n: float, z: float) -> tuple[float, float]:
+    """Return the roots p of (share - p)^2 = z^2 p (1 - p) / n."""
+    a, b, c = 1 + z**2 / n, -(2 * share + z**2 / n), share**2
+    root = math.sqrt(max(b * b - 4 * a * c, 0.0))
+    return (-b - root) / (2 * a), (-b + root) / (2 * a)
+
+
+# ------------------------------------------------------------------- metrics
+
+
+def accuracy(y: Sequence[int], p: ArrayLike, weight: ArrayLike | None = None) -> float:
+    """Return the share of rows whose first largest probability is the label's."""
+    rows = np.asarray(p, float)
+    w = np.ones(len(rows)) if weight is None else np.asarray(weight, float)
+    hits = [
+        float(list(row).index(max(row)) == k) for row, k in zip(rows, y, strict=True)
+    ]
+    return sum(a * b for a, b in zip(w, hits, strict=True)) / sum(w)
+
+
+def gap(y: Sequence[int], p: ArrayLike, weight: ArrayLike | None = None) -> float:
+    """Return mean largest probability minus accuracy."""
+    rows = np.asarray(p, float)
+    w = np.ones(len(rows)) if weight is None else np.asarray(weight, float)
+    said = sum(a * max(row) for a, row in zip(w, rows, strict=True)) / sum(w)
+    return said - accuracy(y, p, weight)
+
+
+def nll(y: Sequence[int], p: ArrayLike, weight: ArrayLike | None = None) -> float:
+    """Return the mean negative log probability of the label."""
+    rows = np.asarray(p, float)
+    w = np.ones(len(rows)) if weight is None else np.asarray(weight, float)
+    losses = [-math.log(row[k]) for row, k in zip(rows, y, strict=True)]
+    return sum(a * b for a, b in zip(w, losses, strict=True)) / sum(w)
+
+
+def brier(y: Sequence[int], p: ArrayLike, weight: ArrayLike | None = None) -> float:
+    """Return the mean squared error: of one class for two, summed for more."""
+    rows = np.asarray(p, float)
+    w = np.ones(len(rows)) if weight is None else np.asarray(weight, float)
+    total = 0.0
+    for a, row, label in zip(w, rows, y, strict=True):
+        errors = [(q - (k == label)) ** 2 for k, q in enumerate(row)]
+        total += a * (errors[1] if len(row) == 2 else sum(errors))
+    return total / sum(w)
+
+
+def auroc(
+    confidence: ArrayLike, correct: ArrayLike, weight: ArrayLike | None = None
+) -> float:
+    """Return the weighted share of (right, wrong) pairs in the right order."""
+    c, o = np.asarray(confidence, float), np.asarray(correct, bool)
+    w = np.ones(len(c)) if weight is None else np.asarray(weight, float)
+    won = total = 0.0
+    for i in np.flatnonzero(o):
+        for j in np.flatnonzero(~o):
+            won += w[i] * w[j] * ((c[i] > c[j]) + 0.5 * (c[i] == c[j]))
+            total += w[i] * w[j]
+    return won / total if total else math.nan
+
+
+def aurc_over_orders(confidence: ArrayLike, correct: ArrayLike) -> float:
+    """Return the mean AURC over every order that the confidences allow."""
+    c, o = list(map(float, np.asarray(confidence))), list(np.asarray(correct, bool))
+    areas = []
+    for order in itertools.permutations(range(len(c))):
+        if any(c[a] < c[b] for a, b in itertools.pairwise(order)):
+            continue
+        wrong, risks = 0, []
+        for place, row in enumerate(order, start=1):
+            wrong += not o[row]
+            risks.append(wrong / place)
+        areas.append(sum(risks) / len(risks))
+    return sum(areas) / len(areas)
+
+
+def debiased_square(
+    confidence: ArrayLike, outcome: ArrayLike, edges: Sequence[float], z: float
+) -> tuple[float, float, float]:
+    """Return T and its closed-form interval for unweighted, ungrouped rows.
+
+    T = sum_b n_b/n (g_b^2 - v_b/n_b), T +- z sqrt(4 sum_b (n_b/n)^2
+    max(g_b^2 - v_b/n_b, 0) v_b/n_b + 2 sum_b (v_b/n)^2); a bin with one row takes
+    v_b = c (1 - c).
+    """
+    c, o = np.asarray(confidence, float), np.asarray(outcome, float)
+    n, value, linear, noise = len(c), 0.0, 0.0, 0.0
+    for b in range(len(edges) - 1):
+        rows = [i for i in range(n) if bin_index(c[i], edges) == b]
+        if not rows:
+            continue
+        m = len(rows)
+        g = sum(c[i] - o[i] for i in rows) / m
+        if m == 1:
+            v = c[rows[0]] * (1 - c[rows[0]])
+        else:
+            v = sum((c[i] - o[i] - g) ** 2 for i in rows) / (m - 1)
+        value += m / n * (g**2 - v / m)
+        linear += (m / n) ** 2 * max(g**2 - v / m, 0.0) * v / m
+        noise += (v / n) ** 2
+    half = z * math.sqrt(4 * linear + 2 * noise)
+    return value, value - half, value + half
+
+
+# ---------------------------------------------------------------- resampling
+
+
+def bootstrap_draws(
+    statistic: Callable[[list[int]], float], drawn: Sequence[Sequence[int]]
+) -> NDArray[np.float64]:
+    """Return the statistic of copied rows for each list of drawn rows."""
+    return np.array([statistic(list(rows)) for rows in drawn])
+
+
+def rows_of_groups(groups: Sequence[int], drawn: Sequence[int]) -> list[int]:
+    """Return the rows of the drawn groups, in the order they were drawn."""
+    return [i for g in drawn for i in range(len(groups)) if groups[i] == g]
+
+
+def null_residuals(
+    confidence: ArrayLike, outcomes: ArrayLike, edges: Sequence[float]
+) -> NDArray[np.float64]:
+    """Return mean residuals of the bins for given outcomes; 0 in empty bins."""
+    found = bins(confidence, outcomes, edges)
+    return np.nan_to_num([b["confidence"] - b["accuracy"] for b in found])
+
+
+# --------------------------------------------------------------- calibrators
+
+
+def fit_temperature(
+    logits: ArrayLike, y: Sequence[int], weight: ArrayLike | None = None
+) -> float:
+    """Return T of least NLL by a bounded search in ln(1/T)."""
+    z = np.asarray(logits, np.float64)
+    w = np.ones(len(z)) if weight is None else np.asarray(weight, float)
+
+    def loss(u: float) -> float:
+        scaled = z * math.exp(u)
+        total = special.logsumexp(scaled, axis=1) - scaled[np.arange(len(z)), y]
+        return float(w @ total / w.sum())
+
+    found = optimize.minimize_scalar(
+        loss, bounds=(-7, 7), method="bounded", options={"xatol": 1e-10}
+    )
+    return math.exp(-found.x)
+
+
+def pool_adjacent_violators(
+    x: ArrayLike, y: ArrayLike, weight: ArrayLike | None = None
+) -> dict[float, float]:
+    """Return the isotonic least-squares fit as value of x -> fitted mean."""
+    xs, ys = np.asarray(x, float), np.asarray(y, float)
+    w = np.ones(len(xs)) if weight is None else np.asarray(weight, float)
+    blocks: list[list[Any]] = []
+    for value in sorted(set(xs[w > 0])):
+        rows = [i for i in range(len(xs)) if xs[i] == value and w[i] > 0]
+        mass = sum(w[i] for i in rows)
+        blocks.append([[value], sum(w[i] * ys[i] for i in rows) / mass, mass])
+        while len(blocks) > 1 and blocks[-2][1] >= blocks[-1][1]:
+            values, mean, mass = blocks.pop()
+            last = blocks[-1]
+            total = last[2] + mass
+            last[1] = (last[1] * last[2] + mean * mass) / total
+            last[0], last[2] = last[0] + values, total
+    return {value: block[1] for block in blocks for value in block[0]}
