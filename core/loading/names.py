@@ -75,9 +75,12 @@ _KIND = {
     **dict.fromkeys(_LOGITS, "logits"),
 }
 _STEMS = "|".join(sorted(_KIND, key=len, reverse=True)).replace("_", "[_ .-]")
+_CLASS = r"(?:class(?:[_=\s:]+|(?=\d)))?"
 _SCORE = re.compile(
     rf"\W*(?P<stem>{_STEMS})"
-    r"(?:[\s_.:\-\[=]+(?:class(?:[_=\s:]+|(?=\d)))?(?P<suffix>.+?)\]?|(?P<digits>\d+))?",
+    # What follows a separator belongs to the class: "logit_-1" is that of class -1.
+    rf"(?:(?:\s+[\-=]\s+|[\-=]|[\s_.:]+){_CLASS}(?P<suffix>.+)"
+    rf"|\[{_CLASS}(?P<index>.+)\]|(?P<digits>\d+))?",
     re.IGNORECASE,
 )
 
@@ -112,7 +115,7 @@ def parse_score_name(name: str) -> ScoreName | None:
     if found is None:
         return None
     stem = plain(found["stem"])
-    suffix = (found["suffix"] or found["digits"] or "").strip()
+    suffix = (found["suffix"] or found["index"] or found["digits"] or "").strip()
     return ScoreName(stem, _KIND[stem], suffix)
 
 
