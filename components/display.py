@@ -65,6 +65,8 @@ def escape_markdown(text: Any) -> str:
 def code(text: Any) -> str:
     """Return the name of a column or a file as a code span."""
     flat = " ".join(str(text).split()) or " "
+    # Icons (``:material/home:``) are recognised in code spans too.
+    flat = re.sub(r":(?=\w)", ":\N{WORD JOINER}", flat)
     longest = max((len(run) for run in re.findall("`+", flat)), default=0)
     fence = "`" * (longest + 1)
     pad = " " if flat.startswith("`") or flat.endswith("`") else ""
