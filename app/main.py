@@ -59,6 +59,7 @@ page = st.navigation(
     ],
     position="top",
 )
+st.set_page_config(page_title=f"{page.title} \N{MIDDLE DOT} Plumbline")
 
 state.begin()
 with (
