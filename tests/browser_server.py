@@ -1,0 +1,331 @@
+"""A real server and a real browser for the tests that drive the app."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from get_browser import WHAT_TO_DO, find_browser
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "test-results"
+BROWSER_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SERVER_FLAGS = [
+    "--server.headless=true",
+    "--server.address=127.0.0.1",
+    "--server.fileWatcherType=none",
+    "--server.showEmailPrompt=false",
+    "--browser.gatherUsageStats=false",
+]
+DESKTOP = (1440, 900)
+PHONE = (390, 844)
+PHONE_AGENT = (
+    "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/140.0.0.0 Mobile Safari/537.36"
+)
+SECONDS = 60  # for the app to settle: the first visit may compile a kernel
+
+# What is still under way: a run of the script, the polling of a job, a skeleton.
+_BUSY = """() => {
+    const app = document.querySelector('[data-testid="stApp"]');
+    if (!app || app.dataset.testScriptState !== 'notRunning') return true;
+    if (app.dataset.testConnectionState !== 'CONNECTED') return true;
+    if (document.querySelector('[class*="st-key-cancel-"]')) return true;
+    if (document.querySelector('[data-testid="stSkeleton"]')) return true;
+    if (document.querySelector('[data-stale="true"]')) return true;
+    const main = document.querySelector('[data-testid="stMainBlockContainer"]');
+    return !main || !main.querySelector('h1, h2, [data-testid="stException"]');
+}"""
+
+
+@dataclass(eq=False)
+class Server:
+    """A running server.
+
+    Parameters
+    ----------
+    url : str
+        Its address, on the loopback interface.
+    log : Path
+        File that its output goes to.
+    """
+
+    url: str
+    log: Path
+
+    def written(self) -> str:
+        """Return everything that the server has written."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def problems(self) -> list[str]:
+        """Return the lines of its output that speak of an error."""
+        sign = re.compile(r"traceback|error|exception|warning", re.IGNORECASE)
+        return [line for line in self.written().splitlines() if sign.search(line)]
+
+
+@contextlib.contextmanager
+def serve(**environment: str) -> Iterator[Server]:
+    """Start the app on a free port of the loopback interface; stop it at the end."""
+    port = _free_port()
+    command = [sys.executable, "-m", "streamlit", "run", "app/main.py"]
+    command += [*SERVER_FLAGS, f"--server.port={port}"]
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PLUMBLINE_")}
+    with tempfile.TemporaryDirectory(prefix="plumbline-server-") as folder:
+        log = Path(folder) / "server.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=env | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        server = Server(f"http://127.0.0.1:{port}", log)
+        try:
+            _wait_for(server, process)
+            yield server
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_for(server: Server, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            raise RuntimeError(f"The server did not start:\n{server.written()}")
+        with contextlib.suppress(OSError):
+            health = f"{server.url}/_stcore/health"
+            with urllib.request.urlopen(health, timeout=5) as answer:  # noqa: S310
+                if answer.status == 200:
+                    return
+        time.sleep(0.1)
+    raise RuntimeError(f"The server is not healthy:\n{server.written()}")
+
+
+@contextlib.contextmanager
+def browse() -> Iterator[Browser]:
+    """Start a headless Chromium; close it at the end."""
+    path = find_browser()
+    assert path is not None, WHAT_TO_DO
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=BROWSER_FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@dataclass(eq=False)
+class Visitor:
+    """One person with a browser of their own, and everything it complained about.
+
+    Parameters
+    ----------
+    page : Page
+    server : Server
+    """
+
+    page: Page
+    server: Server
+    console: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    dialogs: list[str] = field(default_factory=list)
+    hosts: set[str] = field(default_factory=set)
+    clicks: int = 0
+
+    def __post_init__(self) -> None:
+        self.page.set_default_timeout(20_000)
+        self.page.on("console", self._on_console)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("dialog", self._on_dialog)
+        self.page.on("request", lambda request: self._on_address(request.url))
+        self.page.on("websocket", lambda sock: self._on_address(sock.url))
+
+    def _on_console(self, message: Any) -> None:
+        if message.type == "error":
+            self.console.append(f"{message.text} ({message.location.get('url')})")
+
+    def _on_dialog(self, dialog: Any) -> None:
+        self.dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    def _on_address(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("data", "blob"):
+            self.hosts.add(parts.netloc)
+
+    # ---------------------------------------------------------------- going about
+
+    def open(self, path: str = "/") -> Visitor:
+        """Open a page of the app and wait until it has settled."""
+        self.page.goto(self.server.url + path)
+        return self.settle()
+
+    def go(self, title: str) -> Visitor:
+        """Follow the navigation at the top to another page."""
+        link = self.page.get_by_test_id("stTopNavLink").filter(has_text=title)
+        if not link.is_visible():  # narrow: the pages are in the sidebar
+            link = self.page.get_by_test_id("stSidebarNavLink").filter(has_text=title)
+            self.page.get_by_test_id("stExpandSidebarButton").click()
+        link.click()
+        self.page.wait_for_url(
+            re.compile("/\\?|/$" if title == "Overview" else title.lower())
+        )
+        return self.settle()
+
+    def settle(self, seconds: float = SECONDS) -> Visitor:
+        """Wait until no run, no job and no redraw is under way."""
+        end = time.monotonic() + seconds
+        calm = 0
+        while calm < 3:
+            calm = 0 if self.page.evaluate(_BUSY) else calm + 1
+            if time.monotonic() > end:
+                raise TimeoutError(f"The page does not settle:\n{self.words()}")
+            self.page.wait_for_timeout(100)
+        return self
+
+    def upload(self, name: str, content: bytes, *, to: str = "") -> Visitor:
+        """Give a file to an uploader: the one in sight, else the one behind "Open".
+
+        Every clicks counts: the button that opens a dialog for files is one of them.
+        """
+        spot = self.page.locator(f'[class*="st-key-upload_{to}"]:visible')
+        if not spot.count():
+            self.click(self.page.get_by_role("button", name="Open"))
+        zone = spot.first.get_by_test_id("stFileUploaderDropzone")
+        with self.page.expect_file_chooser() as chosen:
+            self.click(zone.locator("button"))
+        chosen.value.set_files(
+            {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+        )
+        # The uploader gets a new key, and with it a new element, once it was read.
+        self.page.wait_for_timeout(400)
+        return self.settle()
+
+    def click(self, target: Locator) -> None:
+        """Click, and count it."""
+        self.clicks += 1
+        target.click()
+
+    def download(self, target: Locator) -> tuple[str, bytes]:
+        """Click a button that gives a file; return its name and its bytes."""
+        with self.page.expect_download() as given:
+            self.click(target)
+        path = given.value.path()
+        return given.value.suggested_filename, Path(path).read_bytes()
+
+    def key(self, name: str) -> Locator:
+        """Return the widget with a key."""
+        return self.page.locator(f".st-key-{name}")
+
+    def charts(self, n: int = 1) -> None:
+        """Wait until the page has drawn some charts."""
+        drawn = self.page.locator(".js-plotly-plot .main-svg")
+        expect(drawn.nth(2 * n - 2)).to_be_visible()
+
+    # ------------------------------------------------------------------ looking at
+
+    def words(self) -> str:
+        """Return what is written on the page."""
+        text = self.page.get_by_test_id("stMainBlockContainer").inner_text()
+        return re.sub(r"[\u2060\u200b]", "", text).replace("\u00a0", " ")
+
+    def overflow(self) -> int:
+        """Return by how many pixels the page is wider than its window."""
+        width: int = self.page.evaluate("document.scrollingElement.scrollWidth")
+        assert self.page.viewport_size is not None
+        return width - self.page.viewport_size["width"]
+
+    def no_complaints(self) -> None:
+        """Assert that nothing failed and that nobody else was asked for anything."""
+        assert "Traceback" not in self.words()
+        assert not self.page.get_by_test_id("stException").count(), self.words()
+        assert not self.errors, self.errors
+        assert not self.console, self.console
+        assert not self.dialogs, self.dialogs
+        assert self.hosts <= {urlsplit(self.server.url).netloc}, self.hosts
+
+
+@contextlib.contextmanager
+def visit(
+    browser: Browser,
+    server: Server,
+    size: tuple[int, int] = DESKTOP,
+    theme: Literal["light", "dark"] = "light",
+    path: str = "/",
+) -> Iterator[Visitor]:
+    """Open the app as somebody new; at the end nothing may have complained.
+
+    Where a test fails, `test-results` gets a picture and the words of the page.
+    """
+    phone = {"user_agent": PHONE_AGENT, "is_mobile": True, "has_touch": True}
+    context = browser.new_context(
+        **(phone if size == PHONE else {}),
+        viewport={"width": size[0], "height": size[1]},
+        color_scheme=theme,
+        reduced_motion="reduce",
+        accept_downloads=True,
+    )
+    visitor = Visitor(context.new_page(), server)
+    try:
+        yield visitor.open(path)
+        visitor.no_complaints()
+    except BaseException:
+        _keep(visitor)
+        raise
+    finally:
+        context.close()
+
+
+def warm_up(browser: Browser, server: Server) -> None:
+    """Open the app once, so that no test pays for compiling the kernels."""
+    with browser.new_context() as context:
+        visitor = Visitor(context.new_page(), server)
+        visitor.page.goto(server.url)
+        visitor.settle(300)
+
+
+def _keep(visitor: Visitor) -> None:
+    test = os.environ.get("PYTEST_CURRENT_TEST", "browser").split(" ")[0]
+    stem = re.sub(r"[^A-Za-z0-9]+", "-", test.split("::", 1)[-1]).strip("-")
+    RESULTS.mkdir(exist_ok=True)
+    with contextlib.suppress(Exception):
+        visitor.page.screenshot(path=RESULTS / f"{stem}.png", full_page=True)
+        log = [visitor.words(), *visitor.errors, *visitor.console]
+        log.append(visitor.server.written())
+        text = "\n\n".join(log)
+        (RESULTS / f"{stem}.txt").write_text(text, encoding="utf-8")

@@ -1,0 +1,548 @@
+"""The app in a real browser, driven like a person would."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from browser_server import (
+    DESKTOP,
+    PHONE,
+    Server,
+    Visitor,
+    browse,
+    serve,
+    visit,
+    warm_up,
+)
+from playwright.sync_api import Browser, expect
+
+from components.tables import format_p_value, format_value, metric_label
+from core.analysis import analyze
+from core.export import annotate, exported_calibrator, from_json
+from core.loading import open_study
+from core.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("Calibrators", "Data", "Export", "Methods", "Overview")
+CLASSES = ("cat", "dog", "newt", "owl")
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+
+def predictions(
+    n: int = 1500,
+    *,
+    classes: tuple[str, ...] = CLASSES,
+    temperature: float = 2.0,
+    seed: int = 5,
+    **columns: Any,
+) -> bytes:
+    """Return a CSV of logits whose labels were drawn at a temperature."""
+    rng = np.random.default_rng(seed)
+    logits = 3.0 * rng.normal(size=(n, len(classes)))
+    drawn = (logits / temperature + rng.gumbel(size=logits.shape)).argmax(axis=1)
+    names = [f"logit_{name}" for name in classes]
+    table = pd.DataFrame({"id": np.arange(1, n + 1)}).assign(**columns)
+    table = pd.concat([table, pd.DataFrame(logits, columns=names)], axis=1)
+    table["label"] = np.array(classes)[drawn]
+    return table.to_csv(index=False).encode()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serve() as running:
+        yield running
+        assert not running.problems(), running.written()
+
+
+@pytest.fixture(scope="module")
+def browser(server: Server) -> Iterator[Browser]:
+    with browse() as running:
+        warm_up(running, server)
+        yield running
+
+
+@pytest.fixture
+def visitor(browser: Browser, server: Server) -> Iterator[Visitor]:
+    with visit(browser, server) as somebody:
+        yield somebody
+
+
+@pytest.fixture(scope="module")
+def owner(browser: Browser, server: Server) -> Iterator[Visitor]:
+    """Return somebody who has a study open already."""
+    with visit(browser, server) as somebody:
+        somebody.upload("mine.csv", predictions())
+        yield somebody
+
+
+# ---------------------------------------------------------------------- the main job
+
+
+def run_alone(module: Path, *arguments: Path) -> str:
+    """Run a module in an interpreter that knows nothing of this repository."""
+    done = subprocess.run(
+        [sys.executable, "-I", module, *arguments],
+        cwd=module.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def table(visitor: Visitor, alt: str) -> dict[str, dict[str, list[str]]]:
+    """Return the lines of the cells of a table: name of the row -> column -> lines."""
+    found = visitor.page.locator(f'[data-testid="stTable"][aria-label*="{alt}"]').or_(
+        visitor.page.get_by_role("table", name=alt)
+    )
+    rows = found.first.evaluate(
+        "e => [...e.querySelectorAll('tr')].map("
+        "row => [...row.querySelectorAll('th, td')].map(cell => cell.innerText))"
+    )
+    header = [re.sub("[●◆]", "", text).strip() for text in rows[0]]
+    named = "Measure" if "Measure" in header else "Calibrator"
+    lines = [dict(zip(header, map(str.splitlines, row), strict=True)) for row in rows]
+    return {line.pop(named)[0]: line for line in lines[1:]}
+
+
+def test_from_a_file_to_a_verdict_to_a_repair_that_runs(visitor, tmp_path) -> None:
+    v, content = visitor, predictions()
+    start, v.clicks = time.monotonic(), 0
+    v.upload("mine.csv", content)
+    expect(v.page.get_by_role("heading", name="Overconfident.")).to_be_visible()
+    v.charts()
+    assert time.monotonic() - start < 60
+    assert v.clicks <= 2
+    words = v.words()
+    assert "1,500 rows" in words
+    assert "4 classes" in words
+    shown = re.search(r"Dividing the logits by T = (\d\.\d\d) removes it", words)
+    assert shown is not None
+    assert 1.8 < float(shown[1]) < 2.2
+
+    v.go("Calibrators")
+    v.page.get_by_text("Isotonic, one-vs-rest", exact=True).first.click()
+    v.key("fit").get_by_role("button").click()
+    ranking = v.page.get_by_role("table").first
+    expect(ranking).to_contain_text("Isotonic")
+    v.settle()
+    expect(ranking).to_contain_text("Temperature scaling")
+    v.charts(3)
+    exact = re.search(r"T = (\d\.\d+) \(95% interval", v.words())
+    assert exact is not None
+
+    v.go("Export")
+    v.key("prepare").get_by_role("button").click()
+    v.key("get_export_json").wait_for()
+    v.settle()
+    kept = {}
+    for kind in ("csv", "python", "json", "report"):
+        button = v.key(f"get_export_{kind}").get_by_role("button")
+        name, kept[kind] = v.download(button)
+        (tmp_path / name).write_bytes(kept[kind])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "calibrator.json",
+        "calibrator.py",
+        "mine-calibrated.csv",
+        "report.json",
+    }
+
+    # The module, alone, on the rows that were uploaded.
+    given = pd.read_csv(io.BytesIO(content))
+    names = [f"logit_{name}" for name in CLASSES]
+    logits = given[names].to_numpy(copy=True)
+    np.save(tmp_path / "in.npy", logits)
+    module = tmp_path / "calibrator.py"
+    assert run_alone(module).startswith("OK: self-test")
+    run_alone(module, tmp_path / "in.npy", tmp_path / "out.npy")
+    alone = np.load(tmp_path / "out.npy")
+
+    # Every way to the same calibrator: page, JSON, core.
+    chosen = Settings(calibrators=("temperature", "isotonic"))
+    study, _ = open_study(content, chosen, name="mine.csv")
+    analysis = analyze(study, chosen)
+    mine = exported_calibrator(analysis, "temperature")
+    restored, metadata = from_json(kept["json"])
+    assert metadata["classes"] == list(CLASSES)
+    assert metadata["n_fit_rows"] == 1500
+    for calibrator in (mine, restored):
+        again = calibrator.predict_proba(logits)
+        np.testing.assert_allclose(alone, again, rtol=0, atol=1e-12)
+    temperature = mine.temperature_
+    assert shown[1] == f"{temperature:.2f}"
+    assert exact[1] == f"{temperature:.{len(exact[1]) - 2}f}"
+
+    # The user's own rows: each by a calibrator that never saw it.
+    rows = pd.read_csv(io.BytesIO(kept["csv"]))
+    expected = annotate(analysis, "temperature")
+    assert list(rows["id"]) == list(given["id"])
+    assert set(rows["flag"]) == {"cross-fitted"}
+    assert rows["fold"].nunique() == 5
+    columns = [f"prob_{name}" for name in CLASSES]
+    np.testing.assert_allclose(rows[columns], expected[columns], rtol=0, atol=1e-12)
+    assert np.abs(rows[columns].to_numpy() - alone).max() < 0.02
+    assert (rows["prediction"] == np.array(CLASSES)[logits.argmax(axis=1)]).all()
+    right = rows["prediction"] == given["label"]
+    gap = rows["confidence"].mean() - right.mean()
+    report = json.loads(kept["report"])
+    found = {item["method"]: item for item in report["calibrators"]}
+    estimates = found["temperature"]["estimates"]["top-label"]
+    assert abs(estimates["gap"]["value"] - gap) < 1e-12
+    assert estimates["gap"]["value"] == (
+        analysis.comparison.views["top-label"]["temperature"].estimates["gap"].value
+    )
+    v.go("Overview")
+    page = table(v, "Calibration measures")
+    assert page["Gap, points"]["After"][0] == format_value("gap", gap)
+
+
+# ------------------------------------------------------------------- the same numbers
+
+
+@pytest.mark.parametrize("name", ["digits_noisy.csv", "breast_cancer_binary.csv"])
+def test_the_page_shows_the_numbers_of_the_command_line(visitor, name) -> None:
+    v, path = visitor, ROOT / "sample_data" / name
+    done = subprocess.run(
+        [sys.executable, "-m", "app", "evaluate", path, "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    v.upload(name, path.read_bytes())
+    words = v.words()
+    assert told["verdict"]["headline"] in words
+    assert told["verdict"]["sentence"] in words
+    assert told["repair"] in words
+    calibrators = {item["method"]: item for item in told["calibrators"]}
+    views = {"top-label": "Predicted class", "positive-class": "Positive class"}
+    found = list(calibrators["temperature"]["estimates"])
+    assert found == (["top-label"] if name.startswith("digits") else list(views))
+    for view in found:
+        if len(found) > 1:
+            v.page.get_by_role("radio", name=views[view]).click(force=True)
+            v.page.wait_for_timeout(300)
+            v.settle()
+        before = calibrators["uncalibrated"]["estimates"][view]
+        after = calibrators["temperature"]["estimates"][view]
+        change = calibrators["temperature"]["changes"][view]
+        shown = table(v, "Calibration measures")
+        labels = {metric_label(key, len(told["classes"])): key for key in before}
+        assert set(shown) == set(labels)
+        for label, metric in labels.items():
+            line = shown[label]
+            for column, of in (("Before", before), ("After", after)):
+                assert line[column] == cell(metric, of[metric]), (label, column)
+            moved = format_value(metric, change[metric]["value"], signed=True)
+            assert line["Change"][0] == moved, label
+
+
+def cell(metric: str, item: dict[str, Any]) -> list[str]:
+    """Return the lines of a cell, made of an estimate of the command line."""
+    lines = [format_value(metric, item["value"])]
+    kind = "null_" if item["null_low"] is not None else ""
+    ends = [item[f"{kind}low"], item[f"{kind}high"]]
+    if None not in ends:
+        low, high = (format_value(metric, end) for end in ends)
+        lines.append(f"{'null ' if kind else ''}{low} to {high}")
+    if kind:
+        lines.append(format_p_value(item["p_value"]))
+    return lines
+
+
+# ------------------------------------------------------------------------ the keyboard
+
+
+def test_the_temperature_moves_with_the_arrow_keys(visitor) -> None:
+    v = visitor.go("Calibrators")
+    slider = v.page.get_by_role("slider", name="Try a temperature")
+    slider.focus()
+    fitted = slider.get_attribute("aria-valuetext")
+    sweep = v.key("figure_sweep").locator(".main-svg").first
+    expect(sweep).to_be_visible()
+    for _ in range(4):
+        v.page.keyboard.press("ArrowRight")
+    expect(v.page.get_by_text("tuned on test")).to_be_visible()
+    v.settle()
+    moved = slider.get_attribute("aria-valuetext")
+    assert value_of(moved) > value_of(fitted)
+    shown = v.page.get_by_role("table", name="at the tried temperature")
+    expect(shown).to_contain_text("Tried")
+    chart = v.key("figure_tried").get_by_test_id("stPlotlyChart")
+    expect(chart).to_have_attribute("aria-label", re.compile(r"Tried, T = \d"))
+    for _ in range(8):
+        v.page.keyboard.press("ArrowLeft")
+    v.settle()
+    assert value_of(slider.get_attribute("aria-valuetext")) < value_of(fitted)
+    v.key("use_fitted").get_by_role("button").click()
+    expect(v.page.get_by_text("tuned on test")).to_have_count(0)
+    v.settle()
+    assert slider.get_attribute("aria-valuetext") == fitted
+
+
+def value_of(text: str | None) -> float:
+    """Return the temperature that a slider says it has."""
+    assert text is not None
+    return float(text.removeprefix("T = "))
+
+
+# ---------------------------------------------------------------------- every page
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_fits_and_speaks(browser, server, theme, size) -> None:
+    with visit(browser, server, size, theme) as v:
+        colour = v.page.get_by_test_id("stApp").evaluate(
+            "e => getComputedStyle(e).backgroundColor"
+        )
+        assert (colour == "rgb(255, 255, 255)") == (theme == "light")
+        for title in PAGES:
+            v.go(title)
+            expect(v.page).to_have_title(f"{title} · Plumbline")
+            assert v.overflow() <= 1, title
+            charts = v.page.locator(".js-plotly-plot")
+            assert charts.count() or title not in ("Calibrators", "Overview")
+            for chart in charts.all():
+                expect(chart.locator(".main-svg").first).to_be_attached()
+            said = v.page.get_by_test_id("stPlotlyChart").evaluate_all(
+                "found => found.map(e => e.getAttribute('aria-label') || '')"
+            )
+            assert len(said) == charts.count()
+            assert all(len(text) > 40 for text in said), said
+            v.no_complaints()
+
+
+# ---------------------------------------------------------------- links and sessions
+
+
+def test_a_deep_link_is_honoured(browser, server) -> None:
+    path = "/?bins=30&binning=Equal+counts&level=0.9"
+    with visit(browser, server, path=path) as v:
+        assert "Small figures: 90% intervals" in v.words()
+        v.page.get_by_role("button", name="Settings").click()
+        expect(v.page.get_by_label("Bins", exact=True)).to_have_value("30")
+        expect(v.page.get_by_label("Level of intervals")).to_have_value("0.9")
+        v.page.keyboard.press("Escape")
+        v.page.get_by_role("button", name="How was this computed?").click()
+        said = v.page.get_by_text("Bins: 30 of equal counts")
+        expect(said.first).to_be_visible()
+
+
+def test_nonsense_in_a_link_is_ignored(browser, server) -> None:
+    with visit(browser, server, path="/?bins=-3&level=x&method=%3Cb%3E&view=1") as v:
+        assert "Overconfident." in v.words()
+        assert "Small figures: 95% intervals" in v.words()
+
+
+def test_a_session_file_brings_the_settings_back(browser, server) -> None:
+    with visit(browser, server, path="/?bins=22") as v:
+        v.go("Data")
+        folds = v.page.get_by_label("Seed")
+        folds.fill("7")
+        folds.press("Enter")
+        v.settle()
+        name, content = v.download(v.key("save_session").get_by_role("button"))
+        assert name == "plumbline-session.json"
+        saved = json.loads(content)["settings"]
+        assert saved["n_bins"] == 22
+        assert saved["seed"] == 7
+    with visit(browser, server) as v:
+        v.go("Data")
+        v.upload("plumbline-session.json", content, to="session")
+        expect(v.page.get_by_label("Seed")).to_have_value("7")
+        assert "bins=22" in v.page.url
+        v.go("Overview")
+        v.page.get_by_role("button", name="How was this computed?").click()
+        expect(v.page.get_by_text("Bins: 22").first).to_be_visible()
+
+
+def test_a_wrong_column_is_taken_back(visitor) -> None:
+    v = visitor
+    v.upload("mine.csv", predictions(other=np.arange(1500) % 3))
+    before = v.words()
+    assert "Overconfident." in before
+    v.page.get_by_role("button", name="Change").click()
+    v.page.get_by_role("combobox", name="Label").click()
+    v.page.get_by_role("option", name="other").click()
+    v.page.wait_for_timeout(300)
+    v.settle()
+    # What was there is still there, with a word about what was tried.
+    assert "mine.csv" in v.words()
+    if "How to fix" in v.words():
+        v.key("problem-dismiss").get_by_role("button").click()
+    else:
+        v.key("undo").get_by_role("button").click()
+    v.page.wait_for_timeout(300)
+    v.settle()
+    assert "label label" in v.words()
+    assert "Overconfident." in v.words()
+
+
+# ----------------------------------------------------------------------- bad uploads
+
+
+def npz(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+HEADER = b"logit_cat,logit_dog,label\n"
+BAD = {
+    # what: name, bytes, what is said of it
+    "pickle": ("x.csv", pickle.dumps({"logits": [1.0]}), ("pickle", "np.savez")),
+    "torch": ("model.pt", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P", ("model.pt",)),
+    "truncated": (
+        "cut.npz",
+        npz(logits=np.ones((50, 4)), labels=np.arange(50) % 4)[:-200],
+        ("damaged", "again"),
+    ),
+    "empty": ("nothing.csv", b"", ("empty",)),
+    "header only": ("header.csv", HEADER, ("no rows",)),
+    "NaN": (
+        "nan.csv",
+        HEADER + b"1,2,cat\n" * 6 + b"1,nan,dog\n",
+        ("logit_dog", "row 7"),
+    ),
+    "duplicate columns": (
+        "twice.csv",
+        b"logit_cat,logit_dog,logit_cat,label\n1,2,3,cat\n",
+        ("logit_cat", "columns 1 and 3"),
+    ),
+    "labels outside": (
+        "cow.csv",
+        HEADER + b"1,2,cat\n3,4,cow\n",
+        ("'cow'", "column label, row 2"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_upload_is_explained_and_the_session_stays(owner, case) -> None:
+    name, content, said = BAD[case]
+    owner.upload(name, content)
+    box = owner.key("problem-box")
+    expect(box).to_be_visible()
+    words = re.sub(r"[\u2060\u00a0]", "", box.inner_text())
+    for part in ("Where", "How to fix", name, *said):
+        assert part in words, (part, words)
+    assert "mine.csv" in owner.words()
+    assert "Overconfident." in owner.words()
+    owner.no_complaints()
+    owner.key("problem-dismiss").get_by_role("button").click()
+    expect(box).to_have_count(0)
+
+
+def test_text_among_numbers_is_a_question_with_an_answer(visitor) -> None:
+    lines = predictions(400).decode().splitlines()
+    for row, text in ((12, "oops"), (70, "n/a")):
+        cells = lines[row].split(",")
+        cells[2] = text
+        lines[row] = ",".join(cells)
+    visitor.upload("gaps.csv", "\n".join(lines).encode())
+    box = visitor.key("problem-box")
+    assert "oops" in box.inner_text()
+    assert "row 12" in box.inner_text()
+    assert "digits_noisy.csv" in visitor.words()
+    box.get_by_role("button").first.click()
+    expect(box).to_have_count(0)
+    visitor.settle()
+    words = visitor.words()
+    assert "gaps.csv" in words
+    assert "398 rows" in words
+    assert "2 rows left out" in words
+    visitor.go("Data")
+    assert "2 rows were left out" in visitor.words()
+    name, content = visitor.download(visitor.key("left_out").get_by_role("button"))
+    assert name == "gaps-left-out.csv"
+    assert list(pd.read_csv(io.BytesIO(content))["row"]) == [12, 70]
+
+
+# -------------------------------------------------------------------- hostile names
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    "**bold** $x$ :red[y] :material/home:",
+    "[link](javascript:alert(2))",
+    "=cmd()|' /C calc'!A0",
+    "naïve 日本語 🎯",
+    "L" * 200,
+)
+
+
+def test_hostile_names_are_shown_as_they_are(visitor, tmp_path) -> None:
+    v = visitor
+    number = np.arange(1500) // 50
+    starts = np.array(["@SUM(A1) ", "<script>alert(3)</script> ", "+1+1 "])
+    group = [f"{starts[item % 3]}{item}" for item in number]
+    hostile = {"=1+1 <b>x</b>": np.arange(1500), "group": group}
+    split = np.where(number % 2, "fit", "test")
+    content = predictions(classes=HOSTILE, split=split, **hostile)
+    file_name = "<img src=x onerror=alert(4)> **b** $x$ [l](javascript:alert(5)).csv"
+    v.upload(file_name, content)
+    assert not v.key("problem-box").count(), v.key("problem-box").inner_text()
+    assert "Overconfident." in v.words()
+    for title in ("Overview", "Calibrators", "Data"):
+        v.go(title)
+        assert file_name in v.words(), title
+        main = v.page.get_by_test_id("stMain")
+        assert not main.locator("img[src=x], script, b").count()
+        assert not main.locator('a[href^="javascript"]').count()
+        assert v.overflow() <= 1
+        v.no_complaints()
+    words = v.words()
+    assert "logit_<img src=x onerror=alert(1)>" in words
+    assert "=1+1 <b>x</b>" in words
+
+    v.go("Export")
+    v.key("prepare").get_by_role("button").click()
+    v.key("get_export_json").wait_for()
+    v.settle()
+    name, content_csv = v.download(v.key("get_export_csv").get_by_role("button"))
+    assert re.fullmatch(r"[A-Za-z0-9_-]+-calibrated\.csv", name)
+    rows = pd.read_csv(io.BytesIO(content_csv))
+    texts = [*rows.columns, *rows.select_dtypes("str").to_numpy().ravel()]
+    assert not [text for text in texts if str(text).startswith(("=", "+", "-", "@"))]
+    assert "'=1+1 <b>x</b>" in rows.columns
+    assert "'@SUM(A1) 0" in set(rows["group"])
+    assert "'=cmd()|' /C calc'!A0" in set(rows["prediction"])
+
+    # One calibrator for all rows: the module gives what is in the table.
+    _, module = v.download(v.key("get_export_python").get_by_role("button"))
+    (tmp_path / "calibrator.py").write_bytes(module)
+    given = pd.read_csv(io.BytesIO(content))
+    np.save(tmp_path / "in.npy", given[[f"logit_{name}" for name in HOSTILE]])
+    run_alone(tmp_path / "calibrator.py", tmp_path / "in.npy", tmp_path / "out.npy")
+    alone = np.load(tmp_path / "out.npy")
+    columns = [f"prob_{name}" for name in HOSTILE]
+    np.testing.assert_allclose(rows[columns], alone, rtol=0, atol=1e-12)
+
+
+def test_a_binary_class_of_markup_is_only_a_name(browser, server) -> None:
+    names = (HOSTILE[0], HOSTILE[1])
+    with visit(browser, server) as v:
+        v.upload("two.csv", predictions(400, classes=names))
+        v.page.get_by_role("radio", name="Positive class").click(force=True)
+        expect(v.page.get_by_text("where it came true")).to_be_visible()
+        v.settle()
+        assert f"probability of {names[1]}" in v.words().replace("`", "")
+        title = v.page.locator(".js-plotly-plot .xtitle").first
+        expect(title).to_contain_text(names[1])
+        assert not v.page.get_by_test_id("stMain").locator("img[src=x]").count()
