@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -160,7 +161,10 @@ class Analysis:
                 }
                 row["parameters"] = fitted.calibrator.parameters()
                 row["notes"] = [note.to_dict() for note in fitted.notes]
-                row["refits"] = [[item.nll, item.gap] for item in fitted.refits]
+                row["refits"] = [
+                    [item.nll if math.isfinite(item.nll) else None, item.gap]
+                    for item in fitted.refits
+                ]
             rows.append(row)
         return rows
 

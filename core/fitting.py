@@ -119,11 +119,14 @@ def fit_method(
     source = _fit_source(study, split)
     maker = _Maker(source, settings, method)
     repeats = N_REPEATS if split.fit.size < FEW_FIT_ROWS else 0
-    report = _Shares(progress, 2 + repeats)
+    is_single = len(split.rounds) == 1
+    report = _Shares(progress, (2 if is_single else 3) + repeats)
 
     rows, per_round = _tested(study, split, maker, report.next("Cross-fitting"))
-    is_single = len(split.rounds) == 1
-    final = per_round[0] if is_single else maker.fit(split.fit, report.now)
+    if is_single:
+        final = per_round[0]
+    else:
+        final = maker.fit(split.fit, report.next("Fitting on all rows"))
     step = report.next("Cross-validating")
     if is_single:
         ranking = _cross_validated_nll(source, split.fit, maker, settings, step)
@@ -182,7 +185,6 @@ class _Shares:
 
     def __init__(self, progress: Progress, n_steps: int) -> None:
         self.progress, self.n_steps, self.done = progress, n_steps, 0
-        self.now: Progress = progress
 
     def next(self, text: str) -> Progress:
         """Return the progress callback of the next step."""
@@ -194,7 +196,6 @@ class _Shares:
             self.progress(share, f"{text}: {message[:1].lower()}{message[1:]}")
 
         self.progress(start, text)
-        self.now = report
         return report
 
 
