@@ -1,0 +1,354 @@
+"""The whole job, headless: its numbers, its verdicts and its edges."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from core.analysis import analyze, measure, preview_temperature
+from core.fitting import FEW_FIT_ROWS, fit_method, unusable_reason
+from core.messages import Cancelled, FitError
+from core.metrics import METRICS
+from core.predictions import ColumnRoles, Predictions, Study
+from core.settings import Settings
+from core.softmax import row_statistics, softmax
+from core.splitting import make_split
+from core.uncertainty import Estimate
+from core.verdict import repair_sentence, verdict
+
+QUICK = Settings(n_resamples=100)
+
+
+def draw(n=600, k=4, t=2.0, seed=0):
+    rng = np.random.default_rng(seed)
+    z = 1.5 * rng.normal(size=(n, k))
+    p = softmax(z)
+    y = (rng.random((n, 1)) > p.cumsum(axis=1)).sum(axis=1).clip(0, k - 1)
+    return z * t, y
+
+
+def study(z, y, **columns):
+    table = pd.DataFrame(columns) if columns else None
+    roles = ColumnRoles(**{name: name for name in columns})
+    return Study(Predictions.from_arrays(z, y, metadata=table, roles=roles))
+
+
+def codes(notes):
+    return [note.code for note in notes]
+
+
+def test_an_overconfident_model_is_found_and_repaired():
+    found = analyze(
+        study(*draw()), QUICK.replace(calibrators=("temperature", "isotonic"))
+    )
+    assert found.overview.verdict.kind == "overconfident"
+    assert list(found.fitted) == ["temperature", "isotonic"]
+    fitted = found.fitted["temperature"]
+    low, high = fitted.calibrator.interval()
+    assert low < 2 < high
+    comparison = found.comparison
+    order = [name for name, _, _ in comparison.ranking]
+    assert order[0] == "temperature"
+    assert set(order) == {"temperature", "isotonic", "uncalibrated"}
+    assert comparison.ranking[0][2].value == 0
+    nll = [estimate.value for _, estimate, _ in comparison.ranking]
+    assert nll == sorted(nll)
+    change = comparison.changes["top-label"]["temperature"]
+    assert change["nll"].high < 0
+    assert change["accuracy"].value == change["accuracy"].low == 0
+    assert found.repair.startswith("Dividing the logits by T = ")
+    for views in comparison.views.values():
+        for result in views.values():
+            assert {e.rows for e in result.estimates.values()} == {"cross-fitted"}
+    assert {e.rows for e in found.overview.views["top-label"].estimates.values()} == {
+        "all"
+    }
+
+
+def test_the_document_is_json_and_does_not_depend_on_the_run():
+    z, y = draw()
+    texts = [
+        json.dumps(analyze(study(z, y), QUICK).to_dict(), allow_nan=False)
+        for _ in range(2)
+    ]
+    assert texts[0] == texts[1]
+    document = json.loads(texts[0])
+    assert document["n_labelled"] == 600
+    assert document["settings"] == json.loads(json.dumps(QUICK.to_dict()))
+    row = next(r for r in document["calibrators"] if r["method"] == "temperature")
+    assert len(row["refits"]) == 5
+    assert row["parameters"]["temperature"] > 1
+
+
+def test_cross_fitted_rows_are_those_of_their_round():
+    z, y = draw()
+    found = analyze(study(z, y), QUICK)
+    split = found.overview.split
+    fitted = found.fitted["temperature"]
+    for item, calibrator in zip(split.rounds, fitted.rounds, strict=True):
+        direct = row_statistics(
+            z[item.test], y[item.test], temperature=calibrator.temperature_
+        )
+        np.testing.assert_array_equal(
+            fitted.rows.take(item.test).confidence, direct.confidence
+        )
+    nll = found.comparison.views["top-label"]["temperature"].estimates["nll"]
+    assert nll.value == pytest.approx(-fitted.rows.label_log_probability.mean())
+
+
+def test_many_fit_rows_are_not_refitted():
+    z, y = draw(FEW_FIT_ROWS, k=2)
+    assert fit_method(study(z, y), QUICK, "temperature").refits == ()
+
+
+def test_two_classes_have_two_views():
+    z, y = draw(k=2)
+    own = Predictions.from_arrays(z, y, classes=("no", "yes"))
+    plain = measure(Study(own), QUICK)
+    assert list(plain.views) == ["top-label", "positive-class"]
+    positive = plain.views["positive-class"].estimates
+    assert set(positive) == {"gap", "ece", "l2"}
+    p = softmax(z)[:, 1]
+    assert positive["gap"].value == pytest.approx(p.mean() - y.mean())
+    other = measure(Study(own), QUICK.replace(positive_class="no"))
+    assert other.views["positive-class"].estimates["gap"].value == pytest.approx(
+        y.mean() - p.mean()
+    )
+
+
+def test_unlabelled_rows_are_kept_and_not_counted():
+    z, y = draw()
+    y = y.copy()
+    y[:100] = -1
+    found = analyze(study(z, y), QUICK)
+    rest = analyze(study(z[100:], y[100:]), QUICK)
+    assert len(found.overview.rows) == 600
+    assert found.overview.used.size == 500
+    for name, estimate in found.overview.views["top-label"].estimates.items():
+        same = rest.overview.views["top-label"].estimates[name]
+        assert estimate.to_dict() == same.to_dict()
+
+
+def test_no_labels_no_verdict():
+    z, _ = draw(30)
+    for labels in (None, np.full(30, -1)):
+        found = analyze(study(z, labels), QUICK)
+        assert found.overview.verdict.kind == "no-labels"
+        assert found.overview.views == {}
+        assert found.comparison is None
+        json.dumps(found.to_dict(), allow_nan=False)
+        with pytest.raises(FitError):
+            preview_temperature(study(z, labels), QUICK, found.overview, 2.0)
+
+
+def test_confidence_files_have_numbers_and_no_calibrator():
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(0.5, 1, 400)
+    own = Predictions.from_arrays(
+        input_kind="confidence", confidence=confidence, correct=rng.random(400) < 0.6
+    )
+    found = analyze(Study(own), QUICK)
+    assert set(found.overview.views["top-label"].estimates) == {
+        "accuracy",
+        "gap",
+        "auroc",
+        "aurc",
+        "ece",
+        "l2",
+    }
+    assert found.fitted == {}
+    assert "not-fitted" in codes(found.notes)
+    assert "every class" in unusable_reason(Study(own), "temperature")
+
+
+def test_weights_of_zero_are_rows_left_out():
+    z, y = draw()
+    weight = (np.arange(600) >= 100) * 2.0
+    found = analyze(study(z, y, weight=weight), QUICK)
+    rest = analyze(study(z[100:], y[100:], weight=weight[100:]), QUICK)
+    for name, estimate in found.overview.views["top-label"].estimates.items():
+        same = rest.overview.views["top-label"].estimates[name]
+        assert estimate.value == pytest.approx(same.value, rel=1e-12)
+    few = np.zeros(600)
+    few[:5] = 0.5
+    assert analyze(study(z, y, weight=few), QUICK).overview.verdict.kind == "too-few"
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("k", [2, 5])
+def test_a_few_rows_are_too_few(n, k):
+    z, y = draw(n, k, seed=n)
+    settings = QUICK.replace(calibrators=("temperature", "isotonic"))
+    found = analyze(study(z, y), settings)
+    assert found.overview.verdict.kind == "too-few"
+    if n == 1:
+        assert "no-split" in codes(found.notes)
+        assert found.overview.views["top-label"].estimates["nll"].low is None
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("case", ["right", "wrong", "one class", "constant", "ties"])
+def test_extreme_files_have_an_analysis(case):
+    z, y = draw(300)
+    if case == "right":
+        y = z.argmax(axis=1)
+    elif case == "wrong":
+        y = z.argmin(axis=1)
+    elif case == "one class":
+        y = np.zeros(300, int)
+    elif case == "constant":
+        z = np.tile([3.0, 0.0, 0.0, 0.0], (300, 1))
+    else:
+        z = np.round(z / 4) * 4
+    settings = QUICK.replace(calibrators=("temperature", "isotonic"))
+    found = analyze(study(z, y), settings)
+    json.dumps(found.to_dict(), allow_nan=False)
+    assert found.comparison is not None
+    if case == "one class":
+        assert "one-class" in codes(found.notes)
+    if case == "right":
+        assert "fit-at-bound" in codes(found.notes)
+        assert "looks-like-training-rows" in codes(found.notes)
+
+
+def test_a_thousand_classes():
+    rng = np.random.default_rng(2)
+    z, y = rng.normal(size=(300, 1000)), rng.integers(0, 1000, 300)
+    found = analyze(study(z, y), QUICK)
+    assert "temperature" in found.fitted
+
+
+def test_tiny_groups_and_few_groups():
+    z, y = draw()
+    tiny = analyze(study(z, y, group=np.arange(600) // 2), QUICK)
+    assert tiny.overview.verdict.kind == "overconfident"
+    few = analyze(study(z, y, group=np.arange(600) // 200), QUICK)
+    gap = few.overview.views["top-label"].estimates["gap"]
+    assert "few-groups" in codes(gap.notes)
+    one = analyze(study(z, y, group=np.zeros(600, int)), QUICK)
+    assert one.overview.verdict.kind == "too-few"
+    assert "no-split" in codes(one.notes)
+    assert one.comparison is None
+
+
+def test_unknown_methods_and_options_are_notes():
+    settings = QUICK.replace(
+        calibrators=("no-such", "ts", "temperature", "none"),
+        options=(("temperature", "speed", 3),),
+    )
+    found = analyze(study(*draw()), settings)
+    assert found.fitted == {}
+    texts = " ".join(note.text for note in found.notes if note.code == "not-fitted")
+    assert "no calibrator called 'no-such'" in texts
+    assert "no option 'speed'" in texts
+    plain = analyze(study(*draw()), QUICK.replace(calibrators=("ts", "temperature")))
+    assert list(plain.fitted) == ["temperature"]
+
+
+def test_an_infinite_loss_is_said():
+    z, y = draw()
+    z[np.arange(3), y[:3]] = -np.inf
+    found = analyze(study(z, y), QUICK)
+    nll = found.overview.views["top-label"].estimates["nll"]
+    assert nll.value == math.inf
+    assert nll.low is None
+    assert codes(nll.notes) == ["impossible-label"]
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_a_temperature_by_hand_is_badged():
+    given = study(*draw())
+    overview = measure(given, QUICK)
+    found = preview_temperature(given, QUICK, overview, 2.0)
+    by_hand = found.estimates
+    assert {e.rows for e in by_hand.values()} == {"in-sample"}
+    assert all(codes(e.notes) == ["tuned-on-test"] for e in by_hand.values())
+    assert all(e.low is None for e in by_hand.values())
+    z, y = draw()
+    expected = METRICS["nll"](y, softmax(z / 2))
+    assert by_hand["nll"].value == pytest.approx(expected, rel=1e-12)
+    expected = METRICS["ece"](y, softmax(z / 2))
+    assert by_hand["ece"].value == pytest.approx(expected, abs=1e-12)
+
+
+def test_progress_rises_and_can_stop_the_work():
+    seen = []
+    analyze(study(*draw()), QUICK, lambda share, _: seen.append(share))
+    assert seen == sorted(seen)
+    assert 0 <= seen[0] <= seen[-1] <= 1
+
+    def stop(share, _message):
+        if share > 0.2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        analyze(study(*draw()), QUICK, stop)
+
+
+def test_a_fixed_split_counts_its_rows_once():
+    z, y = draw()
+    names = np.array(["fit", "threshold", "test", "train"])[np.arange(600) % 4]
+    given = study(z, y, split=names)
+    found = analyze(given, QUICK)
+    assert found.overview.used.size == 450
+    top = found.comparison.views["top-label"]["temperature"].estimates["nll"]
+    assert (top.n, top.rows) == (150, "test")
+    _, ranked, _ = found.comparison.ranking[0]
+    assert (ranked.n, ranked.rows) == (150, "cross-fitted")
+    fit = make_split(given, QUICK).fit
+    direct = fit_method(given, QUICK, "temperature").calibrator
+    assert direct.nll_before_ == pytest.approx(
+        METRICS["nll"](y[fit], softmax(z[fit])), rel=1e-9
+    )
+
+
+# ------------------------------------------------------------------- verdict
+
+
+def estimate(value, half=None, **more):
+    ends = {} if half is None else {"low": value - half, "high": value + half}
+    return Estimate(value, **ends, **more)
+
+
+@pytest.mark.parametrize(
+    ("gap", "half", "p_value", "n", "kind"),
+    [
+        (0.05, 0.01, 0.001, 1000, "overconfident"),
+        (-0.05, 0.01, 0.001, 1000, "underconfident"),
+        (0.001, 0.01, 0.001, 1000, "uneven"),
+        (0.001, 0.01, 0.4, 1000, "calibrated"),
+        (0.05, 0.01, 0.001, 199, "too-few"),
+        (0.05, None, 0.001, 1, "too-few"),
+    ],
+)
+def test_verdicts(gap, half, p_value, n, kind):
+    said = verdict(
+        estimate(0.8, 0.01),
+        estimate(gap, half),
+        estimate(0.05, p_value=p_value, null_low=0.01, null_high=0.03),
+        n_effective=n,
+    )
+    assert said.kind == kind
+    assert said.to_dict()["headline"].endswith(".")
+    if kind == "too-few":
+        assert "rows would do" in said.sentence
+
+
+@pytest.mark.parametrize(
+    ("change", "after", "words"),
+    [
+        (estimate(0.1, 0.05), estimate(0.0, 0.01), "worse"),
+        (estimate(0.0, 0.05), estimate(0.0, 0.01), "no detectable difference"),
+        (estimate(-0.1, 0.05), estimate(0.0, 0.01), "removes it"),
+        (estimate(-0.1, 0.05), estimate(0.05, 0.01), "leaves a gap"),
+    ],
+)
+def test_repairs(change, after, words):
+    assert words in repair_sentence(2.0, "logits", after, {"nll": change})
+    assert "log-probabilities" in repair_sentence(
+        2.0, "probabilities", after, {"nll": change}
+    )
