@@ -27,7 +27,7 @@ BINNINGS = {"uniform": "Equal widths", "quantile": "Equal counts"}
 def draw(page: str) -> None:
     """Draw the line above a page with the settings that every page shares."""
     study, schema = state.study(), state.schema()
-    assigned = state.fill()
+    assigned = state.fill(page)
     with st.container(
         horizontal=True,
         horizontal_alignment="distribute",

@@ -179,8 +179,10 @@ def begin() -> None:
             open_sample()
 
 
-def fill() -> set[str]:
+def fill(page: str) -> set[str]:
     """Put changed Settings into the widgets of the URL, before they are drawn.
+
+    A change of page empties the URL; what is assigned comes back into it.
 
     Returns
     -------
@@ -188,10 +190,14 @@ def fill() -> set[str]:
         Keys that were assigned: such a widget must not have a default too.
     """
     state, assigned = st.session_state, set()
-    if state.pop("_push", False):
+    is_elsewhere = state.get("_page", page) != page
+    state["_page"] = page
+    if state.pop("_push", False) or is_elsewhere:
+        plain = Settings()
         for widget, name in URL_KEYS.items():
             value = getattr(settings(), name)
-            if state.get(widget) != value:
+            is_lost = is_elsewhere and value != getattr(plain, name)
+            if is_lost or state.get(widget) != value:
                 state[widget] = value
                 assigned.add(widget)
     state["_drawn"] = True
