@@ -343,6 +343,14 @@ def test_a_deep_link_is_honoured(browser, server) -> None:
         v.page.get_by_role("button", name="How was this computed?").click()
         said = v.page.get_by_text("Bins: 30 of equal counts")
         expect(said.first).to_be_visible()
+        v.page.keyboard.press("Escape")
+        for title in PAGES:  # the link stays one that can be passed on
+            v.go(title)
+            for part in ("bins=30", r"binning=Equal\+counts", r"level=0\.9"):
+                expect(v.page).to_have_url(re.compile(part))
+        v.page.reload()
+        v.settle()
+        assert "Small figures: 90% intervals" in v.words()
 
 
 def test_nonsense_in_a_link_is_ignored(browser, server) -> None:
