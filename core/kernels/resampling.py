@@ -70,6 +70,8 @@ def _ranking_kernel(
             seen += size
             errors += wrong
             right += hits
-        area[b] = risk / seen
-        separation[b] = pairs / (right * errors)
+        # Nothing drawn, or nothing to tell apart: undefined.
+        area[b] = risk / seen if seen > 0.0 else math.nan
+        both = right * errors
+        separation[b] = pairs / both if both > 0.0 else math.nan
     return -1
