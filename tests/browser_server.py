@@ -195,7 +195,7 @@ class Visitor:
         self.page.goto(self.server.url + path)
         return self.settle()
 
-    def go(self, title: str) -> Visitor:
+    def go(self, title: str, *, settle: bool = True) -> Visitor:
         """Follow the navigation at the top to another page."""
         link = self.page.get_by_test_id("stTopNavLink").filter(has_text=title)
         if not link.is_visible():  # narrow: the pages are in the sidebar
@@ -205,7 +205,7 @@ class Visitor:
         self.page.wait_for_url(
             re.compile("/\\?|/$" if title == "Overview" else title.lower())
         )
-        return self.settle()
+        return self.settle() if settle else self
 
     def settle(self, seconds: float = SECONDS) -> Visitor:
         """Wait until no run, no job and no redraw is under way."""
