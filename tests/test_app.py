@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 
@@ -178,6 +179,23 @@ def test_confidences_have_a_verdict_and_no_repair() -> None:
     assert "Overconfident." in at.title[0].value
     assert "No repair." in words(at)
     assert len(at.get("plotly_chart")) == 1
+
+
+def test_where_no_temperature_fits_there_is_a_reason_and_no_repair() -> None:
+    frame = pd.read_csv(io.BytesIO(table(400)))
+    scores = frame.filter(like="logit_")
+    frame["label"] = scores.idxmax(axis=1).str.removeprefix("logit_")
+    at = upload(opened(), "right.csv", frame.to_csv(index=False).encode())
+    said = words(at)
+    assert "No repair. No temperature fits these rows." in said.replace("**", "")
+    assert "all fit rows are right" in said
+    assert "nan" not in said
+    assert "T lies between" not in said
+    assert "minimises" not in said
+    assert "After" not in at.get("plotly_chart")[0].proto.spec
+    offered = {item.proto.id: item.proto.disabled for item in at.get("download_button")}
+    for name in ("get_csv", "get_python", "get_json"):
+        assert [off for key, off in offered.items() if name in key] == [True]
 
 
 def test_roles_can_be_changed_and_taken_back() -> None:

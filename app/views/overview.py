@@ -6,12 +6,14 @@ import streamlit as st
 
 from app import bar, compute, jobs, state
 from components import display, reliability, tables, theme
-from core.analysis import Analysis
+from core.analysis import Analysis, Comparison
+from core.calibrators import TemperatureScaling
 from core.export import annotate, export, write_csv
 from core.fitting import unusable_reason
 from core.messages import FitError
 
 MARKS = (":orange[\N{BLACK CIRCLE}] Before", ":blue[\N{BLACK DIAMOND}] After")
+AT_BOUND = "fit-at-bound"  # the note that says why T has no optimum
 VIEWS = {"top-label": "Predicted class", "positive-class": "Positive class"}
 
 
@@ -74,17 +76,39 @@ def downloads(analysis: Analysis, stem: str, *, is_offered: bool) -> None:
         )
 
 
+def fit_of(analysis: Analysis) -> TemperatureScaling | None:
+    """Return the fitted temperature, or None where no temperature fits."""
+    made = analysis.fitted.get("temperature")
+    if made is None or not isinstance(made.calibrator, TemperatureScaling):
+        return None
+    return None if made.calibrator.is_at_bound_ else made.calibrator
+
+
+def repaired(analysis: Analysis) -> Comparison | None:
+    """Return the numbers before and after, or None where there is no repair."""
+    return None if fit_of(analysis) is None else analysis.comparison
+
+
+def no_fit_words(analysis: Analysis) -> str:
+    """Return why there is no repair."""
+    made = analysis.fitted.get("temperature")
+    if made is None:
+        reason = unusable_reason(analysis.study, "temperature")
+        return reason or "No temperature could be fitted on these rows."
+    why = [note.text for note in made.notes if note.code == AT_BOUND]
+    return " ".join(["No temperature fits these rows.", *why])
+
+
 def repair(analysis: Analysis) -> None:
     """Say what one temperature does, and give it away."""
     own = analysis.study.evaluation
-    reason = unusable_reason(analysis.study, "temperature")
-    made = analysis.fitted.get("temperature")
+    fit = fit_of(analysis)
     with st.container(border=True, gap="small"):
-        if made is None:
-            words = reason or "No temperature could be fitted on these rows."
-            st.markdown(f":gray[**No repair.** {display.escape_markdown(words)}]")
+        if fit is None:
+            words = display.escape_markdown(no_fit_words(analysis))
+            st.markdown(f":gray[**No repair.** {words}]")
         else:
-            low, high = made.calibrator.interval(analysis.settings.level)
+            low, high = fit.interval(analysis.settings.level)
             st.markdown(f"**{display.escape_markdown(analysis.repair)}**")
             split = analysis.overview.split
             n_fit = 0 if split is None else split.fit.size
@@ -93,8 +117,7 @@ def repair(analysis: Analysis) -> None:
                 f"({analysis.settings.level:.0%} interval, {n_fit:,} fit rows). "
                 "No prediction changes, only how sure it is."
             )
-        stem = display.file_stem(own.name)
-        downloads(analysis, stem, is_offered=made is not None)
+        downloads(analysis, display.file_stem(own.name), is_offered=fit is not None)
 
 
 def view_sentence(analysis: Analysis, view: str, gap: float) -> str:
@@ -117,12 +140,12 @@ def view_sentence(analysis: Analysis, view: str, gap: float) -> str:
 def numbers(analysis: Analysis, view: str) -> None:
     """Show the diagram and, beside it, the numbers before and after."""
     own, overview = analysis.study.evaluation, analysis.overview
-    done = analysis.comparison
+    done = repaired(analysis)
     results = done.views[view] if done else {"uncalibrated": overview.views[view]}
     labels = {"uncalibrated": "Before"}
-    made = analysis.fitted.get("temperature")
-    if made is not None:
-        labels["temperature"] = f"After, T = {made.calibrator.temperature_:.2f}"
+    fit = fit_of(analysis)
+    if fit is not None:
+        labels["temperature"] = f"After, T = {fit.temperature_:.2f}"
     bins = {name: item.bins for name, item in results.items()}
     gaps = {name: item.estimates["gap"] for name, item in results.items()}
     stem = display.file_stem(own.name)
@@ -168,7 +191,9 @@ def numbers(analysis: Analysis, view: str) -> None:
             )
             display.provenance(columns, made_of(analysis), f"p-{view}")
         seen = [note for item in before.values() for note in item.notes]
-        display.notes([*analysis.notes, *seen])
+        # Why no temperature fits is said where the repair would be.
+        known = [note for note in analysis.notes if note.code != AT_BOUND]
+        display.notes([*known, *seen])
 
 
 def rows_words(analysis: Analysis, n: int, rows: str) -> str:
@@ -196,14 +221,15 @@ def made_of(analysis: Analysis) -> list[str]:
     ]
     if split is not None:
         lines.append(f"Rows: {display.escape_markdown(split.sentence)}.")
-    made = analysis.fitted.get("temperature")
-    if made is not None:
-        fit = made.calibrator
+    fit = fit_of(analysis)
+    if fit is not None:
         lines.append(
             f"T = {fit.temperature_:.6g} minimises the NLL of the fit rows "
             f"({fit.nll_before_:.4f} to {fit.nll_after_:.4f}; gradient "
             f"{abs(fit.gradient_):.1e} after {fit.n_iterations_} passes)."
         )
+    elif "temperature" in analysis.fitted:
+        lines.append(display.escape_markdown(no_fit_words(analysis)))
     return lines
 
 
@@ -269,7 +295,7 @@ if len(first.views) > 1:
         label_visibility="collapsed",
     )
     # The sentence speaks of the same rows as the table under it.
-    done = result.comparison
+    done = repaired(result)
     seen = done.views[shown]["uncalibrated"] if done else first.views[shown]
     st.markdown(view_sentence(result, shown, seen.estimates["gap"].value))
 numbers(result, shown)
