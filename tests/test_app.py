@@ -160,13 +160,30 @@ def test_without_labels_there_is_no_verdict_but_a_way_on() -> None:
 def test_a_binary_file_has_both_views() -> None:
     name = "breast_cancer_binary.csv"
     at = upload(opened(), name, (SAMPLES / name).read_bytes())
+    said = words(at)
+    assert "##### Predicted class" in said
+    assert "##### Positive class `malignant`" in said
+    assert said.count("229 test rows]") == 2
+    assert "whichever class is predicted lies on average" in said
+    assert "probability of `malignant` lies on average" in said
+    both = [
+        item.value.replace("\N{NO-BREAK SPACE}", " ", regex=True)
+        for item in at.table[:2]
+    ]
+    for frame in both:
+        assert list(frame["Measure"]) == ["Gap, points", "ECE, points"]
+        assert len(frame.columns) == 3
+        assert all(" to " in cell for cell in frame.iloc[0, 1:])
+        assert all("null" in cell for cell in frame.iloc[1, 1:])
+    assert not both[0].equals(both[1])
+    # The same rows before the repair as in the table underneath.
+    assert at.table[2].value.iloc[0, 1] == both[0].iloc[0, 1]
     control = next(c for c in at.get("segmented_control") if c.key == "view")
-    assert "whichever class is predicted" in words(at)
     control.set_value("positive-class").run()
     settle(at)
     assert not at.exception
-    assert "lies on average" in words(at)
-    assert "whichever" not in words(at)
+    assert at.table[2].value.iloc[0, 1] == both[1].iloc[0, 1]
+    assert words(at).count("lies on average") == 2
 
 
 def test_confidences_have_a_verdict_and_no_repair() -> None:

@@ -1,12 +1,13 @@
 """From a file to a verdict: how far the confidence can be trusted, and the repair."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import streamlit as st
 
 from app import bar, compute, jobs, state
-from components import display, reliability, tables, theme
-from core.analysis import Analysis, Comparison
+from components import calibrators, display, reliability, tables, theme
+from core.analysis import Analysis, Comparison, ViewResult
 from core.calibrators import TemperatureScaling
 from core.export import annotate, export, write_csv
 from core.fitting import unusable_reason
@@ -120,11 +121,20 @@ def repair(analysis: Analysis) -> None:
         downloads(analysis, display.file_stem(own.name), is_offered=fit is not None)
 
 
+def view_title(analysis: Analysis, view: str) -> str:
+    """Return the heading of one view of a binary file, as Markdown."""
+    if view == "top-label":
+        return VIEWS[view]
+    own = analysis.study.evaluation
+    name = display.code(own.classes[compute.positive_class(analysis)])
+    return f"{VIEWS[view]} {name}"
+
+
 def view_sentence(analysis: Analysis, view: str, gap: float) -> str:
     """Return what one view of a binary file says, in a sentence."""
     own = analysis.study.evaluation
     side = "above" if gap >= 0 else "below"
-    points = f"{abs(100 * gap):.1f} points {side}"
+    points = f"**{abs(100 * gap):.1f}** points {side}"
     if view == "positive-class":
         name = display.code(own.classes[compute.positive_class(analysis)])
         return (
@@ -137,11 +147,44 @@ def view_sentence(analysis: Analysis, view: str, gap: float) -> str:
     )
 
 
+def results_of(analysis: Analysis, view: str) -> Mapping[str, ViewResult]:
+    """Return one view before and, where there is a repair, after it: the same rows."""
+    done = repaired(analysis)
+    if done is None:
+        return {"uncalibrated": analysis.overview.views[view]}
+    return done.views[view]
+
+
+def both_views(analysis: Analysis) -> None:
+    """Show what a binary file says of the predicted and of the positive class."""
+    n_classes = analysis.study.evaluation.n_classes
+    views = analysis.overview.views
+    for column, view in zip(st.columns(len(views), gap="large"), views, strict=True):
+        results = results_of(analysis, view)
+        found = {
+            name: results[method].estimates
+            for name, method in zip(MARKS, ("uncalibrated", "temperature"), strict=True)
+            if method in results
+        }
+        gap = found[MARKS[0]]["gap"]
+        kind = "rows" if gap.rows == "all" else f"{gap.rows} rows"
+        with column, st.container(gap="xsmall"):
+            st.markdown(
+                f"##### {view_title(analysis, view)}\u2002 "
+                f":small[:gray[{gap.n:,} {kind}]]"
+            )
+            st.markdown(view_sentence(analysis, view, gap.value))
+            display.table(
+                calibrators.tried_frame(found, ("gap", "ece"), n_classes),
+                alt=f"Gap and ECE of the {VIEWS[view].lower()}",
+            )
+
+
 def numbers(analysis: Analysis, view: str) -> None:
     """Show the diagram and, beside it, the numbers before and after."""
-    own, overview = analysis.study.evaluation, analysis.overview
+    own = analysis.study.evaluation
     done = repaired(analysis)
-    results = done.views[view] if done else {"uncalibrated": overview.views[view]}
+    results = results_of(analysis, view)
     labels = {"uncalibrated": "Before"}
     fit = fit_of(analysis)
     if fit is not None:
@@ -284,8 +327,9 @@ with right:
 
 shown = "top-label"
 if len(first.views) > 1:
+    both_views(result)
     shown = st.segmented_control(
-        "View",
+        "In full",
         list(VIEWS),
         default="top-label",
         required=True,
@@ -294,8 +338,4 @@ if len(first.views) > 1:
         bind="query-params",
         label_visibility="collapsed",
     )
-    # The sentence speaks of the same rows as the table under it.
-    done = repaired(result)
-    seen = done.views[shown]["uncalibrated"] if done else first.views[shown]
-    st.markdown(view_sentence(result, shown, seen.estimates["gap"].value))
 numbers(result, shown)
