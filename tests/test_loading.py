@@ -181,6 +181,72 @@ def test_a_class_name_column_that_no_row_has_as_label() -> None:
     assert read_predictions(csv_bytes(table)).classes == tuple(NAMES)
 
 
+ROLE_NAMES = (
+    ("A", "B", "C", "D"),
+    ("b", "w", "y", "z"),
+    ("cat", "image", "user", "path"),
+    ("weight", "time", "key", "bias"),
+)
+
+
+@pytest.mark.parametrize("names", ROLE_NAMES, ids=str)
+@pytest.mark.parametrize("label", ["label", "class"])
+@pytest.mark.parametrize("write", [csv_bytes, parquet_bytes])
+def test_classes_may_have_the_name_of_a_role(
+    names: tuple[str, ...], label: str, write: Any
+) -> None:
+    values = np.random.default_rng(1).normal(size=(12, 4))
+    codes = np.arange(12) % 4
+    table = pd.DataFrame(values, columns=list(names))
+    rows = read_predictions(write(table.assign(**{label: [names[i] for i in codes]})))
+    np.testing.assert_array_equal(rows.logits, values)
+    np.testing.assert_array_equal(rows.labels, codes)
+    assert rows.classes == names
+    assert rows.roles.named() == {}
+
+
+@pytest.mark.parametrize("names", ROLE_NAMES[:3], ids=str)
+@pytest.mark.parametrize("missing", [None, 0, 1, 3])
+def test_classes_with_the_name_of_a_role_that_no_row_has(
+    names: tuple[str, ...], missing: int | None
+) -> None:
+    values = np.random.default_rng(1).normal(size=(12, 4))
+    p = np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
+    codes = np.array([i for i in range(12) if i % 4 != missing]) % 4
+    labels = [names[i] for i in codes]
+    for scores in (values, p):
+        is_known = missing in (None, 1) or names[0] == "A" or scores is p
+        table = pd.DataFrame(scores[: len(codes)], columns=list(names))
+        rows = read_predictions(csv_bytes(table.assign(label=labels)))
+        if is_known:
+            assert rows.classes == names
+            np.testing.assert_array_equal(rows.labels, codes)
+
+
+@pytest.mark.parametrize("names", ROLE_NAMES[:3], ids=str)
+def test_numbers_label_classes_with_the_name_of_a_role(names: tuple[str, ...]) -> None:
+    values = np.random.default_rng(1).normal(size=(12, 4))
+    table = pd.DataFrame(values, columns=list(names)).assign(label=np.arange(12) % 4)
+    rows = read_predictions(csv_bytes(table))
+    assert rows.classes == names
+    np.testing.assert_array_equal(rows.logits, values)
+    np.testing.assert_array_equal(rows.labels, np.arange(12) % 4)
+
+
+def test_one_letter_beside_a_binary_score_is_no_class() -> None:
+    rows = read_predictions(b"x,p,label\n1.5,0.25,0\n2.5,0.75,1\n0.5,0.6,1\n")
+    np.testing.assert_allclose(np.exp(rows.logits)[:, 1], [0.25, 0.75, 0.6])
+
+
+def test_a_weight_between_class_names_stays_a_weight() -> None:
+    table = pd.DataFrame(LOGITS[:, :2], columns=["cat", "dog"])
+    table.insert(1, "weight", [0.5, 1.5, 2.5, 1.0])
+    table["label"] = ["cat", "dog", "cat", "dog"]
+    rows = read_predictions(csv_bytes(table))
+    assert rows.classes == ("cat", "dog")
+    assert rows.roles.weight == "weight"
+
+
 def test_stem_of_the_label_column() -> None:
     table = frame([f"Status_{name}" for name in NAMES])
     table.insert(0, "id", [10, 11, 12, 13])

@@ -30,6 +30,8 @@ __all__ = ["MOST_SLICES", "Roles", "find_roles"]
 MOST_SLICES = 20
 """A column with more distinct values is not offered as a slice."""
 _COLUMN_ROLES = ("id", "group", "weight", "time", "split")
+_ARRAY_ROLES = ("features", "classes", "head_weight", "head_bias")
+_NEVER_DECIMAL = ("id", "group", "split")
 _ENOUGH = 0.5  # share of a score column's cells that are numbers
 _ALTERNATIVES = {
     "array": ("score", "features", "other"),
@@ -183,9 +185,22 @@ def _named(roles: Roles, names: Sequence[str]) -> str | None:
 def _find_label(roles: Roles, settings: Settings, names: Sequence[str]) -> None:
     if settings.label_column is not None:
         return
-    name = _named(roles, names)
+    name = _label_named(roles, names)
     if name is not None:
         roles.give(name, "label", "its name")
+
+
+def _label_named(roles: Roles, names: Sequence[str]) -> str | None:
+    """Return the column named as a label; of decimals only where no other is.
+
+    Decimals under one letter, such as y, are the scores of a class of that name.
+    """
+    free = {plain(name): name for name in reversed(roles.free())}
+    there = [free[name] for name in names if name in free]
+    sure = [name for name in there if roles.kind(name) != "decimal"]
+    if not sure and _is_table(roles):
+        there = [name for name in there if len(plain(name)) > 1]
+    return next(iter(sure or there), None)
 
 
 def _find_arrays(roles: Roles, settings: Settings) -> None:
@@ -328,8 +343,13 @@ def _find_scores(roles: Roles, settings: Settings) -> None:
             for name in columns:
                 roles.give(name, "score", evidence)
             return
-    if single is not None:
+    label = roles.column("label")
+    is_many = label is not None and len(roles.distinct(label)) > 2
+    if single is not None and len(single[0]) == 1 and is_many:
+        _by_values(roles)  # p or z is one letter among others
+    if single is not None and not roles.scores:
         roles.give(single[0], "score", "the only column named as a score")
+    if roles.scores:
         return
     _by_values(roles)
     confidence = _named(roles, NAMES["confidence"])
@@ -349,12 +369,24 @@ _EVIDENCE = {
 }
 
 
-def _reserved(name: str) -> bool:
-    return any(plain(name) in names for names in NAMES.values())
+def _is_table(roles: Roles) -> bool:
+    return roles.raw.format not in {"npz", "npy"}
+
+
+def _reserved(roles: Roles, name: str) -> bool:
+    """Whether a name speaks of another role, which the values could play."""
+    word = plain(name)
+    said = {role for role, names in NAMES.items() if word in names}
+    if _is_table(roles):
+        # Only arrays are called w, b or features; of a table these are classes.
+        said = set() if len(word) == 1 else said.difference(_ARRAY_ROLES)
+    if roles.kind(name) == "decimal":
+        said.difference_update(_NEVER_DECIMAL)
+    return bool(said)
 
 
 def _numbers(roles: Roles) -> list[str]:
-    return [n for n in roles.free() if not _reserved(n) and roles.is_numeric(n)]
+    return [n for n in roles.free() if not _reserved(roles, n) and roles.is_numeric(n)]
 
 
 def _by_label_values(roles: Roles) -> list[str]:
@@ -363,18 +395,40 @@ def _by_label_values(roles: Roles) -> list[str]:
     if label is None or label not in roles.raw.table.column_names:
         return []
     values = {value.casefold() for value in roles.distinct(label)}
-    numbers = _numbers(roles)
+    numbers = [name for name in roles.free() if roles.is_numeric(name)]
+    # The name of a class is what it is, also where other files mean a role by it.
     named = [name for name in numbers if name.strip().casefold() in values]
     if len(named) < 2 or len(named) < len(values) / 2:
         return []
+    decimals = [n for n in numbers if n in named or roles.kind(n) == "decimal"]
+    certain = [n for n in decimals if n in named or not _reserved(roles, n)]
     # A class that no row has stands between or beside the others.
     order = roles.raw.table.column_names
-    low, high = order.index(named[0]), order.index(named[-1])
-    decimals = [n for n in numbers if n in named or roles.kind(n) == "decimal"]
-    between = [n for n in decimals if low <= order.index(n) <= high]
-    if between != decimals and _sum_to_one(roles, decimals):
-        return decimals
-    return between
+    low, high = (order.index(name) for name in _with_neighbours(named, certain))
+    between, wider = (
+        [name for name in names if low <= order.index(name) <= high]
+        for names in (certain, decimals)
+    )
+    tried = (certain, between, decimals, wider)
+    return next((names for names in tried if _sum_to_one(roles, names)), between)
+
+
+def _with_neighbours(named: list[str], others: list[str]) -> tuple[str, str]:
+    """Return first and last name, going on where they count: A, B, C or 0, 1, 2."""
+    ends = []
+    for start, step in ((named[0], -1), (named[-1], 1)):
+        end = start
+        while (following := _counted_on(end, step)) in others:
+            end = following
+        ends.append(end)
+    return ends[0], ends[1]
+
+
+def _counted_on(name: str, step: int) -> str:
+    if re.fullmatch(r"\d{1,9}", name, re.ASCII):
+        return str(int(name) + step)
+    is_letter = re.fullmatch(r"[A-Za-z]", name) is not None
+    return chr(ord(name) + step) if is_letter else ""
 
 
 def _by_common_stem(roles: Roles) -> list[str]:
@@ -472,7 +526,7 @@ def _find_label_by_values(roles: Roles) -> None:
     n_classes = max(2, len(roles.scores))
     fitting = []
     for name in roles.free():
-        if _reserved(name) or roles.kind(name) == "decimal":
+        if _reserved(roles, name) or roles.kind(name) == "decimal":
             continue
         values = {value.casefold() for value in roles.distinct(name)}
         numbered = values <= {str(i) for i in range(n_classes)}
