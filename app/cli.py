@@ -13,11 +13,14 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app import cli_export, cli_flags, cli_text
 from core.messages import Cancelled, DataError, FitError, Progress
 from core.settings import Settings
+
+if TYPE_CHECKING:
+    from core.predictions import Study
 
 __all__ = ["build_parser", "main"]
 
@@ -155,12 +158,21 @@ def _evaluate(args: argparse.Namespace) -> int:
     with _progress() as report:
         study, schema = open_study(args.file, settings, progress=_part(report, 0, 0.3))
         _save_session(args, settings)
+        _check_split(study, settings)
         analysis = analyze(study, settings, _part(report, 0.3, 1))
     if args.json:
         _print_json(analysis.to_dict())
     else:
         print(cli_text.evaluation_text(schema, analysis, _bold))
     return OK
+
+
+def _check_split(study: Study, settings: Settings) -> None:
+    """Refuse a split that was asked for by name and cannot be made."""
+    from core.splitting import make_split
+
+    if settings.split != "auto" and study.evaluation.is_labelled.any():
+        make_split(study, settings)
 
 
 def _calibrate(args: argparse.Namespace) -> int:
@@ -176,6 +188,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     with _progress() as report:
         study, schema = open_study(args.file, settings, progress=_part(report, 0, 0.2))
         _save_session(args, settings)
+        _check_split(study, settings)
         analysis = analyze(study, settings, _part(report, 0.2, 0.8))
         cli_export.check_fitted(analysis, settings.method)
         last = _part(report, 0.8, 1)
@@ -285,7 +298,7 @@ def _methods(args: argparse.Namespace) -> int:
 
 def _warm_up(args: argparse.Namespace) -> int:
     start = time.perf_counter()
-    from core.softmax import warm_up
+    from core.warm_up import warm_up
 
     warm_up()
     seconds = time.perf_counter() - start

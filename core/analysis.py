@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -40,6 +41,7 @@ FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
 
 UNCALIBRATED = "uncalibrated"
+_MOST_LISTED = 1000  # left-out rows that a JSON document lists; it counts them all
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,6 +127,8 @@ class Analysis:
             "fingerprint": self.study.fingerprint,
             "settings": self.settings.to_dict(),
             "n_rows": len(own),
+            "n_left_out": len(own.left_out),
+            "left_out": _plain_records(own.left_out),
             "n_labelled": int(own.is_labelled.sum()),
             "classes": list(own.classes),
             "input_kind": own.input_kind,
@@ -477,6 +481,13 @@ def _repair(
         comparison.changes["top-label"]["temperature"],
         is_gap_found=said.kind in ("overconfident", "underconfident"),
     )
+
+
+def _plain_records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the first rows of a table as plain JSON values."""
+    shown = table.head(_MOST_LISTED).astype(str)
+    records: list[dict[str, Any]] = shown.to_dict(orient="records")
+    return records
 
 
 def _estimates_dict(found: Mapping[str, Estimate]) -> dict[str, Any]:

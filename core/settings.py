@@ -13,6 +13,7 @@ from core.messages import DataError
 __all__ = ["CHOICES", "LIMITS", "SESSION_FORMAT", "Settings"]
 
 SESSION_FORMAT = "plumbline-session"
+SESSION_VERSION = 1
 
 CHOICES = {
     "input_kind": ("auto", "logits", "probabilities", "confidence"),
@@ -156,7 +157,10 @@ class Settings:
         value = getattr(self, name)
         if name == "temperature" and value is None:
             return
-        number = float(value) if isinstance(value, numbers.Real) else math.nan
+        try:
+            number = float(value) if isinstance(value, numbers.Real) else math.nan
+        except OverflowError:  # a whole number of hundreds of digits
+            number = math.nan
         whole = name not in _WHOLE or number.is_integer()
         if isinstance(value, bool) or not (low <= number <= high) or not whole:
             raise _bad(name, value, f"a number from {low:g} to {high:g}")
@@ -200,7 +204,7 @@ class Settings:
         """Return the session file: format, version and every setting."""
         document = {
             "format": SESSION_FORMAT,
-            "version": 1,
+            "version": SESSION_VERSION,
             "settings": self.to_dict(),
         }
         return json.dumps(document, indent=2) + "\n"
@@ -211,14 +215,21 @@ class Settings:
         try:
             document = json.loads(text)
             is_session = document["format"] == SESSION_FORMAT
-            values = document["settings"]
-        except (ValueError, KeyError, TypeError):
-            is_session, values = False, None
+            values, version = document["settings"], document.get("version", 1)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            is_session, values, version = False, None, 1
         if not is_session or not isinstance(values, dict):
             raise DataError(
                 "This is not a session file.",
                 "session file",
                 f'Choose a JSON file that starts with "format": "{SESSION_FORMAT}".',
+            )
+        if version != SESSION_VERSION:
+            raise DataError(
+                f"The session file has version {str(version)[:20]!r}; this one reads "
+                f"version {SESSION_VERSION}.",
+                "session file",
+                "Open it with the Plumbline that wrote it, and save it anew.",
             )
         return cls.from_dict(values)
 

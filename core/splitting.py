@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,7 +91,11 @@ class Split:
     def sentence(self) -> str:
         """How rows got their roles, in a few words."""
         if self.kind == "cross-fit":
-            return f"{len(self.rounds)}-fold cross-fit"
+            n_folds, round_ = len(self.rounds), self.rounds[0]
+            if not round_.threshold.size:
+                return f"{n_folds}-fold cross-fit"
+            size = round_.threshold.size
+            return f"{n_folds}-fold cross-fit, {size:,} threshold rows in each round"
         names = {
             "file": "split column",
             "fit-file": "calibration file",
@@ -124,15 +128,20 @@ def make_split(study: Study, settings: Settings, *, repeat: int = 0) -> Split:
     own = study.evaluation
     labelled = usable_rows(own)
     if study.fit is not None and settings.split in ("auto", "file"):
-        return _from_fit_file(study, labelled)
+        return _with_share_noted(_from_fit_file(study, labelled), settings)
     notes: tuple[Note, ...] = ()
     if settings.split in ("auto", "file") and own.roles.split is not None:
         found, notes = _from_column(own, labelled)
         if found is not None:
-            return found
+            return _with_share_noted(found, settings)
+        if settings.split == "file":
+            how = "Correct the column, or choose another kind of split."
+            raise FitError(notes[0].text, own.name, how)
+        text = f"{notes[0].text} The rows are cross-fitted instead."
+        notes = (replace(notes[0], text=text),)
     if own.roles.split is not None:
         labelled = _without_training_rows(own, labelled)
-    if settings.split == "file" and not notes:
+    if settings.split == "file":
         raise FitError(
             "The file has no split column.",
             own.name,
@@ -144,6 +153,18 @@ def make_split(study: Study, settings: Settings, *, repeat: int = 0) -> Split:
     if settings.split == "holdout":
         return _holdout(own, labelled, settings, seed)
     return _cross_fit(own, labelled, settings, seed, notes)
+
+
+def _with_share_noted(split: Split, settings: Settings) -> Split:
+    """Say so where a share of threshold rows was asked for and the file decides."""
+    if not settings.threshold_fraction or split.rounds[0].threshold.size:
+        return split
+    text = (
+        "The share of threshold rows was not used: the file says which rows fit and "
+        "which are tested. Call some of its rows threshold."
+    )
+    note = Note("threshold-share-not-used", "warning", text)
+    return replace(split, notes=(*split.notes, note))
 
 
 def usable_rows(own: Predictions) -> IndexArray:
@@ -225,9 +246,12 @@ def _folds(
     groups = None if codes is None else codes[rows]
     n_units = rows.size if groups is None else int(np.unique(groups).size)
     if n_units < 2:
-        unit = "labelled rows" if groups is None else f"groups in {own.roles.group}"
+        plural = "" if n_units == 1 else "s"
+        unit = f"labelled row{plural}"
+        if groups is not None:
+            unit = f"group{plural} in {own.roles.group}"
         raise FitError(
-            f"There are only {n_units} {unit}: nothing can be held out.",
+            f"Nothing can be held out: only {n_units} {unit}.",
             own.name,
             "Calibrators need labelled rows to fit on and others to be tested on.",
         )
@@ -256,10 +280,15 @@ def _cross_fit(
             own.name,
             "Set the share of threshold rows to 0, or give more rows.",
         )
+    n_threshold = 0
+    if wants_threshold:
+        n_threshold = max(1, round(settings.threshold_fraction * n_folds))
+        n_threshold = min(n_threshold, n_folds - 2)
     rounds = []
     for number in range(n_folds):
-        # The next fold sets thresholds, so that each row is a threshold row once.
-        is_threshold = wants_threshold & (numbers == (number + 1) % n_folds)
+        # The next folds set thresholds, so that all rows are threshold rows alike.
+        ahead = (numbers - number) % n_folds
+        is_threshold = (ahead > 0) & (ahead <= n_threshold)
         is_test = numbers == number
         rounds.append(
             Round(rows[~is_test & ~is_threshold], rows[is_threshold], rows[is_test])
@@ -381,7 +410,7 @@ def _from_column(
         odd = names[~known][0] if not known.all() else ", ".join(sorted(set(names)))
         text = (
             f"The column {own.roles.split} does not name fit and test rows (found "
-            f"{odd!r}); the rows are cross-fitted instead. Write calibration and test."
+            f"{odd!r}): write calibration and test."
         )
         return None, (Note("split-not-used", "warning", text),)
     codes = own.group_codes()
@@ -391,7 +420,7 @@ def _from_column(
         if n_shared:
             text = (
                 f"{n_shared:,} groups of {own.roles.group} have rows in more than one "
-                f"role of {own.roles.split}; rows are cross-fitted by group instead."
+                f"role of {own.roles.split}."
             )
             return None, (Note("group-in-two-roles", "warning", text),)
     round_ = Round(parts["fit"], parts["threshold"], parts["test"])

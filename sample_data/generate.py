@@ -239,9 +239,11 @@ def make_breast_cancer() -> pd.DataFrame:
 def log_probabilities(probability: NDArray[np.float64]) -> NDArray[np.float64]:
     """Turn p(second class) into two columns of logs, without minus infinity.
 
-    Exact zeros take the smallest positive probability of the file, at most 1e-12.
+    Exact zeros take the smallest positive probability of the file, of either class,
+    at most 1e-12.
     """
-    floor = min(1e-12, float(probability[probability > 0.0].min()))
+    both = np.concatenate([probability, 1.0 - probability])
+    floor = min(1e-12, float(both[both > 0.0].min()))
     with np.errstate(divide="ignore"):
         logs = np.column_stack([np.log1p(-probability), np.log(probability)])
     return np.where(np.isfinite(logs), logs, np.log(floor))

@@ -55,7 +55,9 @@ def cancer_scores(cancer: pd.DataFrame) -> Scores:
     probability = cancer["prob_malignant"].to_numpy()
     with np.errstate(divide="ignore"):
         logits = np.column_stack([np.log1p(-probability), np.log(probability)])
-    logits = np.where(np.isinf(logits), np.log(1e-12), logits)
+    both = np.concatenate([probability, 1.0 - probability])
+    floor = min(1e-12, both[both > 0].min())
+    logits = np.where(np.isinf(logits), np.log(floor), logits)
     return logits, cancer["label"].to_numpy(), cancer["split"].to_numpy().astype(str)
 
 

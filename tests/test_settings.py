@@ -103,3 +103,20 @@ def test_a_setting_of_another_version_is_named():
     with pytest.raises(DataError, match="'magic'"):
         Settings.from_dict({"magic": 1})
     assert Settings.from_dict({}) == Settings()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"format": "plumbline-session", "version": 1, "settings": {"n_bins": 1'
+        + "0" * 400
+        + "}}",
+        '{"format": "plumbline-session", "version": 99, "settings": {}}',
+        '["format"]',
+    ],
+    ids=["deep", "huge number", "version", "list"],
+)
+def test_strange_session_files_are_refused(text):
+    with pytest.raises(DataError):
+        Settings.from_json(text)

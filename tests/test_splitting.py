@@ -88,7 +88,11 @@ def test_roles_are_disjoint_by_row_and_group(
         assert set(found.test) == set(usable_rows(own))
         if threshold:
             by_round = np.concatenate([item.threshold for item in found.rounds])
-            assert sorted(by_round) == sorted(found.test)
+            times = np.bincount(by_round, minlength=n)[found.test]
+            assert (times == times[0]).all()
+            assert times[0] == min(
+                max(1, round(threshold * len(found.rounds))), len(found.rounds) - 2
+            )
     if kind == "time":
         (item,) = found.rounds
         when = columns["time"]
@@ -220,7 +224,7 @@ def test_rows_of_weight_zero_have_no_role():
     [
         (Study(rows(1)), Settings(), "only 1"),
         (Study(rows(30, labels=np.full(30, -1))), Settings(), "only 0"),
-        (Study(rows(30, group=np.zeros(30, int))), Settings(), "only 1 groups"),
+        (Study(rows(30, group=np.zeros(30, int))), Settings(), "only 1 group in"),
         (Study(rows(30)), Settings(split="file"), "no split column"),
         (Study(rows(30)), Settings(split="time"), "no time column"),
         (Study(rows(30, time=np.zeros(30))), Settings(split="time"), "leaves no rows"),
@@ -270,3 +274,23 @@ def test_confidence_files_are_divided_by_outcome():
     found = make_split(Study(own), Settings())
     for item in found.rounds:
         assert own.correct[item.test].sum() == 2
+
+
+def test_a_split_column_asked_for_by_name_is_used_or_refused():
+    own = rows(30, split=["a", "b", "c"] * 10)
+    assert make_split(Study(own), Settings()).kind == "cross-fit"
+    with pytest.raises(FitError, match="does not name fit and test rows"):
+        make_split(Study(own), Settings(split="file"))
+
+
+def test_threshold_share_beside_a_file_split_is_noted():
+    own = rows(30, split=["calibration", "test", "test"] * 10)
+    found = make_split(Study(own), Settings(threshold_fraction=0.2))
+    assert [note.code for note in found.notes] == ["threshold-share-not-used"]
+
+
+def test_threshold_share_is_rounded_to_folds():
+    own = rows(100)
+    found = make_split(Study(own), Settings(threshold_fraction=0.4))
+    assert [item.threshold.size for item in found.rounds] == [40] * 5
+    assert found.sentence == "5-fold cross-fit, 40 threshold rows in each round"

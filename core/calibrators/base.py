@@ -134,7 +134,8 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         labels = _checked_labels(y, *scores.shape)
         self.classes_ = np.arange(scores.shape[1])
         weight = _checked_weight(sample_weight, labels.shape[0])
-        missing = self.classes_[np.bincount(labels, minlength=scores.shape[1]) == 0]
+        mass = np.bincount(labels, weights=weight, minlength=scores.shape[1])
+        missing = self.classes_[mass == 0]
         if missing.size:
             text = (
                 f"{missing.size} of {scores.shape[1]} classes have no fit row; they "

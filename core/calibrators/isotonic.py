@@ -81,7 +81,10 @@ class IsotonicCalibration(Calibrator):
         for done, column in enumerate(columns):
             progress(done / len(columns), f"Fitting class {done + 1} of {len(columns)}")
             is_class = y == column
-            if k > 2 and not sample_weight[is_class].any():
+            has_class = sample_weight[is_class].any()
+            if k == 2:  # its one curve needs rows of both classes
+                has_class = has_class and sample_weight[~is_class].any()
+            if not has_class:
                 if shared is None:
                     shared = _pooled_knots(logits, offsets, y, sample_weight)
                 self.maps_.append(shared)

@@ -93,7 +93,7 @@ class TemperatureScaling(Calibrator):
         1 / T.
     gradient_ : float
         Mean derivative of the NLL in 1/T at the optimum: the certificate, at most
-        1e-8 unless a bound was hit.
+        1e-8 (1e-8 T where T is above 1) unless a bound was hit.
     nll_before_, nll_after_ : float
         Mean NLL of the fit rows at T = 1 and at the optimum.
     log_standard_error_ : float
@@ -167,6 +167,8 @@ class TemperatureScaling(Calibrator):
                 why = "all fit rows are right, so that no finite T fits"
             elif is_low:
                 why = "the logits are very small, or the fit rows say too little"
+            elif fit.is_informative:
+                why = "the logits are very large; divide them before they are saved"
             else:
                 why = "the labels do not match the logits better than chance"
             text = f"T is at its bound {self.temperature_:g}: {why}."
@@ -225,6 +227,7 @@ class _NewtonFit:
         self.n_passes = 0
         self.n_impossible = 0
         self.bound: str | None = None
+        self.is_informative = True
         self.loss = self.slope = self.curvature = self.loss_at_one = float("nan")
         self._gradients: FloatArray = np.empty(0)
 
@@ -261,6 +264,9 @@ class _NewtonFit:
             previous = abs(slope)
             if slope > 0 and beta == low:
                 self.bound = "high"
+                # Near 1/T = 0 the loss falls wherever the labels follow the logits.
+                self.is_informative = self.at(0.0) < 0.0
+                self.at(beta)
                 return beta
             if slope < 0 and beta == high:
                 self.bound = "low"

@@ -236,11 +236,11 @@ def _doubts(metric: str, value: float, name: str, sample: Sample) -> tuple[Note,
     notes: tuple[Note, ...] = ()
     if sample.groups is not None and sample.n_units < FEW_GROUPS:
         n_groups = np.unique(sample.groups).size
-        text = f"There are only {n_groups} groups: intervals are rough."
+        text = f"Few groups ({n_groups}): intervals are rough."
         notes += (Note("few-groups", "warning", text),)
     rare = sample.n_rare(name)
     if metric != "accuracy" and rare < FEW_OUTCOMES:
-        text = f"Only {rare} outcomes differ from the rest: intervals are rough."
+        text = f"Few outcomes differ from the rest ({rare}): intervals are rough."
         notes += (Note("few-outcomes", "warning", text),)
     return notes
 
@@ -304,5 +304,5 @@ def _bin_notes(bins: Bins) -> tuple[Note, ...]:
     if not n_thin:
         return ()
     smallest = int(bins.statistics.count[bins.statistics.is_thin].min())
-    text = f"{n_thin} bins hold fewer than 10 rows; the smallest holds {smallest}."
+    text = f"Bins with fewer than 10 rows: {n_thin}; the smallest has {smallest}."
     return (Note("thin-bins", "info", text),)

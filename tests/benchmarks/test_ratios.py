@@ -21,7 +21,8 @@ from sklearn.calibration import _TemperatureScaling
 from core.calibrators import TemperatureScaling
 from core.metrics import RowScores, Sample, estimates
 from core.settings import Settings
-from core.softmax import logsumexp, row_statistics, softmax, warm_up
+from core.softmax import logsumexp, row_statistics, softmax
+from core.warm_up import warm_up
 
 pytestmark = pytest.mark.benchmark
 
