@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app import cli
 from core.analysis import Analysis, analyze
 from core.calibrators import Calibrator, TemperatureScaling
 from core.export import (
@@ -132,6 +133,65 @@ def test_other_classes_are_refused(taken_home: Any) -> None:
     )
     with pytest.raises(DataError, match="every class"):
         apply_calibrator(calibrator, metadata, only)
+
+
+def binary_csv(header: str, labels: tuple[str, str] | None) -> bytes:
+    rng = np.random.default_rng(3)
+    p = rng.uniform(0.02, 0.98, 80)
+    lines = [header + (",label" if labels else "")]
+    for value, is_one in zip(p, rng.uniform(size=80) < p, strict=True):
+        lines.append(f"{value}" + (f",{labels[int(is_one)]}" if labels else ""))
+    return "\n".join(lines).encode()
+
+
+@pytest.mark.parametrize(
+    ("fitted_on", "labels"),
+    [
+        ("prob_malignant", ("benign", "malignant")),
+        ("prob_Malignant", ("benign", "malignant")),
+        ("prob_malignant", ("0", "1")),
+        ("prob", ("benign", "malignant")),
+    ],
+)
+@pytest.mark.parametrize("new", ["prob_malignant", "logit_malignant", "prob"])
+def test_one_score_without_labels(
+    fitted_on: str, labels: tuple[str, str], new: str
+) -> None:
+    own = read_predictions(binary_csv(fitted_on, labels))
+    analysis = analyze(Study(own), QUICK)
+    metadata = export_metadata(analysis, "temperature")
+    calibrator = exported_calibrator(analysis, "temperature")
+    assert own.classes[1].casefold() == "malignant"
+    rows = read_predictions(binary_csv(new, None), input_kind="probabilities")
+    frame = apply_calibrator(calibrator, metadata, rows)
+    expected = apply_calibrator(calibrator, metadata, own)
+    pd.testing.assert_frame_equal(frame, expected)
+    assert list(frame)[-2:] == [f"prob_{name}" for name in own.classes]
+    # The score of one of two columns keeps its class, wherever that stands.
+    swapped = {**metadata, "classes": list(own.classes[::-1])}
+    if new != "prob":
+        turned = apply_calibrator(calibrator, swapped, rows)
+        made = calibrator.predict_proba(rows.logits[:, ::-1])
+        np.testing.assert_allclose(turned[f"prob_{own.classes[0]}"], made[:, 1])
+    other = {**metadata, "classes": ["benign", "cyst"]}
+    strange = read_predictions(binary_csv("prob_malignant", None))
+    with pytest.raises(DataError, match="'benign' is not in the file"):
+        apply_calibrator(calibrator, other, strange)
+
+
+def test_one_score_on_the_command_line(tmp_path: Path) -> None:
+    own, new = tmp_path / "own.csv", tmp_path / "new.csv"
+    own.write_bytes(binary_csv("prob_malignant", ("benign", "malignant")))
+    new.write_bytes(binary_csv("prob_malignant", None))
+    folder, out = tmp_path / "made", tmp_path / "out.csv"
+    quick = ("--calibrators", "temperature", "--n-resamples", "100")
+    assert cli.main(["calibrate", str(own), "--out", str(folder), *quick]) == 0
+    source = str(folder / "calibrator.json")
+    assert cli.main(["apply", source, str(new), "--out", str(out)]) == 0
+    found = pd.read_csv(out)
+    assert list(found)[-2:] == ["prob_benign", "prob_malignant"]
+    given = pd.read_csv(new)["prob_malignant"]
+    assert np.corrcoef(found["prob_malignant"], given)[0, 1] > 0.9
 
 
 def test_rows_left_out_do_not_shift_the_others(taken_home: Any) -> None:

@@ -84,7 +84,8 @@ def apply_calibrator(
         From `from_json` or `export_metadata`.
     predictions : Predictions
         Rows with the same classes. Columns in another order are sorted by name;
-        classes that the file does not name ("class 0", "0") are taken by position.
+        classes that the file does not name ("class 0", "0") are taken by position,
+        and of two classes "not X" is the one that is not X.
 
     Returns
     -------
@@ -268,6 +269,11 @@ def _class_order(
     is_unnamed = _are_numbers(given) or _are_numbers(classes)
     if len(given) == len(classes) and is_unnamed:
         return None
+    positive = _made_positive(given) or _made_positive(classes)
+    if positive and len(given) == len(classes):
+        ours, theirs = (_place(positive, names) for names in (classes, given))
+        if ours is not None and theirs is not None:
+            return None if ours == theirs else np.array([1, 0], dtype=np.int64)
     missing = [name for name in classes if name not in given]
     raise DataError(
         f"The file has {len(given)} classes, the calibrator was fitted on "
@@ -276,6 +282,17 @@ def _class_order(
         predictions.name,
         "Give one score column for each class that the calibrator names.",
     )
+
+
+def _made_positive(names: tuple[str, ...]) -> str:
+    """Return X of the classes ("not X", X) of one score column, else nothing."""
+    is_made = len(names) == 2 and names[0].casefold() == f"not {names[1]}".casefold()
+    return names[1] if is_made else ""
+
+
+def _place(name: str, names: tuple[str, ...]) -> int | None:
+    folded = [item.casefold() for item in names]
+    return folded.index(name.casefold()) if name.casefold() in folded else None
 
 
 def _are_numbers(names: tuple[str, ...]) -> bool:
