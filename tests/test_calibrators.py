@@ -387,3 +387,24 @@ def test_two_and_a_thousand_classes(method, k):
     log_p = CALIBRATORS[method]().fit(z, y).transform(z)
     assert log_p.shape == (40, k)
     np.testing.assert_allclose(np.exp(log_p).sum(axis=1), 1, rtol=1e-9)
+
+
+def test_bound_of_very_large_logits_is_not_blamed_on_the_labels():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(500, 4))
+    y = (z + rng.gumbel(size=z.shape)).argmax(axis=1)
+    found = TemperatureScaling().fit(z * 2e4, y)
+    assert found.is_at_bound_
+    assert "very large" in found.notes_[0].text
+    opposite = TemperatureScaling().fit(-z * 2e4, y)
+    assert opposite.is_at_bound_
+    assert "better than chance" in opposite.notes_[0].text
+
+
+def test_binary_isotonic_without_one_class_takes_the_shared_curve():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(200, 2))
+    found = IsotonicCalibration().fit(z, np.zeros(200, dtype=int))
+    assert [note.code for note in found.notes_][:1] == ["missing-class"]
+    chance = found.predict_proba(np.array([[0.0, -5.0], [0.0, 5.0]]))[:, 1]
+    assert chance[0] < chance[1]
