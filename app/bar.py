@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
 from app import compute, state
-from components import controls, display
+from components import controls, display, tables
 from core.calibrators import CALIBRATORS
 from core.loading import Schema
 from core.predictions import Study
 from core.settings import Settings
 
-__all__ = ["ROLE_LABELS", "draw", "label_choice", "problem", "understood", "uploader"]
+__all__ = [
+    "ROLE_LABELS",
+    "draw",
+    "kind_button",
+    "label_choice",
+    "problem",
+    "understood",
+    "uploader",
+]
 
 ROLE_LABELS = {
     "label": "Label",
@@ -21,6 +31,7 @@ ROLE_LABELS = {
     "weight": "Weight",
     "time": "Time",
 }
+OTHER_KIND = {"logits": "probabilities", "probabilities": "logits"}
 BINNINGS = {"uniform": "Equal widths", "quantile": "Equal counts"}
 
 
@@ -36,7 +47,7 @@ def draw(page: str) -> None:
     ):
         with st.container(width="stretch"):
             if study is not None:
-                st.markdown(understood(study, state.settings()))
+                st.markdown(understood(study, schema, state.settings()))
         with st.container(
             horizontal=True, width="content", gap="xsmall", vertical_alignment="center"
         ):
@@ -111,33 +122,57 @@ def problem() -> None:
     )
 
 
-def understood(study: Study, settings: Settings) -> str:
-    """Return one line of Markdown: the file, its rows, columns and their division."""
+def understood(study: Study, schema: Schema | None, settings: Settings) -> str:
+    """Return one line of Markdown: the file, its rows, columns and their division.
+
+    It says on what evidence scores are taken for what they are, and what there is not.
+    """
     own = study.evaluation
-    parts = [f"{len(own):,} rows"]
-    if own.input_kind == "confidence":
-        parts.append("confidence of the top class")
-    else:
-        parts += [f"{own.n_classes:,} classes", own.input_kind]
-    for role in ("label", "group", "weight", "time"):
-        found = _column(study, role)
+    is_confidence = own.input_kind == "confidence"
+    kind = "confidences" if is_confidence else own.input_kind
+    if schema is not None:
+        kind += f" ({display.escape_markdown(schema.input_evidence)})"
+    parts = [tables.count_of(len(own), "row")]
+    if not is_confidence:
+        parts.append(tables.count_of(own.n_classes, "class", "classes"))
+    parts += [kind, _truth(study, schema)]
+    group = own.roles.group
+    parts.append(f"group {display.code(group)}" if group else "no group column")
+    for role in ("weight", "time"):
+        found = getattr(own.roles, role)
         if found:
             parts.append(f"{role} {display.code(found)}")
-        elif role == "label" and own.input_kind != "confidence":
-            parts.append("**no label**" if own.labels is None else "labelled")
     division = compute.division(study, settings)
-    if division is not None:
+    if division is not None and not is_confidence:  # nothing is fitted to confidences
         parts.append(division.sentence)
-    parts.append(f"{len(own.left_out):,} rows left out")
+    parts.append(f"{tables.count_of(len(own.left_out), 'row')} left out")
     line = "\u2002\u00b7\u2002".join(parts)
     return f"**{display.escape_markdown(own.name)}**\u2002 :small[:gray[{line}]]"
 
 
-def _column(study: Study, role: str) -> str | None:
-    if role == "label":
-        schema = state.schema()
-        return None if schema is None else schema.column("label")
-    return getattr(study.evaluation.roles, role, None)
+def _truth(study: Study, schema: Schema | None) -> str:
+    """Return which column says what came true, or that none does."""
+    own = study.evaluation
+    if schema is not None:
+        for role, word in (("correct", "outcome"), ("label", "label")):
+            found = schema.column(role)
+            if found and (role == "label" or own.input_kind == "confidence"):
+                return f"{word} {display.code(found)}"
+    is_labelled = own.labels is not None or own.correct is not None
+    return "labelled" if is_labelled else "**no label column**"
+
+
+def kind_button(schema: Schema, key: str, take: Callable[..., None]) -> None:
+    """Offer to read the scores the other way, in one click."""
+    other = OTHER_KIND.get(schema.input_kind)
+    if other is not None:
+        st.button(
+            f"Read as {other}",
+            key=key,
+            icon=":material/swap_horiz:",
+            on_click=take,
+            kwargs={"input_kind": other},
+        )
 
 
 def _roles(study: Study, schema: Schema) -> None:
@@ -156,10 +191,13 @@ def _roles(study: Study, schema: Schema) -> None:
                 lambda field, value: state.change(**{field: value}),
                 f"{role}_column",
             )
-    st.caption(
-        f"Read as {schema.input_kind}: "
-        f"{display.escape_markdown(schema.input_evidence)}."
-    )
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        evidence = display.escape_markdown(schema.input_evidence)
+        st.markdown(
+            f":small[Scores are **{schema.input_kind}**: {evidence}.]",
+            width="content",
+        )
+        kind_button(schema, state.key("bar_flip"), state.change)
     st.page_link("views/data.py", label="Everything else", icon=":material/table_view:")
 
 

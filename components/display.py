@@ -116,7 +116,9 @@ def notes(items: Iterable[Note], *, limit: int = 4) -> None:
     for note in unique[:limit]:
         _note(note)
     if unique[limit:]:
-        with st.popover(f"{len(unique) - limit} more remarks", type="tertiary"):
+        with st.popover(
+            tables.count_of(len(unique) - limit, "more remark"), type="tertiary"
+        ):
             for note in unique[limit:]:
                 _note(note)
 

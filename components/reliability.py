@@ -10,7 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from components import theme
+from components import tables, theme
 from components.theme import Style
 from core.binning import BinStatistics
 from core.uncertainty import Estimate
@@ -138,7 +138,7 @@ def reliability_alt(
             "what came true"
         )
     n = next(iter(gaps.values())).n if gaps else 0
-    return f"Reliability diagram of {n:,} rows. {'; '.join(parts)}."
+    return f"Reliability diagram of {tables.count_of(n, 'row')}. {'; '.join(parts)}."
 
 
 def _points(

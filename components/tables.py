@@ -14,6 +14,7 @@ __all__ = [
     "ORDER",
     "before_after_frame",
     "change_cell",
+    "count_of",
     "estimates_frame",
     "format_interval",
     "format_p_value",
@@ -38,6 +39,11 @@ _LABELS = {
 }
 _NO_INTERVAL = {"ece"}
 MEASURE = "Measure"
+
+
+def count_of(number: int, noun: str, plural: str = "") -> str:
+    """Return "1 row" or "2,394 rows"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def metric_label(metric: str, n_classes: int = 0) -> str:

@@ -131,10 +131,10 @@ def test_rows_that_cannot_be_read_are_a_question_with_an_answer() -> None:
     at.button(key="problem-answer-0").click().run()
     settle(at)
     assert not at.error
-    assert "1 rows left out" in words(at)
+    assert "1 row left out" in words(at)
     at.switch_page("views/data.py").run()
     assert not at.exception
-    assert "1 rows were left out" in words(at)
+    assert "1 row was left out" in words(at)
 
 
 def test_an_upload_replaces_the_sample_and_its_bytes_are_let_go() -> None:
@@ -161,9 +161,8 @@ def test_a_binary_file_has_both_views() -> None:
     name = "breast_cancer_binary.csv"
     at = upload(opened(), name, (SAMPLES / name).read_bytes())
     said = words(at)
-    assert "##### Predicted class" in said
-    assert "##### Positive class `malignant`" in said
-    assert said.count("229 test rows]") == 2
+    for title in ("Predicted class", "Positive class `malignant`"):
+        assert f"##### {title}\u2002 :small[:gray[229 test rows]]" in said
     assert "whichever class is predicted lies on average" in said
     assert "probability of `malignant` lies on average" in said
     both = [
@@ -186,6 +185,41 @@ def test_a_binary_file_has_both_views() -> None:
     assert words(at).count("lies on average") == 2
 
 
+def line(at: AppTest) -> str:
+    """Return the line of what was understood, without its small print."""
+    found = next(m.value for m in at.markdown if "left out" in m.value)
+    return found.replace("\\", "").replace("\u2060", "").replace("\u2002", " ")
+
+
+def test_the_line_says_the_evidence_and_what_there_is_not() -> None:
+    assert (
+        "2,394 rows \u00b7 10 classes \u00b7 logits (the columns are called logit_*) "
+        "\u00b7 label `label` \u00b7 group `group` \u00b7 split column: "
+    ) in line(opened())
+    at = upload(opened(), "mine.csv", table(400))
+    assert "no group column \u00b7 5-fold cross-fit \u00b7 0 rows left out" in line(at)
+    at = upload(opened(), "new.csv", table(300, labelled=False))
+    assert "**no label column** \u00b7 no group column" in line(at)
+
+
+@pytest.mark.filterwarnings("ignore:Every row lies in 0 to 1")
+def test_scores_can_be_read_the_other_way_beside_the_line() -> None:
+    frame = pd.DataFrame({"label": ["a", "b"] * 100, "a": 0.6, "b": 0.4})
+    at = upload(opened(), "mine.csv", frame.to_csv(index=False).encode())
+    assert "probabilities (" in line(at)
+    button = widget(at.button, "bar_flip")
+    assert button.label == "Read as logits"
+    button.click().run()
+    settle(at)
+    assert not at.exception
+    assert not at.error
+    assert "logits (chosen)" in line(at)
+    assert widget(at.button, "bar_flip").label == "Read as probabilities"
+    at.button(key="undo").click().run()
+    settle(at)
+    assert "probabilities (" in line(at)
+
+
 def test_confidences_have_a_verdict_and_no_repair() -> None:
     rng = np.random.default_rng(0)
     confidence = rng.uniform(0.5, 1, 600)
@@ -195,6 +229,10 @@ def test_confidences_have_a_verdict_and_no_repair() -> None:
     at = upload(opened(), "confidence.csv", frame.to_csv(index=False).encode())
     assert "Overconfident." in at.title[0].value
     assert "No repair." in words(at)
+    assert "600 rows \u00b7 confidences (column confidence " in line(at)
+    assert "outcome `correct` \u00b7 no group column \u00b7 0 rows" in line(at)
+    assert "cross-fit" not in words(at)
+    assert words(at).count("scores of every class") == 1
     assert len(at.get("plotly_chart")) == 1
 
 

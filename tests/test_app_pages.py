@@ -293,7 +293,7 @@ def test_new_rows_that_cannot_be_used_say_why_with_an_answer() -> None:
     settle(answer.click().run())
     assert not at.error
     assert "29 rows" in words(at)
-    assert "1 rows left out" in words(at)
+    assert "1 row left out" in words(at)
 
 
 def test_new_rows_of_other_classes_are_refused() -> None:

@@ -268,10 +268,11 @@ def certificate(fit: TemperatureScaling, temperature: FittedTemperature) -> None
             f"**T = {temperature.value:.3f}** :gray[({temperature.level:.0%} interval "
             f"{temperature.low:.3f} to {temperature.high:.3f})]"
         )
+    where = "there" if fit.is_at_bound_ else "at the optimum"
     words = [
         f"NLL of the fit rows {fit.nll_before_:.4f} to {fit.nll_after_:.4f}",
-        f"gradient at the optimum {abs(fit.gradient_):.0e} per row",
-        f"{fit.n_iterations_} passes",
+        f"gradient {where} {abs(fit.gradient_):.0e} per row",
+        tables.count_of(fit.n_iterations_, "pass", "passes"),
         "at a bound" if fit.is_at_bound_ else "no bound hit",
     ]
     if len(temperature.folds) > 1:

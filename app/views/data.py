@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app import bar, compute, state
-from components import controls, display
+from components import controls, display, tables
 from core.loading import ColumnGuess, Schema
 from core.predictions import Study
 from core.settings import Settings
@@ -29,7 +29,6 @@ SPLITS = {
     "holdout": "Random holdout",
     "time": "By time: fit on the past, test on the future",
 }
-OTHER_KIND = {"logits": "probabilities", "probabilities": "logits"}
 
 
 def file_section() -> None:
@@ -84,14 +83,7 @@ def kind_section(schema: Schema) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"Scores are **{schema.input_kind}**: {evidence}.", width="content")
-        other = OTHER_KIND.get(schema.input_kind)
-        if other is not None:
-            st.button(
-                f"Read as {other}",
-                key=state.key("flip"),
-                icon=":material/swap_horiz:",
-                on_click=lambda: state.amend(input_kind=other),
-            )
+        bar.kind_button(schema, state.key("flip"), state.amend)
     if len(names) > 1:
         ends = f"{display.code(names[0])} to {display.code(names[-1])}"
         st.markdown(f":small[:gray[{len(names):,} score columns, {ends}]]")
@@ -121,7 +113,8 @@ def columns_section(schema: Schema) -> None:
         for number, item in enumerate(listed[:SHOWN_COLUMNS]):
             column_line(number, item)
     if listed[SHOWN_COLUMNS:]:
-        st.caption(f"{len(listed) - SHOWN_COLUMNS:,} more columns are not listed.")
+        more = tables.count_of(len(listed) - SHOWN_COLUMNS, "column")
+        st.caption(f"Not listed: {more}.")
 
 
 def column_line(number: int, item: ColumnGuess) -> None:
@@ -218,12 +211,14 @@ def left_out_section(study: Study, chosen: Settings) -> None:
     if own.left_out.empty:
         st.caption("No row of this file was left out.")
         return
-    st.markdown(f"**{len(own.left_out):,} rows were left out.**")
+    were = "was" if len(own.left_out) == 1 else "were"
+    number_of = tables.count_of(len(own.left_out), "row")
+    st.markdown(f"**{number_of} {were} left out.**")
     st.dataframe(
         own.left_out.head(200),
         hide_index=True,
         height=220,
-        alt=f"{len(own.left_out)} rows that were left out, with the reason",
+        alt=f"{number_of} that {were} left out, with the reason",
     )
     stem = display.file_stem(own.name)
     display.download_table(own.left_out, f"{stem}-left-out", "left_out", "All of them")

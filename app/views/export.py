@@ -7,7 +7,7 @@ from typing import NamedTuple
 import streamlit as st
 
 from app import bar, cli_export, compute, jobs, state
-from components import controls, display
+from components import controls, display, tables
 from core.analysis import UNCALIBRATED, Analysis
 from core.calibrators import CALIBRATORS
 from core.export import (
@@ -193,13 +193,14 @@ def proof(kind: str, made: Prepared) -> str:
     if kind == "report":
         return "strict JSON, with the proofs of the other files"
     item = made.verification
-    rows = f"{item.n_rows:,} rows"
+    rows = tables.count_of(item.n_rows, "row")
     if item.n_rows < item.n_total:
-        rows = f"{item.n_rows:,} of {item.n_total:,} rows"
+        rows = f"{item.n_rows:,} of {tables.count_of(item.n_total, 'row')}"
     largest = f"{item.max_difference:.1e}" if item.max_difference else "0"
     return (
         f"largest difference {largest} over {rows}, "
-        f"{item.n_label_changes:,} labels change, {item.seconds:.1f} s"
+        f"{tables.count_of(item.n_label_changes, 'label changes', 'labels change')}, "
+        f"{item.seconds:.1f} s"
     )
 
 
@@ -319,16 +320,16 @@ def show_applied(frame, notes, n_left_out, *, name: str, method: str) -> None:
     """Show the first calibrated rows, and give away all of them."""
     label = CALIBRATORS[method].label
     st.markdown(
-        f"**{len(frame):,} rows** of {display.code(name)} calibrated by "
-        f"{display.escape_markdown(label)}"
-        + (f"; {n_left_out:,} rows left out." if n_left_out else ".")
+        f"**{tables.count_of(len(frame), 'row')}** of {display.code(name)} "
+        f"calibrated by {display.escape_markdown(label)}"
+        + (f"; {tables.count_of(n_left_out, 'row')} left out." if n_left_out else ".")
     )
     first = frame.head(FIRST_ROWS)
     st.dataframe(
         first,
         hide_index=True,
         height=min(36 * (len(first) + 1) + 2, 420),
-        alt=f"The first {len(first)} calibrated rows",
+        alt=f"Calibrated rows, the first {len(first)}",
     )
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.download_button(

@@ -211,7 +211,7 @@ def numbers(analysis: Analysis, view: str) -> None:
     with right:
         before = results["uncalibrated"].estimates
         columns = {"Before": before}
-        alt = f"Calibration measures on {before['gap'].n:,} rows"
+        alt = f"Calibration measures on {tables.count_of(before['gap'].n, 'row')}"
         if done is None:
             display.table(
                 tables.single_frame(before, own.n_classes, name=MARKS[0]), alt
@@ -262,14 +262,16 @@ def made_of(analysis: Analysis) -> list[str]:
         f"Bins: {chosen.n_bins} of {widths}, (lo, hi], norm {chosen.norm}. "
         f"Resamples: {chosen.n_resamples:,}. Seed: {chosen.seed}."
     ]
-    if split is not None:
+    # Nothing is fitted to confidences, so that their division says nothing.
+    if split is not None and analysis.fitted:
         lines.append(f"Rows: {display.escape_markdown(split.sentence)}.")
     fit = fit_of(analysis)
     if fit is not None:
         lines.append(
             f"T = {fit.temperature_:.6g} minimises the NLL of the fit rows "
             f"({fit.nll_before_:.4f} to {fit.nll_after_:.4f}; gradient "
-            f"{abs(fit.gradient_):.1e} after {fit.n_iterations_} passes)."
+            f"{abs(fit.gradient_):.1e} after "
+            f"{tables.count_of(fit.n_iterations_, 'pass', 'passes')})."
         )
     elif "temperature" in analysis.fitted:
         lines.append(display.escape_markdown(no_fit_words(analysis)))
@@ -304,7 +306,8 @@ with left, st.container(gap="small"):
     display.verdict(said.headline, said.sentence, theme.VERDICT_COLORS[said.kind])
     if known is not None:
         st.caption(
-            f"Before any repair, on all {known.estimates['gap'].n:,} labelled rows."
+            "Before any repair, on all "
+            f"{tables.count_of(known.estimates['gap'].n, 'labelled row')}."
         )
 if known is None:
     bar.label_choice()
