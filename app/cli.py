@@ -216,8 +216,11 @@ def _apply(args: argparse.Namespace) -> int:
         calibrator, metadata = from_json(text)
     except DataError as error:
         raise DataError(error.what, str(args.calibrator), error.how_to_fix) from None
+    reading = _reading(settings)
+    if settings.label_column is None:
+        reading["label_column"] = ""  # labels play no part
     with _progress() as report:
-        own = read_predictions(args.file, progress=report, **_reading(settings))
+        own = read_predictions(args.file, progress=report, **reading)
         frame = apply_calibrator(calibrator, metadata, own)
         with cli_export.whole(args.out) as path:
             write_csv(frame, path)

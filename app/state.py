@@ -372,6 +372,7 @@ def open_new_rows(widget: str) -> None:
     plain, now = Settings(), settings()
     own = {name: getattr(plain, name) for name in READING_FIELDS}
     own["score_columns"] = now.score_columns
+    own["label_column"] = ""  # labels play no part
     own["input_kind"] = known.evaluation.input_kind
     st.session_state["_new_rows"] = (_kept(upload), plain.replace(**own))
     st.session_state["_upload_round"] = st.session_state.get("_upload_round", 0) + 1

@@ -179,19 +179,28 @@ def test_one_score_without_labels(
         apply_calibrator(calibrator, other, strange)
 
 
-def test_one_score_on_the_command_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("labels", [None, ("benign", "malignant"), ("ben", "cow")])
+def test_one_score_on_the_command_line(
+    labels: tuple[str, str] | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     own, new = tmp_path / "own.csv", tmp_path / "new.csv"
     own.write_bytes(binary_csv("prob_malignant", ("benign", "malignant")))
-    new.write_bytes(binary_csv("prob_malignant", None))
+    new.write_bytes(binary_csv("prob_malignant", labels))
     folder, out = tmp_path / "made", tmp_path / "out.csv"
     quick = ("--calibrators", "temperature", "--n-resamples", "100")
     assert cli.main(["calibrate", str(own), "--out", str(folder), *quick]) == 0
-    source = str(folder / "calibrator.json")
-    assert cli.main(["apply", source, str(new), "--out", str(out)]) == 0
+    argv = ["apply", str(folder / "calibrator.json"), str(new), "--out", str(out)]
+    capsys.readouterr()
+    assert cli.main(argv) == 0
+    assert "label" not in capsys.readouterr().out
     found = pd.read_csv(out)
     assert list(found)[-2:] == ["prob_benign", "prob_malignant"]
     given = pd.read_csv(new)["prob_malignant"]
     assert np.corrcoef(found["prob_malignant"], given)[0, 1] > 0.9
+    if labels is not None and "cow" in labels:  # a chosen label is read
+        assert cli.main([*argv, "--label-column", "label"]) == 2
 
 
 def test_rows_left_out_do_not_shift_the_others(taken_home: Any) -> None:

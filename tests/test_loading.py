@@ -238,6 +238,30 @@ def test_one_letter_beside_a_binary_score_is_no_class() -> None:
     np.testing.assert_allclose(np.exp(rows.logits)[:, 1], [0.25, 0.75, 0.6])
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"cat,dog,label\n1.5,2,cat\n-0.5,1,cow\n2.5,0.5,dog\n",
+        b"b,c,y\n1.5,2,b\n-0.5,1,e\n2.5,0.5,c\n",
+        b"logit_a,logit_b,target\n1.5,2,7\n-0.5,1,8\n2.5,0.5,9\n",
+        b"up,down,label\n1.5,2,0\n-0.5,1,1\n2.5,0.5,1\n",
+        b"1.5,2,7\n-0.5,1,8\n2.5,0.5,9\n",
+        npz_bytes(logits=[[1.5, 2], [-0.5, 1], [2.5, 0.5]], labels=[0, 7, 9]),
+        npz_bytes(a=[[1.5, 2], [-0.5, 1], [2.5, 0.5]], arr_1=[0, 7, 9]),
+    ],
+)
+def test_no_label_as_wished_is_no_score_either(data: bytes) -> None:
+    rows = read_predictions(data, label_column="")
+    np.testing.assert_array_equal(rows.logits, [[1.5, 2], [-0.5, 1], [2.5, 0.5]])
+    assert rows.labels is None
+    assert notes(rows) == []
+
+
+def test_whole_scores_without_a_header_and_label() -> None:
+    rows = read_predictions(b"1,-2\n3,0\n", label_column="")
+    np.testing.assert_array_equal(rows.logits, [[1, -2], [3, 0]])
+
+
 def test_a_weight_between_class_names_stays_a_weight() -> None:
     table = pd.DataFrame(LOGITS[:, :2], columns=["cat", "dog"])
     table.insert(1, "weight", [0.5, 1.5, 2.5, 1.0])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.loading.columns import Roles
 from core.loading.names import (
     ARRAY_LABELS,
     ARRAY_SCORES,
@@ -25,95 +24,21 @@ from core.loading.sources import Raw
 from core.messages import DataError
 from core.settings import Settings
 
-__all__ = ["MOST_SLICES", "Roles", "find_roles"]
+__all__ = ["MOST_SLICES", "find_roles"]
 
 MOST_SLICES = 20
 """A column with more distinct values is not offered as a slice."""
 _COLUMN_ROLES = ("id", "group", "weight", "time", "split")
 _ARRAY_ROLES = ("features", "classes", "head_weight", "head_bias")
 _NEVER_DECIMAL = ("id", "group", "split")
-_ENOUGH = 0.5  # share of a score column's cells that are numbers
-_ALTERNATIVES = {
-    "array": ("score", "features", "other"),
-    "decimal": ("score", "confidence", "weight", "time", "label", "other"),
-    "whole": ("label", "score", "id", "group", "weight", "time", "slice", "other"),
-    "text": ("label", "id", "group", "split", "time", "slice", "other"),
-}
-
-
-@dataclass(slots=True)
-class Roles:
-    """Roles found so far, each with its evidence."""
-
-    raw: Raw
-    found: dict[str, tuple[str, str]] = field(default_factory=dict)
-    chosen_scores: list[str] = field(default_factory=list)
-    _kinds: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def scores(self) -> tuple[str, ...]:
-        """Score columns in class order."""
-        return tuple(self.chosen_scores)
-
-    def give(self, name: str, role: str, evidence: str) -> None:
-        """Let a column play a role."""
-        self.found[name] = (role, evidence)
-        if role == "score":
-            self.chosen_scores.append(name)
-
-    def column(self, role: str) -> str | None:
-        """Return the column that plays a role, or None."""
-        return next(
-            (name for name, item in self.found.items() if item[0] == role), None
-        )
-
-    def free(self) -> list[str]:
-        """Return the columns without a role, in the order of the file."""
-        return [name for name in self.raw.table.column_names if name not in self.found]
-
-    def kind(self, name: str) -> str:
-        """Return "array", "decimal", "whole" or "text"."""
-        if name not in self._kinds:
-            self._kinds[name] = self._kind(name)
-        return self._kinds[name]
-
-    def _kind(self, name: str) -> str:
-        if name in self.raw.arrays:
-            return "array"
-        column = self.raw.table[name]
-        if pa.types.is_integer(column.type) or pa.types.is_boolean(column.type):
-            return "whole"
-        if pa.types.is_floating(column.type):
-            whole = pc.all(pc.equal(pc.floor(column), column)).as_py()
-            return "whole" if whole else "decimal"
-        return "text"
-
-    def is_numeric(self, name: str) -> bool:
-        """Whether most cells are numbers (a text column may hold a few strays)."""
-        column = self.raw.table[name]
-        if not pa.types.is_string(column.type):
-            kind = column.type
-            return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
-        cells = column.slice(0, 1000).to_pandas().dropna()
-        if cells.empty:
-            return True
-        numbers = pd.to_numeric(cells.str.strip(), errors="coerce").notna()
-        return bool(numbers.mean() >= _ENOUGH)
-
-    def distinct(self, name: str) -> list[str]:
-        """Return the distinct values of a column as text, missing ones left out."""
-        return self.raw.distinct(name)
-
-    def alternatives(self, name: str, role: str) -> tuple[str, ...]:
-        """Return the other roles that a column's values would allow."""
-        kinds = _ALTERNATIVES[self.kind(name)]
-        return tuple(other for other in kinds if other != role)
 
 
 def find_roles(raw: Raw, settings: Settings) -> Roles:
     """Give every column a role."""
     roles = Roles(raw)
     chosen = _take_chosen(roles, settings)
+    if settings.label_column == "":
+        _set_label_aside(roles)
     if raw.arrays or raw.format in {"npz", "npy"}:
         _find_arrays(roles, settings)
     if raw.has_header:
@@ -126,6 +51,8 @@ def find_roles(raw: Raw, settings: Settings) -> Roles:
         _find_scores(roles, settings)
     if not roles.column("label") and settings.label_column is None and roles.scores:
         _find_label_by_values(roles)
+    if roles.unread_label is not None:
+        del roles.found[roles.unread_label]
     if raw.has_header:
         _find_named(roles, settings, chosen)
     _find_slices(roles, settings)
@@ -201,6 +128,21 @@ def _label_named(roles: Roles, names: Sequence[str]) -> str | None:
     if not sure and _is_table(roles):
         there = [name for name in there if len(plain(name)) > 1]
     return next(iter(sure or there), None)
+
+
+def _set_label_aside(roles: Roles) -> None:
+    """Keep what is surely a label from the scores, where the user wants no label."""
+    if roles.raw.has_header:
+        names = NAMES["label"] if _is_table(roles) else ARRAY_LABELS
+        name = _label_named(roles, names)
+    else:
+        name = next(iter(roles.free()[-1:]), None)
+        has_decimals = any(roles.kind(other) == "decimal" for other in roles.free())
+        if name is None or (roles.kind(name) == "whole" and not has_decimals):
+            return
+    if name is not None and roles.kind(name) != "decimal":
+        roles.give(name, "other", "a label that is not read")
+        roles.unread_label = name
 
 
 def _find_arrays(roles: Roles, settings: Settings) -> None:
@@ -304,7 +246,7 @@ def _families(roles: Roles) -> dict[str, list[tuple[str, str]]]:
     reserved = {
         name for role in ("predicted", "confidence", "correct") for name in NAMES[role]
     } - {"pred", "prediction", "predictions", "predicted", "preds"}
-    label = roles.column("label")
+    label = roles.label
     known = [] if label is None else roles.distinct(label)
     for name in roles.free():
         parsed = parse_score_name(name)
@@ -343,7 +285,7 @@ def _find_scores(roles: Roles, settings: Settings) -> None:
             for name in columns:
                 roles.give(name, "score", evidence)
             return
-    label = roles.column("label")
+    label = roles.label
     is_many = label is not None and len(roles.distinct(label)) > 2
     if single is not None and len(single[0]) == 1 and is_many:
         _by_values(roles)  # p or z is one letter among others
@@ -391,7 +333,7 @@ def _numbers(roles: Roles) -> list[str]:
 
 def _by_label_values(roles: Roles) -> list[str]:
     """Return columns named exactly like the values of the label column."""
-    label = roles.column("label")
+    label = roles.label
     if label is None or label not in roles.raw.table.column_names:
         return []
     values = {value.casefold() for value in roles.distinct(label)}
@@ -433,7 +375,7 @@ def _counted_on(name: str, step: int) -> str:
 
 def _by_common_stem(roles: Roles) -> list[str]:
     """Return the most columns with one stem whose rests are classes."""
-    label = roles.column("label")
+    label = roles.label
     values: set[str] = set()
     if label is not None:
         values = {value.casefold() for value in roles.distinct(label)}
@@ -474,7 +416,7 @@ def _by_values(roles: Roles) -> None:
         if predicted is not None and roles.kind(predicted) == "decimal":
             roles.give(predicted, "score", "decimals in a column of predictions")
         return
-    label = roles.column("label")
+    label = roles.label
     n_values = len(roles.distinct(label)) if label is not None else 0
     is_single = len(decimals) == 1 and n_values in {0, 1, 2}
     is_full = len(decimals) > 1 and (

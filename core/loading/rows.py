@@ -41,7 +41,7 @@ def assemble(
         outcome, more = _outcome(understood)
         bad = pd.concat([bad, more]).drop_duplicates("row").sort_values("row")
     kept, left_out, notes = _leave_out(raw, bad, schema.input_kind, settings)
-    labels, more_notes = _labels(understood, kept)
+    labels, more_notes = _labels(understood, kept, settings)
     matrix = scores.matrix if kept is None else scores.matrix[kept]
     is_confidence = schema.input_kind == "confidence"
     if outcome is not None and kept is not None:
@@ -185,12 +185,14 @@ def _row_fix(kind: str, value: str, *, is_any_left: bool) -> str:
 
 
 def _labels(
-    understood: Understood, kept: NDArray[np.int64] | None
+    understood: Understood, kept: NDArray[np.int64] | None, settings: Settings
 ) -> tuple[NDArray[np.int64] | None, list[Note]]:
     """Return labels of the rows that stay, and what is to be said about them."""
     raw, label = understood.raw, understood.roles.column("label")
     if understood.schema.input_kind == "confidence":
         return None, []
+    if label is None and settings.label_column == "":
+        return None, []  # as the user wants it
     if label is None:
         said = "There is no label column: these rows can be calibrated, not evaluated."
         return None, [Note("unlabelled", "info", said)]

@@ -7,9 +7,10 @@ from typing import Any
 
 from core.loading import sources
 from core.loading.arrays import read_arrays
+from core.loading.columns import Roles
 from core.loading.labels import LabelMap, map_binary, map_labels
 from core.loading.names import class_names, parse_score_name
-from core.loading.roles import Roles, find_roles
+from core.loading.roles import find_roles
 from core.loading.schema import ColumnGuess, Schema
 from core.loading.sources import Raw, as_source
 from core.loading.tables import read_parquet, read_text
