@@ -14,8 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from core.messages import DataError, Note
 from core.validation import (
+    as_times,
+    check_weights,
     checked_confidence,
     checked_logits,
+    file_row,
     log_probabilities,
     two_class_logits,
 )
@@ -145,20 +148,23 @@ class Predictions:
         Raises
         ------
         DataError
-            Naming the column and the row (counted from 1) of what cannot be used.
+            Naming the column and the row (of `file_rows`) of what cannot be used.
         """
         found = list(notes)
+        places = None if file_rows is None else np.asarray(file_rows)
         conf = hit = logits = None
         if input_kind == "confidence":
-            conf, hit = checked_confidence(confidence, correct, name)
+            conf, hit = checked_confidence(confidence, correct, name, places)
             n_rows, names = conf.shape[0], tuple(classes or ())
             labels = None
         else:
             if input_kind == "probabilities":
-                logits, more = log_probabilities(scores, name, renormalise=renormalise)
+                logits, more = log_probabilities(
+                    scores, name, renormalise=renormalise, file_rows=places
+                )
                 found += more
             elif input_kind == "logits":
-                logits = two_class_logits(checked_logits(scores, name))
+                logits = two_class_logits(checked_logits(scores, name, places))
             else:
                 msg = f"Unknown input_kind {input_kind!r}."
                 raise DataError(msg, name, "Say logits, probabilities or confidence.")
@@ -173,10 +179,10 @@ class Predictions:
             )
         table = _checked_table(metadata, n_rows, name)
         roles = roles or ColumnRoles()
-        found += _check_roles(table, roles, name)
+        found += _check_roles(table, roles, name, places)
         values: dict[str, Any] = {
             "logits": logits,
-            "labels": _checked_labels(labels, n_rows, len(names), name),
+            "labels": _checked_labels(labels, n_rows, len(names), name, places),
             "confidence": conf,
             "correct": hit,
             "is_ood": _optional_rows(is_ood, np.bool_, n_rows, "is_ood", name),
@@ -243,7 +249,7 @@ class Predictions:
         column = self.column("time")
         if column is None:
             return None
-        ranks = _as_times(column, self.name).rank(method="dense")
+        ranks = as_times(column, self.name).rank(method="dense")
         return np.array(ranks, dtype=np.int64)
 
 
@@ -411,7 +417,11 @@ def _check_classes(names: tuple[str, ...], n_classes: int, where: str) -> None:
 
 
 def _checked_labels(
-    labels: ArrayLike | None, n_rows: int, n_classes: int, where: str
+    labels: ArrayLike | None,
+    n_rows: int,
+    n_classes: int,
+    where: str,
+    file_rows: NDArray[Any] | None,
 ) -> NDArray[np.int64] | None:
     if labels is None:
         return None
@@ -429,7 +439,7 @@ def _checked_labels(
         raise DataError(
             f"The label {array[bad[0]]} is not one of the {n_classes} classes "
             f"(0 to {n_classes - 1}); {bad.size:,} rows have such a label.",
-            f"{where}, row {bad[0] + 1}",
+            f"{where}, row {file_row(bad[0], file_rows)}",
             "Number the classes from 0 in the order of the score columns; "
             "-1 means unlabelled.",
         )
@@ -491,7 +501,12 @@ def _checked_table(
     return metadata.reset_index(drop=True)
 
 
-def _check_roles(table: pd.DataFrame, roles: ColumnRoles, where: str) -> list[Note]:
+def _check_roles(
+    table: pd.DataFrame,
+    roles: ColumnRoles,
+    where: str,
+    file_rows: NDArray[Any] | None,
+) -> list[Note]:
     for role, column in (
         *roles.named().items(),
         *(("slice", name) for name in roles.slices),
@@ -515,44 +530,14 @@ def _check_roles(table: pd.DataFrame, roles: ColumnRoles, where: str) -> list[No
             )
         )
     if roles.weight is not None:
-        _check_weights(table[roles.weight], f"{where}, column {roles.weight}")
+        check_weights(table[roles.weight], where, file_rows)
     if roles.time is not None:
-        _as_times(table[roles.time], where)
+        as_times(table[roles.time], where, file_rows)
     if roles.group is not None and table[roles.group].isna().any():
         n_lonely = int(table[roles.group].isna().sum())
         text = f"{n_lonely:,} rows have no {roles.group}; each counts as its own group."
         notes.append(Note("missing-group", "info", text))
     return notes
-
-
-def _check_weights(column: pd.Series[Any], where: str) -> None:
-    weights = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
-    bad = np.flatnonzero(~np.isfinite(weights) | (weights < 0))
-    if bad.size:
-        row = int(bad[0])
-        raise DataError(
-            f"Weights must be finite and not negative, got {column.iloc[row]}.",
-            f"{where}, row {row + 1}",
-            "Correct the column, or choose no weight column.",
-        )
-    if weights.sum() <= 0:
-        raise DataError(
-            "All weights are 0.", where, "Give some rows weight, or choose no column."
-        )
-
-
-def _as_times(column: pd.Series[Any], where: str) -> pd.Series[Any]:
-    times = column
-    if not pd.api.types.is_numeric_dtype(column):
-        times = pd.to_datetime(column, errors="coerce", format="ISO8601", utc=True)
-    if times.isna().any():
-        row = int(np.flatnonzero(times.isna())[0])
-        raise DataError(
-            f"{column.iloc[row]!r} is not a time.",
-            f"{where}, column {column.name}, row {row + 1}",
-            "Write times as numbers or as 2026-01-31 or 2026-01-31T12:00.",
-        )
-    return times
 
 
 def _frozen(array: NDArray[Any] | None) -> Any:

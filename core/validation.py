@@ -5,24 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from core.messages import Answer, DataError, Note
 
 __all__ = [
     "as_scores",
+    "as_times",
+    "check_weights",
     "checked_confidence",
     "checked_logits",
+    "file_row",
     "log_probabilities",
     "two_class_logits",
 ]
 
 FloatArray = NDArray[np.floating[Any]]
+FileRows = NDArray[Any] | None
 
 _BLOCK = 1 << 20  # scores looked at per step, so that no mask is as large as the file
 _SILENT = 1e-3  # rounding in text files; larger departures from 1 are mentioned
 _TOLERATED = 1e-2
 _SMALLEST = 1e-12
+
+
+def file_row(position: int, file_rows: FileRows = None) -> int:
+    """Return the row of the file, counted from 1, at a position of the arrays."""
+    if file_rows is None or position >= len(file_rows):
+        return int(position) + 1
+    return int(file_rows[position])
 
 
 def as_scores(values: ArrayLike | None, where: str) -> FloatArray:
@@ -46,7 +58,9 @@ def as_scores(values: ArrayLike | None, where: str) -> FloatArray:
     return np.ascontiguousarray(array)
 
 
-def checked_logits(values: ArrayLike | None, where: str) -> FloatArray:
+def checked_logits(
+    values: ArrayLike | None, where: str, file_rows: FileRows = None
+) -> FloatArray:
     """Return logits as floats; NaN, +inf or a row of only -inf raises DataError."""
     array = as_scores(values, where)
     n_rows, n_classes = array.shape
@@ -64,7 +78,8 @@ def checked_logits(values: ArrayLike | None, where: str) -> FloatArray:
             raise DataError(
                 f"A logit is {block[row, column]:g}"
                 + (" in every class." if not columns.size else "."),
-                f"{where}, score column {column + 1}, row {start + row + 1}",
+                f"{where}, score column {column + 1}, "
+                f"row {file_row(start + row, file_rows)}",
                 "Logits are finite numbers; -inf is allowed for masked classes.",
                 answers=(Answer("Leave such rows out", "invalid_rows", "leave-out"),),
             )
@@ -83,7 +98,11 @@ def two_class_logits(logits: FloatArray) -> FloatArray:
 
 
 def log_probabilities(
-    values: ArrayLike | None, where: str, *, renormalise: bool = False
+    values: ArrayLike | None,
+    where: str,
+    *,
+    renormalise: bool = False,
+    file_rows: FileRows = None,
 ) -> tuple[FloatArray, list[Note]]:
     """Return logarithms of probabilities, with exact zeros floored and counted.
 
@@ -96,7 +115,7 @@ def log_probabilities(
         row, column = (int(i) for i in np.argwhere(is_bad)[0])
         raise DataError(
             f"A probability is {array[row, column]:g}.",
-            f"{where}, score column {column + 1}, row {row + 1}",
+            f"{where}, score column {column + 1}, row {file_row(row, file_rows)}",
             "Probabilities lie between 0 and 1. If these are logits, say so.",
             answers=(
                 Answer("These are logits", "input_kind", "logits"),
@@ -107,11 +126,11 @@ def log_probabilities(
         p = np.minimum(array[:, 0], 1)
         with np.errstate(divide="ignore"):
             logits = np.column_stack([np.log1p(-p), np.log(p)])
-        return _floored(logits, _floor(p, 1 - p), where)
-    notes = _check_sums(array, where, renormalise=renormalise)
+        return _floored(logits, _floor(p, 1 - p), where, file_rows)
+    notes = _check_sums(array, where, file_rows, renormalise=renormalise)
     with np.errstate(divide="ignore"):
         logits = np.log(array)
-    logits, more = _floored(logits, _floor(array), where)
+    logits, more = _floored(logits, _floor(array), where, file_rows)
     return logits, notes + more
 
 
@@ -121,7 +140,7 @@ def _floor(*probabilities: FloatArray) -> float:
 
 
 def _floored(
-    logits: FloatArray, smallest: float, where: str
+    logits: FloatArray, smallest: float, where: str, file_rows: FileRows
 ) -> tuple[FloatArray, list[Note]]:
     is_zero = np.isneginf(logits)
     count = int(is_zero.sum())
@@ -131,7 +150,7 @@ def _floored(
         row = int(np.flatnonzero(is_zero.all(axis=1))[0])
         raise DataError(
             "All probabilities of a row are 0.",
-            f"{where}, row {row + 1}",
+            f"{where}, row {file_row(row, file_rows)}",
             "Leave the row out, or write its probabilities.",
             answers=(Answer("Leave such rows out", "invalid_rows", "leave-out"),),
         )
@@ -143,7 +162,9 @@ def _floored(
     return logits, [Note("exact-zero", "info", text)]
 
 
-def _check_sums(array: FloatArray, where: str, *, renormalise: bool) -> list[Note]:
+def _check_sums(
+    array: FloatArray, where: str, file_rows: FileRows, *, renormalise: bool
+) -> list[Note]:
     sums = array.sum(axis=1, dtype=np.float64)
     gaps = np.abs(sums - 1)
     worst = int(gaps.argmax()) if gaps.size else 0
@@ -155,7 +176,7 @@ def _check_sums(array: FloatArray, where: str, *, renormalise: bool) -> list[Not
     if largest > _TOLERATED and not renormalise:
         raise DataError(
             f"{said}; the furthest sums to {sums[worst]:.4g}.",
-            f"{where}, row {worst + 1}",
+            f"{where}, row {file_row(worst, file_rows)}",
             "If these are logits, say so; if the rows may be rescaled to 1, say so.",
             answers=(
                 Answer("These are logits", "input_kind", "logits"),
@@ -167,7 +188,10 @@ def _check_sums(array: FloatArray, where: str, *, renormalise: bool) -> list[Not
 
 
 def checked_confidence(
-    confidence: ArrayLike | None, correct: ArrayLike | None, where: str
+    confidence: ArrayLike | None,
+    correct: ArrayLike | None,
+    where: str,
+    file_rows: FileRows = None,
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Return confidences in [0, 1] and whether each prediction was right."""
     if confidence is None or correct is None:
@@ -182,7 +206,7 @@ def checked_confidence(
     if bad.size:
         raise DataError(
             f"A confidence is {values[bad[0]]:g}.",
-            f"{where}, column confidence, row {bad[0] + 1}",
+            f"{where}, column confidence, row {file_row(bad[0], file_rows)}",
             "Confidences lie between 0 and 1 (divide percentages by 100).",
             answers=(Answer("Leave such rows out", "invalid_rows", "leave-out"),),
         )
@@ -198,7 +222,44 @@ def checked_confidence(
         row = int(np.flatnonzero(~is_flag)[0])
         raise DataError(
             "The column correct must hold 0 or 1 in every row.",
-            f"{where}, column correct, row {row + 1}",
+            f"{where}, column correct, row {file_row(row, file_rows)}",
             "Write 1 where the prediction was right and 0 where it was wrong.",
         )
     return values, hits.astype(bool)
+
+
+def check_weights(
+    column: pd.Series[Any], where: str, file_rows: FileRows = None
+) -> None:
+    """Refuse weights that are negative, not finite, or all 0."""
+    where = f"{where}, column {column.name}"
+    weights = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    bad = np.flatnonzero(~np.isfinite(weights) | (weights < 0))
+    if bad.size:
+        row = int(bad[0])
+        raise DataError(
+            f"Weights must be finite and not negative, got {column.iloc[row]}.",
+            f"{where}, row {file_row(row, file_rows)}",
+            "Correct the column, or choose no weight column.",
+        )
+    if weights.sum() <= 0:
+        raise DataError(
+            "All weights are 0.", where, "Give some rows weight, or choose no column."
+        )
+
+
+def as_times(
+    column: pd.Series[Any], where: str, file_rows: FileRows = None
+) -> pd.Series[Any]:
+    """Return numbers or timestamps; what is neither raises DataError."""
+    times = column
+    if not pd.api.types.is_numeric_dtype(column):
+        times = pd.to_datetime(column, errors="coerce", format="ISO8601", utc=True)
+    if times.isna().any():
+        row = int(np.flatnonzero(times.isna())[0])
+        raise DataError(
+            f"{column.iloc[row]!r} is not a time.",
+            f"{where}, column {column.name}, row {file_row(row, file_rows)}",
+            "Write times as numbers or as 2026-01-31 or 2026-01-31T12:00.",
+        )
+    return times
