@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from core.loading import DataError, inspect_file, read_predictions
 from core.loading import sources as sources_module
+from core.predictions import Predictions
 
 HEADER = "logit_cat,logit_dog,label\n"
 
@@ -274,6 +275,49 @@ def test_rows_with_unusable_scores_are_a_question(cell: str) -> None:
     assert "2 rows of 4" in note.text
 
 
+@pytest.mark.parametrize(
+    ("header", "rows", "column"),
+    [
+        ("prob_a,prob_b,label", "0.5,0.5,a;x,0.5,b;0.5,0.7,b;0.5,0.5,a", ""),
+        ("prob_a,prob_b,weight", "0.5,0.5,1;x,0.5,1;0.5,0.5,-1;0.5,0.5,1", "weight"),
+        (
+            "prob_a,prob_b,time",
+            "0.5,0.5,2020;x,0.5,2020;0.5,0.5,no;0.5,0.5,2021",
+            "time",
+        ),
+    ],
+)
+def test_rows_are_those_of_the_file_after_others_were_left_out(
+    header: str, rows: str, column: str
+) -> None:
+    data = "\n".join([header, *rows.split(";")]).encode()
+    chosen = {f"{column}_column": column} if column else {}
+    error = refusal(data, invalid_rows="leave-out", **chosen)
+    assert error.where.endswith(", row 3")
+
+
+def test_rows_of_arrays_are_those_of_the_file() -> None:
+    flat = np.full((3, 2), 0.5)
+    for bad, kind in ((np.nan, "logits"), (7.0, "probabilities")):
+        scores = flat.copy()
+        scores[2, 1] = bad
+        with pytest.raises(DataError, match="score column 2, row 9"):
+            Predictions.from_arrays(scores, input_kind=kind, file_rows=[1, 4, 9])
+    with pytest.raises(DataError, match="row 9"):
+        Predictions.from_arrays(flat, labels=[0, 1, 2], file_rows=[1, 4, 9])
+    zero = flat * [[1], [0], [1]]
+    with pytest.raises(DataError, match="row 4"):
+        Predictions.from_arrays(zero, input_kind="probabilities", file_rows=[1, 4, 9])
+    for confidence, correct in (([0.5, 2, 0.5], [0, 1, 1]), ([0.5] * 3, [0, 7, 1])):
+        with pytest.raises(DataError, match="row 4"):
+            Predictions.from_arrays(
+                confidence=confidence,
+                correct=correct,
+                input_kind="confidence",
+                file_rows=[1, 4, 9],
+            )
+
+
 def test_every_row_unusable_is_refused() -> None:
     text = f"{HEADER}x,2,cat\n".encode()
     error = refusal(text, invalid_rows="leave-out")
@@ -286,6 +330,16 @@ def test_minus_infinity_masks_a_class() -> None:
     assert refusal(text).where.endswith("row 2")
     rows = read_predictions(text, invalid_rows="leave-out")
     np.testing.assert_array_equal(rows.logits, [[1, -np.inf]])
+
+
+@pytest.mark.parametrize("n_rows", [10, 100_000, 400_000])
+@pytest.mark.parametrize("header", [HEADER.encode(), b""])
+def test_a_ragged_row_is_named_in_every_block(n_rows: int, header: bytes) -> None:
+    lines = [b"1.25,-2.5,0"] * n_rows
+    lines[n_rows - 3] = b"1.25,-2.5,0,9"
+    error = refusal(header + b"\n".join(lines))
+    assert error.what.startswith("A row has 4 cells, the header 3")
+    assert error.where == f"rows.csv, row {n_rows - 2}"
 
 
 def test_not_probabilities() -> None:

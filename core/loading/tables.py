@@ -95,6 +95,8 @@ def read_text(source: Source, *, is_packed: bool, progress: Progress) -> Raw:
     except _UNREADABLE as error:
         if isinstance(error, DataError):
             raise
+        if "Expected" in str(error) and "Row #" not in str(error):
+            error = _with_row(source, layout, is_packed=is_packed) or error
         raise _text_error(source.name, error, layout) from None
     if table.num_rows == 0:
         raise DataError(
@@ -384,6 +386,21 @@ def _text_error(name: str, error: BaseException, layout: _Layout) -> DataError:
         "Give every row the same number of cells; quote text that holds the "
         f"delimiter {layout.delimiter!r}.",
     )
+
+
+def _with_row(
+    source: Source, layout: _Layout, *, is_packed: bool
+) -> BaseException | None:
+    """Return the error of a ragged row once more, from one thread, which counts."""
+    options = _options(layout, dict.fromkeys(layout.names, pa.string()))
+    options["read_options"].use_threads = False
+    try:
+        with _Stream(source, is_packed=is_packed) as stream:
+            for _ in pyarrow.csv.open_csv(stream, **options):
+                pass
+    except _UNREADABLE as error:
+        return error
+    return None
 
 
 def read_parquet(source: Source, progress: Progress) -> Raw:
