@@ -13,6 +13,7 @@ import streamlit as st
 from components import tables, theme
 from core.export import write_csv
 from core.messages import Answer, DataError, FitError, Note
+from core.metrics import METRICS
 from core.uncertainty import Estimate
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "figure",
     "file_stem",
     "fit_error",
+    "made_words",
     "notes",
     "progress",
     "provenance",
@@ -224,26 +226,61 @@ def verdict(headline: str, sentence: str, color: str) -> None:
 
 
 def provenance(
-    columns: Mapping[str, Mapping[str, Estimate]], lines: Sequence[str], key: str
+    columns: Mapping[str, Mapping[str, Estimate]],
+    lines: Sequence[str],
+    key: str,
+    *,
+    bins: str = "",
 ) -> None:
-    """Offer how each number was computed: rows, intervals, bins and seed."""
+    """Offer how each number was computed: formula, rows, interval, bins and seed.
+
+    Parameters
+    ----------
+    columns : mapping of str to mapping of str to Estimate
+        What the numbers are of ("Before", "After", ...) -> metric -> Estimate.
+    lines : sequence of str
+        Markdown about all of them.
+    key : str
+        Of the button that downloads them.
+    bins : str, default=""
+        How rows were sorted into bins, said beside the metrics that need bins.
+    """
     with st.popover(
         "How was this computed?", icon=":material/receipt_long:", type="tertiary"
     ):
         for line in lines:
             st.markdown(line)
-        for name, found in columns.items():
-            st.markdown(f"**{escape_markdown(name)}**")
-            st.markdown(
-                "\n".join(_made(metric, item) for metric, item in found.items())
-            )
+        metrics = dict.fromkeys(name for found in columns.values() for name in found)
+        for metric in tables.in_order(metrics):
+            st.markdown(made_words(metric, columns, bins))
         frame = tables.estimates_frame(columns)
         download_table(frame, "plumbline-numbers", key, "Every number, as CSV")
 
 
-def _made(metric: str, item: Estimate) -> str:
-    label = tables.metric_label(metric)
-    words = [item.method or "no interval", f"{item.n:,} {item.rows} rows"]
+def made_words(
+    metric: str, columns: Mapping[str, Mapping[str, Estimate]], bins: str = ""
+) -> str:
+    """Return how one metric was computed in each column, as Markdown."""
+    known = METRICS[metric]
+    names: dict[str, list[str]] = {}
+    for name, found in columns.items():
+        if metric in found:
+            names.setdefault(_made(found[metric]), []).append(name)
+    head = f"**{escape_markdown(tables.metric_label(metric))}**"
+    if known.formula:
+        head += f"\u2002 ${known.formula}$"
+    if bins and known.traits["needs"] == "bins":
+        head += f"\u2002 :small[:gray[{escape_markdown(bins)}]]"
+    items = (
+        f"- {escape_markdown(', '.join(of))}: :gray[{escape_markdown(words)}]"
+        for words, of in names.items()
+    )
+    return "\n\n".join([head, "\n".join(items)])
+
+
+def _made(item: Estimate) -> str:
+    words = [item.method or "no interval"]
     if item.method and item.low is not None:
-        words.insert(1, f"level {item.level:g}")
-    return f"- {label}: :gray[{escape_markdown(', '.join(words))}]"
+        words.append(f"level {item.level:g}")
+    kind = "row" if item.rows == "all" else f"{item.rows} row"
+    return ", ".join([*words, tables.count_of(item.n, kind)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import pandas as pd
 
@@ -19,6 +19,7 @@ __all__ = [
     "format_interval",
     "format_p_value",
     "format_value",
+    "in_order",
     "metric_label",
     "single_frame",
     "value_cell",
@@ -100,7 +101,7 @@ def before_after_frame(
                 metric, change.get(metric), before[metric], after.get(metric)
             ),
         }
-        for metric in _present(before)
+        for metric in in_order(before)
     ]
     return pd.DataFrame(lines)
 
@@ -114,7 +115,7 @@ def single_frame(
             MEASURE: metric_label(metric, n_classes),
             name: _cell(metric, found[metric]),
         }
-        for metric in _present(found)
+        for metric in in_order(found)
     ]
     return pd.DataFrame(lines)
 
@@ -160,7 +161,8 @@ def change_cell(
     return _change_cell(metric, item, before, after)
 
 
-def _present(found: Mapping[str, Estimate]) -> Iterable[str]:
+def in_order(found: Collection[str]) -> Iterable[str]:
+    """Return metrics in the order of the page: the headline first."""
     known = [metric for metric in ORDER if metric in found]
     return [*known, *(metric for metric in found if metric not in ORDER)]
 

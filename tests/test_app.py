@@ -98,7 +98,7 @@ def test_the_figure_says_its_headline_to_those_who_cannot_see() -> None:
 def test_a_deep_link_sets_the_settings() -> None:
     at = opened(bins="30", binning="Equal counts")
     assert at.session_state["_settings"].n_bins == 30
-    assert "Bins: 30" in words(at)
+    assert "Bins: 30 of equal counts" in words(at)
     assert "undo" not in {b.key for b in at.button}
 
 
@@ -178,6 +178,8 @@ def test_a_binary_file_has_both_views() -> None:
     # The same rows before the repair as in the table underneath.
     assert at.table[2].value.iloc[0, 1] == both[0].iloc[0, 1]
     control = next(c for c in at.get("segmented_control") if c.key == "view")
+    assert "Positive class before" in said
+    assert "Squared error" in said
     control.set_value("positive-class").run()
     settle(at)
     assert not at.exception

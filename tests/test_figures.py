@@ -11,6 +11,7 @@ import pytest
 
 from components import display, reliability, tables, theme
 from core.binning import bin_statistics
+from core.metrics import METRICS
 from core.uncertainty import Estimate
 
 
@@ -191,3 +192,21 @@ def test_code_spans_survive_backticks() -> None:
     assert display.code("a`b") == "``a`b``"
     assert display.code("`a`") == "`` `a` ``"
     assert display.code("") == "` `"
+
+
+def test_how_a_number_was_computed_names_formula_bins_rows_and_seed() -> None:
+    how = "null: 1,000 simulations, seed 7"
+    before = Estimate(0.05, n=1234, rows="test", method=how)
+    after = Estimate(0.01, n=1234, rows="test", method=how)
+    change = Estimate(-0.04, n=1234, rows="test")
+    columns = {"Before": {"ece": before}, "After": {"ece": after}}
+    columns["Change"] = {"ece": change}
+    said = display.made_words("ece", columns, "15 bins of equal widths")
+    assert f"${METRICS['ece'].formula}$" in said
+    assert "Before, After" in said  # what is the same is said once
+    assert said.count("seed 7") == 1
+    assert said.count("1,234 test rows") == 2
+    assert said.count("15 bins of equal widths") == 1
+    gap = display.made_words("gap", {"Before": {"gap": before}}, "15 bins")
+    assert "15 bins" not in gap
+    assert METRICS["gap"].formula in gap

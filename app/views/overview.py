@@ -12,9 +12,11 @@ from core.calibrators import TemperatureScaling
 from core.export import annotate, export, write_csv
 from core.fitting import unusable_reason
 from core.messages import FitError
+from core.uncertainty import Estimate
 
 MARKS = (":orange[\N{BLACK CIRCLE}] Before", ":blue[\N{BLACK DIAMOND}] After")
 AT_BOUND = "fit-at-bound"  # the note that says why T has no optimum
+FIRST = ("gap", "ece")  # what both views of a binary file show at once
 VIEWS = {"top-label": "Predicted class", "positive-class": "Positive class"}
 
 
@@ -175,7 +177,7 @@ def both_views(analysis: Analysis) -> None:
             )
             st.markdown(view_sentence(analysis, view, gap.value))
             display.table(
-                calibrators.tried_frame(found, ("gap", "ece"), n_classes),
+                calibrators.tried_frame(found, FIRST, n_classes),
                 alt=f"Gap and ECE of the {VIEWS[view].lower()}",
             )
 
@@ -232,7 +234,12 @@ def numbers(analysis: Analysis, view: str) -> None:
             display.download_table(
                 tables.estimates_frame(columns), f"{stem}-numbers-{view}", f"n-{view}"
             )
-            display.provenance(columns, made_of(analysis), f"p-{view}")
+            display.provenance(
+                columns | other_numbers(analysis, view),
+                made_of(analysis),
+                f"p-{view}",
+                bins=f"bins: {bins_words(analysis)}",
+            )
         seen = [note for item in before.values() for note in item.notes]
         # Why no temperature fits is said where the repair would be.
         known = [note for note in analysis.notes if note.code != AT_BOUND]
@@ -253,13 +260,31 @@ def rows_words(analysis: Analysis, n: int, rows: str) -> str:
     )
 
 
+def other_numbers(analysis: Analysis, view: str) -> dict[str, dict[str, Estimate]]:
+    """Return the numbers of the other view of a binary file that the page shows."""
+    return {
+        f"{VIEWS[other]} {name}": {key: found.estimates[key] for key in FIRST}
+        for other in analysis.overview.views
+        if other != view
+        for name, found in zip(
+            ("before", "after"), results_of(analysis, other).values(), strict=False
+        )
+    }
+
+
+def bins_words(analysis: Analysis) -> str:
+    """Return how many bins there are, and of which kind."""
+    chosen = analysis.settings
+    widths = "equal widths" if chosen.strategy == "uniform" else "equal counts"
+    return f"{chosen.n_bins} of {widths}, (lo, hi]"
+
+
 def made_of(analysis: Analysis) -> list[str]:
     """Return how bins, split and temperature were made, as Markdown."""
     chosen = analysis.settings
-    widths = "equal widths" if chosen.strategy == "uniform" else "equal counts"
     split = analysis.overview.split
     lines = [
-        f"Bins: {chosen.n_bins} of {widths}, (lo, hi], norm {chosen.norm}. "
+        f"Bins: {bins_words(analysis)}, norm {chosen.norm}. "
         f"Resamples: {chosen.n_resamples:,}. Seed: {chosen.seed}."
     ]
     # Nothing is fitted to confidences, so that their division says nothing.
