@@ -308,6 +308,23 @@ def test_header_of_counted_columns() -> None:
     assert rows.metadata.columns.tolist() == ["unnamed 1"]
 
 
+@pytest.mark.parametrize("has_index", [True, False])
+@pytest.mark.parametrize("text", [True, False])
+def test_header_that_only_counts(*, has_index: bool, text: bool) -> None:
+    table = pd.DataFrame(np.c_[LOGITS, LABELS])
+    if text:
+        table[3] = LABELS.astype(str)
+    for wanted, labels in ((None, LABELS), ("3", LABELS), ("", None)):
+        data = table.to_csv(index=has_index).encode()
+        rows = read_predictions(data, label_column=wanted)
+        np.testing.assert_array_equal(rows.logits, LOGITS)
+        np.testing.assert_array_equal(rows.labels, labels)
+        assert rows.classes == ("0", "1", "2")
+    unlabelled = table[[0, 1, 2]].to_csv(index=has_index).encode()
+    rows = read_predictions(unlabelled, label_column="")
+    np.testing.assert_array_equal(rows.logits, LOGITS)
+
+
 @pytest.mark.parametrize(
     "name", ["label", "target", "y", "y_true", "True Label", "class", "Ground_Truth"]
 )

@@ -132,7 +132,7 @@ def _label_named(roles: Roles, names: Sequence[str]) -> str | None:
 
 def _set_label_aside(roles: Roles) -> None:
     """Keep what is surely a label from the scores, where the user wants no label."""
-    if roles.raw.has_header:
+    if _has_names(roles):
         names = NAMES["label"] if _is_table(roles) else ARRAY_LABELS
         name = _label_named(roles, names)
     else:
@@ -262,7 +262,7 @@ def _families(roles: Roles) -> dict[str, list[tuple[str, str]]]:
 
 def _find_scores(roles: Roles, settings: Settings) -> None:
     """Look for score columns, from the clearest evidence to the weakest."""
-    if not roles.raw.has_header:
+    if not _has_names(roles):
         _find_headerless(roles, settings)
         return
     families = _families(roles)
@@ -440,8 +440,21 @@ def _sum_to_one(roles: Roles, names: list[str]) -> bool:
     return bool(total.size) and bool((np.abs(total - 1) <= 1e-3).mean() >= 0.99)
 
 
+def _has_names(roles: Roles) -> bool:
+    """Whether the columns have names; those that pandas counts from 0 are none."""
+    if not roles.raw.has_header:
+        return False
+    names = _without_index(roles.raw.table.column_names)
+    is_counted = names == [str(i) for i in range(len(names))] and len(names) > 1
+    return not (is_counted and _is_table(roles))
+
+
+def _without_index(names: list[str]) -> list[str]:
+    return names[1:] if names[:1] == ["unnamed 1"] else names
+
+
 def _find_headerless(roles: Roles, settings: Settings) -> None:
-    names = roles.free()
+    names = _without_index(roles.free())
     last = names[-1] if names else None
     if (
         last is not None
@@ -449,8 +462,9 @@ def _find_headerless(roles: Roles, settings: Settings) -> None:
         and len(names) > 1
         and roles.kind(last) in {"whole", "text"}
     ):
-        roles.give(last, "label", "the last column of a file without a header")
-    for name in roles.free():
+        roles.give(last, "label", "the last column, and columns have no names")
+        names.remove(last)
+    for name in names:
         if roles.is_numeric(name):
             roles.give(name, "score", "a column of numbers before the label")
 
