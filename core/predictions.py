@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from core.head import Head, check_head
 from core.messages import DataError, Note
 from core.validation import (
     as_times,
@@ -129,6 +130,7 @@ class Predictions:
         left_out: pd.DataFrame | None = None,
         name: str = "predictions",
         renormalise: bool = False,
+        copy: bool = True,
         notes: tuple[Note, ...] = (),
     ) -> Self:
         """Establish every invariant once; afterwards nothing validates again.
@@ -144,6 +146,9 @@ class Predictions:
             What `scores` are.
         renormalise : bool, default=False
             Whether rows of probabilities further than 1 % from 1 may be rescaled.
+        copy : bool, default=True
+            Whether scores and features that are used as they are get copied. False
+            makes the given arrays read-only.
 
         Raises
         ------
@@ -181,7 +186,7 @@ class Predictions:
         roles = roles or ColumnRoles()
         found += _check_roles(table, roles, name, places)
         values: dict[str, Any] = {
-            "logits": logits,
+            "logits": _unshared(logits, scores) if copy else logits,
             "labels": _checked_labels(labels, n_rows, len(names), name, places),
             "confidence": conf,
             "correct": hit,
@@ -193,7 +198,7 @@ class Predictions:
             ),
         }
         frozen = {key: _frozen(value) for key, value in values.items()}
-        layers = _checked_features(features, n_rows, name)
+        layers = _checked_features(features, n_rows, name, copy=copy)
         return cls(
             input_kind=input_kind,
             classes=names,
@@ -254,29 +259,6 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Head:
-    """Last linear layer of the network, logits = features @ weight.T + bias.
-
-    Parameters
-    ----------
-    weight : ndarray of shape (k, d)
-    bias : ndarray of shape (k,)
-    """
-
-    weight: FloatArray
-    bias: FloatArray
-
-    def __post_init__(self) -> None:
-        if self.weight.ndim != 2 or self.bias.shape != self.weight.shape[:1]:
-            raise DataError(
-                f"The last layer has weights {self.weight.shape} and bias "
-                f"{self.bias.shape}.",
-                "head",
-                "Give weights of shape (classes, features) and a bias per class.",
-            )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Study:
     """The uploads of one session, by role; rows match by id, else by order.
 
@@ -310,6 +292,8 @@ class Study:
         for role, other in (*others.items(), *self.ood.items()):
             if other is not None:
                 _check_same_classes(own, other, role)
+        if self.head is not None:
+            check_head(self.head, own.n_classes, own.features, own.name)
         for other in (*self.copies, *self.models.values()):
             _check_same_classes(own, other, other.name)
             matching_rows(own, other)
@@ -461,18 +445,27 @@ def _optional_rows(
     return array
 
 
+def _unshared(array: Any, given: Any) -> Any:
+    """Return the array, or a copy of it where it is the caller's memory."""
+    is_shared = array is not None and np.may_share_memory(array, np.asarray(given))
+    return array.copy() if is_shared else array
+
+
 def _checked_features(
-    features: Features | None, n_rows: int, where: str
+    features: Features | None, n_rows: int, where: str, *, copy: bool
 ) -> Features | None:
     if features is None:
         return None
     if isinstance(features, Mapping):
-        layers = {k: _layer(v, n_rows, f"{where}, {k}") for k, v in features.items()}
+        layers = {
+            key: _layer(values, n_rows, f"{where}, {key}", copy=copy)
+            for key, values in features.items()
+        }
         return MappingProxyType(layers)
-    return _layer(features, n_rows, where)
+    return _layer(features, n_rows, where, copy=copy)
 
 
-def _layer(values: ArrayLike, n_rows: int, where: str) -> FloatArray:
+def _layer(values: ArrayLike, n_rows: int, where: str, *, copy: bool) -> FloatArray:
     array = np.asarray(values)
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float64)
@@ -483,7 +476,8 @@ def _layer(values: ArrayLike, n_rows: int, where: str) -> FloatArray:
             where,
             f"Give finite numbers of shape ({n_rows:,}, n_features).",
         )
-    found: FloatArray = _frozen(np.ascontiguousarray(array))
+    ready = np.ascontiguousarray(array)
+    found: FloatArray = _frozen(_unshared(ready, values) if copy else ready)
     return found
 
 
@@ -543,10 +537,9 @@ def _check_roles(
 def _frozen(array: NDArray[Any] | None) -> Any:
     if array is None:
         return None
-    if array.flags.writeable:
-        array = array.view()
-        array.setflags(write=False)
-    return array
+    # A view of an array that is read-only itself cannot be made writable again.
+    array.setflags(write=False)
+    return array.view()
 
 
 def _fingerprint(

@@ -277,7 +277,8 @@ def test_columns_of_the_annotated_file(cross_fitted: Analysis) -> None:
     assert split is not None
     assert own.labels is not None
     assert list(frame) == [
-        *("patient", "note", "label", "prediction", "confidence"),
+        *("patient", "note", "logit_cat", "logit_dog", "logit_emu"),
+        *("label", "prediction", "confidence"),
         *("confidence_uncalibrated", "correct", "fold", "role", "flag", "file_row"),
         *("prob_cat", "prob_dog", "prob_emu"),
     ]

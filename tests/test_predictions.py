@@ -255,3 +255,23 @@ def test_rows_match_by_id_whatever_its_type():
     with pytest.raises(DataError, match="more than once"):
         matching_rows(whole, with_column("id", [7, 8, 8]))
     assert matching_rows(make(), whole).tolist() == [0, 1, 2]
+
+
+def test_arrays_are_neither_shared_nor_writable():
+    z, h = np.zeros((3, 2)), np.ones((3, 4))
+    own = Predictions.from_arrays(z, [0, 1, 0], features=h)
+    z[0, 0] = h[0, 0] = np.nan
+    assert np.isfinite(own.logits).all()
+    assert np.isfinite(own.features).all()
+    for array in (own.logits, own.labels, own.features, own.file_rows):
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.setflags(write=True)
+
+
+def test_last_layer_fits_classes_and_features():
+    own = Predictions.from_arrays(np.zeros((3, 4)), features=np.ones((3, 5)))
+    Study(own, head=Head(np.ones((4, 5)), np.zeros(4)))
+    with pytest.raises(DataError, match="has 3 classes"):
+        Study(own, head=Head(np.ones((3, 5)), np.zeros(3)))
+    with pytest.raises(DataError, match="takes 6 features"):
+        Study(own, head=Head(np.ones((4, 6)), np.zeros(4)))

@@ -23,6 +23,8 @@ from core.splitting import Split
 __all__ = ["FLAGS", "annotate", "apply_calibrator", "write_csv"]
 
 FloatArray = NDArray[np.floating[Any]]
+
+_MOST_SCORES = 4_000_000  # given scores that the annotated rows repeat
 IndexArray = NDArray[np.int64]
 
 FLAGS = {
@@ -153,10 +155,12 @@ def annotate(analysis: Analysis, method: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Every other column of the file, then `label`, `prediction`, `confidence`,
-        `confidence_uncalibrated`, `correct`, `fold` (the round that tested the row,
-        counted from 1), `role` in the split, `flag` (see `FLAGS`), `file_row` and
-        `prob_<class>`. Rows that could not be read are in their place, flagged
+        Every other column of the file and its scores (`logit_<class>`, or
+        `uncalibrated_<class>` for probabilities; left away above 4,000,000 of them,
+        as they would double a file of that size), then `label`, `prediction`,
+        `confidence`, `confidence_uncalibrated`, `correct`, `fold` (the round that
+        tested the row, counted from 1), `role` in the split, `flag` (see `FLAGS`),
+        `file_row` and `prob_<class>`. Rows that could not be read are in their place, flagged
         "left-out", with the reason in `left_out_reason`. A column of the file whose
         name is taken is renamed "<name> (file)".
 
@@ -195,7 +199,8 @@ def annotate(analysis: Analysis, method: str) -> pd.DataFrame:
             "file_row": own.file_rows,
         }
     )
-    frame = _beside(own.metadata, ours, made.columns(own.classes))
+    given = pd.concat([own.metadata, _given_scores(own)], axis=1)
+    frame = _beside(given, ours, made.columns(own.classes))
     return _with_left_out(frame, own.left_out)
 
 
@@ -336,6 +341,18 @@ def _roles(
     if not is_fitted:
         flag[:] = UNCALIBRATED
     return role, flag
+
+
+def _given_scores(own: Predictions) -> pd.DataFrame:
+    """Return the scores as the file gave them, one column per class."""
+    logits = _scores_of(own)
+    if logits.size > _MOST_SCORES:
+        return pd.DataFrame(index=own.metadata.index)
+    is_logits = own.input_kind == "logits"
+    stem = "logit" if is_logits else "uncalibrated"
+    names = [f"{stem}_{name}" for name in own.classes]
+    values = logits if is_logits else np.exp(logits)
+    return pd.DataFrame(values, columns=names, index=own.metadata.index)
 
 
 def _beside(

@@ -61,6 +61,7 @@ def assemble(
         left_out=left_out,
         name=raw.name,
         renormalise=settings.renormalise == "yes",
+        copy=False,
         notes=(*raw.notes, *notes, *more_notes),
     )
     progress(1.0, "Read")
