@@ -325,7 +325,7 @@ def open_sample() -> None:
 
 def open_path(text: str, *, trusted: bool = False) -> None:
     """Read a file of this machine; only where the server is this machine's own."""
-    if not trusted and not is_local():
+    if not text or (not trusted and not is_local()):
         return
     path = Path(text).expanduser()
     _open(Source(path.name or text, path, "path"))
