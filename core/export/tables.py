@@ -160,9 +160,9 @@ def annotate(analysis: Analysis, method: str) -> pd.DataFrame:
         as they would double a file of that size), then `label`, `prediction`,
         `confidence`, `confidence_uncalibrated`, `correct`, `fold` (the round that
         tested the row, counted from 1), `role` in the split, `flag` (see `FLAGS`),
-        `file_row` and `prob_<class>`. Rows that could not be read are in their place, flagged
-        "left-out", with the reason in `left_out_reason`. A column of the file whose
-        name is taken is renamed "<name> (file)".
+        `file_row` and `prob_<class>`. Rows that could not be read are in their place,
+        flagged "left-out", with the reason in `left_out_reason`. A column of the file
+        whose name is taken is renamed "<name> (file)".
 
     Raises
     ------
