@@ -296,10 +296,11 @@ def laboratory(
         # Filled once the slider, which stands under it, has a value.
         above = st.container()
         with st.container(horizontal=True, vertical_alignment="bottom"):
+            if state.key("try_temperature") not in st.session_state:
+                state.assign("try_temperature", 0)
             step = st.select_slider(
                 "Try a temperature",
                 range(-STEPS, STEPS + 1),
-                value=0,
                 format_func=lambda n: f"T = {fitted.value * 10 ** (n / STEPS):.4g}",
                 key=state.key("try_temperature"),
             )
