@@ -87,6 +87,8 @@ def read_text(source: Source, *, is_packed: bool, progress: Progress) -> Raw:
     layout, head, share = _inspect_text(source, is_packed=is_packed)
     n_lines = max(1, head.count(b"\n")) / share
     check_size(n_lines * len(layout.names), source.name)
+    if layout.has_header and not re.search(rb"[\r\n]", head.strip()):
+        raise _no_rows(source.name)  # without a line end Arrow sees half a row
     try:
         types = _column_types(head, layout)
         table, layout = _read_blocks(
@@ -99,11 +101,7 @@ def read_text(source: Source, *, is_packed: bool, progress: Progress) -> Raw:
             error = _with_row(source, layout, is_packed=is_packed) or error
         raise _text_error(source.name, error, layout) from None
     if table.num_rows == 0:
-        raise DataError(
-            "The file has a header and no rows.",
-            source.name,
-            "Write one row per prediction under the header.",
-        )
+        raise _no_rows(source.name)
     raw = Raw(
         name=source.name,
         format=_DELIMITERS[layout.delimiter] + (".gz" if is_packed else ""),
@@ -116,6 +114,14 @@ def read_text(source: Source, *, is_packed: bool, progress: Progress) -> Raw:
         text = "The file is not UTF-8; it was read as Latin-1 (check accents in names)."
         raw.notes.append(Note("latin-1", "info", text))
     return raw
+
+
+def _no_rows(name: str) -> DataError:
+    return DataError(
+        "The file has a header and no rows.",
+        name,
+        "Write one row per prediction under the header.",
+    )
 
 
 def _inspect_text(source: Source, *, is_packed: bool) -> tuple[_Layout, bytes, float]:
