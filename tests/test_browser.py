@@ -424,6 +424,7 @@ BAD = {
     ),
     "empty": ("nothing.csv", b"", ("empty",)),
     "header only": ("header.csv", HEADER, ("no rows",)),
+    "header without line end": ("h.csv", HEADER.strip(), ("no rows",)),
     "NaN": (
         "nan.csv",
         HEADER + b"1,2,cat\n" * 6 + b"1,nan,dog\n",
