@@ -44,7 +44,8 @@ PHONE_AGENT = (
     "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) "
     "Chrome/140.0.0.0 Mobile Safari/537.36"
 )
-SECONDS = 60  # for the app to settle: the first visit may compile a kernel
+SECONDS = 60  # for the app to settle, where other tests have the cores
+expect.set_options(timeout=30_000)
 
 # What is still under way: a run of the script, the polling of a job, a skeleton.
 _BUSY = """() => {
@@ -168,7 +169,7 @@ class Visitor:
     clicks: int = 0
 
     def __post_init__(self) -> None:
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(30_000)
         self.page.on("console", self._on_console)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("dialog", self._on_dialog)
@@ -221,19 +222,21 @@ class Visitor:
     def upload(self, name: str, content: bytes, *, to: str = "") -> Visitor:
         """Give a file to an uploader: the one in sight, else the one behind "Open".
 
-        Every clicks counts: the button that opens a dialog for files is one of them.
+        Every click counts: the button that opens a dialog for files is one of them.
         """
         spot = self.page.locator(f'[class*="st-key-upload_{to}"]:visible')
         if not spot.count():
             self.click(self.page.get_by_role("button", name="Open"))
+        used = re.search(r"st-key-upload_\S+", spot.first.get_attribute("class") or "")
+        assert used is not None
         zone = spot.first.get_by_test_id("stFileUploaderDropzone")
         with self.page.expect_file_chooser() as chosen:
             self.click(zone.locator("button"))
         chosen.value.set_files(
             {"name": name, "mimeType": "application/octet-stream", "buffer": content}
         )
-        # The uploader gets a new key, and with it a new element, once it was read.
-        self.page.wait_for_timeout(400)
+        # What was read is taken from the uploader: a new one stands in its place.
+        expect(self.page.locator(f".{used[0]}")).to_have_count(0)
         return self.settle()
 
     def click(self, target: Locator) -> None:
@@ -303,7 +306,10 @@ def visit(
     visitor = Visitor(context.new_page(), server)
     try:
         yield visitor.open(path)
-        visitor.no_complaints()
+        if hasattr(sys, "last_value"):  # a test that failed, seen from its fixture
+            _keep(visitor)
+        else:
+            visitor.no_complaints()
     except BaseException:
         _keep(visitor)
         raise
