@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -21,6 +21,7 @@ import pyarrow.parquet
 from core.loading import sources
 from core.loading.names import NAMES, parse_score_name, plain
 from core.loading.sources import Raw, Source, check_size, damaged, shortened
+from core.loading.values import as_numbers
 from core.messages import DataError, Note, Progress
 
 __all__ = ["MISSING", "read_parquet", "read_text"]
@@ -360,11 +361,11 @@ def _settled(table: Any) -> Any:
         if not _looks_numeric(column.slice(0, 1000)):
             continue
         text = column.to_pandas().str.strip()
-        numbers = pd.to_numeric(text, errors="coerce")
+        numbers = as_numbers(text)
         gaps = text.isna() | text.str.lower().isin(MISSING)
         is_coded = text.str.match(r"0\d").fillna(value=False).any()
-        if bool((numbers.notna() | gaps).all()) and not is_coded:
-            ready = pa.array(numbers.to_numpy("float64"), from_pandas=True)
+        if bool((~np.isnan(numbers) | gaps).all()) and not is_coded:
+            ready = pa.array(numbers, from_pandas=True)
             table = table.set_column(i, field.name, ready)
     return table
 
