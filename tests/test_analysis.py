@@ -215,7 +215,6 @@ def test_extreme_files_have_an_analysis(case):
         assert "looks-like-training-rows" in codes(found.notes)
 
 
-@pytest.mark.jit
 def test_a_thousand_classes():
     rng = np.random.default_rng(2)
     z, y = rng.normal(size=(300, 1000)), rng.integers(0, 1000, 300)
@@ -223,7 +222,6 @@ def test_a_thousand_classes():
     assert "temperature" in found.fitted
 
 
-@pytest.mark.jit
 def test_tiny_groups_and_few_groups():
     z, y = draw()
     tiny = analyze(study(z, y, group=np.arange(600) // 2), QUICK)

@@ -86,7 +86,6 @@ def compare(found: Any, stored: Any, path: str, tolerance: float) -> None:
         assert found == stored, path
 
 
-@pytest.mark.jit
 @pytest.mark.parametrize("case", list(CASES))
 def test_the_analysis_of_a_sample_file_is_as_stored(case):
     stored = json.loads((GOLDEN / f"{case}.json").read_text())
@@ -99,7 +98,6 @@ def test_the_analysis_of_a_sample_file_is_as_stored(case):
     compare(loose, loose_stored, case, 1e-6)
 
 
-@pytest.mark.jit
 def test_the_same_rows_in_csv_and_npz_have_the_same_numbers():
     csv, npz = (
         json.loads((GOLDEN / f"{case}.json").read_text())["uncalibrated"]["top-label"]
