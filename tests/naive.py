@@ -334,3 +334,94 @@ def pool_adjacent_violators(
             last[1] = (last[1] * last[2] + mean * mass) / total
             last[0], last[2] = last[0] + values, total
     return {value: block[1] for block in blocks for value in block[0]}
+
+
+def platt_targets(is_class: ArrayLike) -> list[float]:
+    """Return (N+ + 1) / (N+ + 2) for positives and 1 / (N- + 2) for negatives."""
+    hits = [bool(hit) for hit in np.asarray(is_class)]
+    n_positive = sum(hits)
+    n_negative = len(hits) - n_positive
+    high, low = (n_positive + 1) / (n_positive + 2), 1 / (n_negative + 2)
+    return [high if hit else low for hit in hits]
+
+
+def fit_beta_curve(
+    p: Sequence[float],
+    target: Sequence[float],
+    weight: Sequence[float] | None = None,
+    lowest: float | None = 0.0,
+) -> NDArray[np.float64]:
+    """Return (a, b, c) of least log loss with a, b >= `lowest`."""
+    w = [1.0] * len(p) if weight is None else list(weight)
+
+    def loss(point: ArrayLike) -> float:
+        a, b, c = np.asarray(point)
+        total = 0.0
+        for chance, t, mass in zip(p, target, w, strict=True):
+            score = a * math.log(chance) - b * math.log1p(-chance) + c
+            q = 1 / (1 + math.exp(-score))
+            total -= mass * (t * math.log(q) + (1 - t) * math.log(1 - q))
+        return total / sum(w)
+
+    found = optimize.minimize(
+        loss,
+        [0.5, 0.5, 0.0],
+        method="L-BFGS-B",
+        bounds=[(lowest, None), (lowest, None), (None, None)],
+        options={"ftol": 1e-14, "gtol": 1e-9, "maxiter": 1000},
+    )
+    return np.array(found.x)
+
+
+def histogram_values(
+    p: Sequence[float],
+    hits: Sequence[bool],
+    edges: Sequence[float],
+    extra: float,
+    weight: Sequence[float] | None = None,
+) -> list[float]:
+    """Return (hits + extra) / (rows + 2 extra) of each bin; its middle where empty."""
+    w = [1.0] * len(p) if weight is None else list(weight)
+    values = []
+    for b in range(len(edges) - 1):
+        rows = [i for i in range(len(p)) if bin_index(p[i], edges) == b]
+        mass = sum(w[i] for i in rows)
+        good = sum(w[i] for i in rows if hits[i])
+        middle = (edges[b] + edges[b + 1]) / 2
+        values.append((good + extra) / (mass + 2 * extra) if rows else middle)
+    return values
+
+
+def one_vs_rest(mapped: ArrayLike) -> NDArray[np.float64]:
+    """Return rows that sum to 1; rows of zeros become uniform."""
+    rows = []
+    for row in np.asarray(mapped, float).tolist():
+        total = sum(row)
+        rows.append([q / total if total > 0 else 1 / len(row) for q in row])
+    return np.array(rows)
+
+
+def vector_objective(
+    logits: ArrayLike,
+    y: Sequence[int],
+    slope: ArrayLike,
+    offset: ArrayLike,
+    weight: ArrayLike | None = None,
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the mean NLL of softmax(slope * z + offset) and its gradient (2, k)."""
+    z = np.asarray(logits, np.float64)
+    w = np.ones(len(z)) if weight is None else np.asarray(weight, float)
+    loss, gradient = 0.0, np.zeros((2, z.shape[1]))
+    for i, row in enumerate(z):
+        kept = [j for j in range(len(row)) if row[j] > -math.inf]
+        scores = {
+            j: np.asarray(slope)[j] * row[j] + np.asarray(offset)[j] for j in kept
+        }
+        top = max(scores.values())
+        total = math.fsum(math.exp(s - top) for s in scores.values())
+        loss += w[i] * (math.log(total) + top - scores[y[i]])
+        for j in kept:
+            residual = math.exp(scores[j] - top) / total - (j == y[i])
+            gradient[0, j] += w[i] * residual * row[j]
+            gradient[1, j] += w[i] * residual
+    return loss / w.sum(), gradient / w.sum()

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import core.kernels.rows
 import core.kernels.softmax
+import core.kernels.vector
 from core import parallel
 from core.kernels.exp import SHORT_ROW, source_stamp
 from core.messages import DataError
@@ -643,3 +644,4 @@ def test_the_families_carry_the_stamp_of_what_they_share() -> None:
     stamp = source_stamp()
     assert stamp == core.kernels.softmax.EXP_STAMP
     assert stamp == core.kernels.rows.EXP_STAMP
+    assert stamp == core.kernels.vector.EXP_STAMP

@@ -1,14 +1,21 @@
 """Calibrators: scikit-learn estimators over logits, entered in `CALIBRATORS`."""
 
 from core.calibrators.base import CALIBRATORS, Calibrator, neg_log_loss_scorer
+from core.calibrators.histogram import HistogramBinning
 from core.calibrators.isotonic import IsotonicCalibration
+from core.calibrators.logistic import BetaCalibration, PlattScaling
 from core.calibrators.scaling import TemperatureScaling, Uncalibrated
+from core.calibrators.vector import VectorScaling
 
 __all__ = [
     "CALIBRATORS",
+    "BetaCalibration",
     "Calibrator",
+    "HistogramBinning",
     "IsotonicCalibration",
+    "PlattScaling",
     "TemperatureScaling",
     "Uncalibrated",
+    "VectorScaling",
     "neg_log_loss_scorer",
 ]

@@ -178,24 +178,113 @@ def calibrated(z):
     return np.exp(log_softmax(z, TEMPERATURE))
 '''
 
-_ISOTONIC = '''
+_RENORMALISED = '''
+
+def renormalised(p, z):
+    """Return rows that sum to 1; classes at -inf stay 0, rows of zeros are uniform."""
+    p = np.where(z == -np.inf, 0.0, p)
+    p = np.where(p.sum(axis=1, keepdims=True) > 0, p, z > -np.inf)
+    return p / p.sum(axis=1, keepdims=True)
+'''
+
+_ISOTONIC = (
+    '''
 
 def calibrated(z):
     """Map each class by its curve, renormalise, mix with what was there before."""
     p = np.exp(log_softmax(z))
     curves = [(np.array(curve["x"]), np.array(curve["y"])) for curve in CURVES]
+    mapped = np.empty(p.shape)
     if p.shape[1] == 2:
-        second = np.interp(p[:, 1], *curves[0])
-        mapped = np.column_stack([1.0 - second, second])
+        mapped[:, 1] = np.interp(p[:, 1], *curves[0])
+        mapped[:, 0] = 1.0 - mapped[:, 1]
     else:
-        mapped = np.empty(p.shape)
         for column, curve in enumerate(curves):
             mapped[:, column] = np.interp(p[:, column], *curve)
-        total = mapped.sum(axis=1, keepdims=True)
-        np.divide(mapped, total, out=mapped, where=total > 0)
-        mapped[total[:, 0] <= 0] = 1.0 / p.shape[1]
-    return (1.0 - MIXING) * mapped + MIXING * p
+    return (1.0 - MIXING) * renormalised(mapped, z) + MIXING * p
 '''
+    + _RENORMALISED
+)
+
+_VECTOR = '''
+
+def calibrated(z):
+    """Give the logit of each class its own slope and offset."""
+    with np.errstate(invalid="ignore"):
+        scores = z * np.array(WEIGHTS) + np.array(BIAS)
+    scores[z == -np.inf] = -np.inf
+    return np.exp(log_softmax(scores))
+'''
+
+_LOG_CHANCES = '''
+
+def log_chances(z):
+    """Return log(p) and log(1 - p), neither below -700."""
+    top = z.argmax(axis=1)[:, None]
+    z = z - z.max(axis=1, keepdims=True)
+    e = np.exp(z)
+    total = e.sum(axis=1, keepdims=True)
+    rest = total - e
+    np.put_along_axis(e, top, 0.0, axis=1)
+    # Near 1, the difference would be rounding noise: add the other classes instead.
+    np.put_along_axis(rest, top, e.sum(axis=1, keepdims=True), axis=1)
+    with np.errstate(divide="ignore"):
+        log_rest = np.log(rest)
+    log_total = np.log(total)
+    return np.maximum(z - log_total, -700.0), np.maximum(log_rest - log_total, -700.0)
+
+
+def from_scores(scores, z):
+    """Return the probabilities of log-odds of each class against the rest."""
+    if scores.shape[1] == 1:
+        scores = np.hstack([-scores, scores])
+    logs = np.where(z == -np.inf, -np.inf, -np.logaddexp(0.0, -scores))
+    best = logs.max(axis=1, keepdims=True)
+    logs = np.where(np.exp(best) == 0, -np.inf, logs - best)
+    return renormalised(np.exp(logs), z)
+'''
+
+_PLATT = (
+    '''
+
+def calibrated(z):
+    """Map the log-odds of each class by a sigmoid, renormalise."""
+    log_p, log_rest = log_chances(z)
+    odds = (log_p - log_rest)[:, -len(SLOPE) :]
+    return from_scores(np.array(SLOPE) * odds + np.array(INTERCEPT), z)
+'''
+    + _LOG_CHANCES
+    + _RENORMALISED
+)
+
+_BETA = (
+    '''
+
+def calibrated(z):
+    """Map each class by a ratio of beta densities, renormalise."""
+    log_p, log_rest = (part[:, -len(A) :] for part in log_chances(z))
+    return from_scores(np.array(A) * log_p - np.array(B) * log_rest + np.array(C), z)
+'''
+    + _LOG_CHANCES
+    + _RENORMALISED
+)
+
+_HISTOGRAM = (
+    '''
+
+def calibrated(z):
+    """Look each class up in its bins, (lo, hi] with 0 in the first; renormalise."""
+    p = np.exp(log_softmax(z))
+    mapped = np.empty(p.shape)
+    for column, bins in enumerate(BINS if len(BINS) > 1 else BINS * 2):
+        place = np.searchsorted(bins["edges"][1:-1], p[:, column], side="left")
+        mapped[:, column] = np.array(bins["values"])[place]
+    if len(BINS) == 1:
+        mapped[:, 0] = 1.0 - mapped[:, 1]
+    return renormalised(mapped, z)
+'''
+    + _RENORMALISED
+)
 
 
 def _are_curves(state: Mapping[str, Any], k: int) -> bool:
@@ -210,6 +299,12 @@ def _are_curves(state: Mapping[str, Any], k: int) -> bool:
     return len(curves) == 2 * n_curves and all(inside) and 0 < state["mixing"] < 1
 
 
+def _are_bins(state: Mapping[str, Any], k: int) -> bool:  # noqa: ARG001
+    """From 0 to 1; the rest is the calibrator's to check."""
+    ends = [(bins["edges"][0], bins["edges"][-1]) for bins in state["maps"]]
+    return all(first == 0 and last == 1 for first, last in ends)
+
+
 WRITERS: dict[str, Writer] = {
     "uncalibrated": Writer(formula="softmax(z)", constants={}, code=_UNCALIBRATED),
     "temperature": Writer(
@@ -222,6 +317,30 @@ WRITERS: dict[str, Writer] = {
         constants={"MIXING": "mixing", "CURVES": "maps"},
         code=_ISOTONIC,
         is_sound=_are_curves,
+    ),
+    "vector": Writer(
+        formula="softmax(w * z + b)",
+        constants={"WEIGHTS": "weights", "BIAS": "bias"},
+        code=_VECTOR,
+    ),
+    "platt": Writer(
+        formula="normalised sigmoid(A_k * logit(p_k) + B_k), p = softmax(z)",
+        constants={"SLOPE": "slope", "INTERCEPT": "intercept"},
+        code=_PLATT,
+    ),
+    "beta": Writer(
+        formula=(
+            "normalised sigmoid(a_k * log(p_k) - b_k * log(1 - p_k) + c_k), "
+            "p = softmax(z)"
+        ),
+        constants={"A": "a", "B": "b", "C": "c"},
+        code=_BETA,
+    ),
+    "histogram": Writer(
+        formula="normalised value of the bin of p_k, p = softmax(z)",
+        constants={"BINS": "maps"},
+        code=_HISTOGRAM,
+        is_sound=_are_bins,
     ),
 }
 """How each registered calibrator is written; a contract test wants one for each."""
