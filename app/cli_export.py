@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +13,17 @@ from core.messages import DataError, FitError, Progress
 
 if TYPE_CHECKING:
     from core.analysis import Analysis
-    from core.export import Verification
+    from core.export import Kind, Verification
 
-__all__ = ["check_fitted", "check_target", "json_text", "whole", "write_exports"]
+__all__ = [
+    "check_fitted",
+    "check_target",
+    "chosen_formats",
+    "json_text",
+    "whole",
+    "write_exports",
+]
 
-FILES = {"json": "calibrator.json", "python": "calibrator.py"}
 ROWS, REPORT = "calibrated.csv", "report.json"
 
 
@@ -38,6 +44,31 @@ def json_text(document: Any) -> str:
     """Return a document as strict JSON."""
     text = json.dumps(plain(document), indent=2, allow_nan=False, ensure_ascii=False)
     return text + "\n"
+
+
+def chosen_formats(text: str) -> tuple[Kind, ...]:
+    """Return the formats that a list separated by commas names, each once.
+
+    Raises
+    ------
+    DataError
+        For a format that there is not.
+    """
+    from core.export import FILES
+
+    names = dict.fromkeys(part.strip().lower() for part in text.split(",") if part)
+    if "all" in names:
+        return tuple(FILES)
+    unknown = [name for name in names if name not in FILES]
+    if unknown or not names:
+        raise DataError(
+            f"There is no format called {unknown[0]!r}."
+            if unknown
+            else "No format is named.",
+            "flag --formats",
+            f"Choose among: {', '.join(FILES)}, or all.",
+        )
+    return tuple(kind for kind in FILES if kind in names)
 
 
 def check_target(target: Path, *sources: Path, is_folder: bool = False) -> None:
@@ -66,7 +97,10 @@ def check_target(target: Path, *sources: Path, is_folder: bool = False) -> None:
         )
     written = [target]
     if is_folder:
-        written = [target / name for name in (*FILES.values(), ROWS, REPORT)]
+        from core.export import FILES
+
+        names = [name for files in FILES.values() for name in files]
+        written = [target / name for name in (*names, ROWS, REPORT)]
     kept = {source.resolve() for source in sources}
     for path in written:
         if path.resolve() in kept:
@@ -117,7 +151,10 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_exports(
-    analysis: Analysis, folder: Path, progress: Progress
+    analysis: Analysis,
+    folder: Path,
+    progress: Progress,
+    formats: Sequence[Kind] = ("json", "python"),
 ) -> tuple[dict[str, Any], dict[str, Verification]]:
     """Write calibrator, rows and report into a folder.
 
@@ -131,6 +168,8 @@ def write_exports(
     folder : Path
         Made if it is not there.
     progress : callable
+    formats : sequence of str, default=("json", "python")
+        Of the calibrator.
 
     Returns
     -------
@@ -139,31 +178,39 @@ def write_exports(
     verifications : dict of str to Verification
         By name of the file.
     """
-    from core.export import annotate, export, write_csv
+    from core.export import FILES, annotate, export, write_csv
     from core.export.readback import verify_rows
 
     method = analysis.settings.method
     found: dict[str, Verification] = {}
-    for kind, name in FILES.items():
-        progress(len(found) / 3, f"Verifying {name} in a clean interpreter")
-        artefact = export(analysis, method, kind)  # type: ignore[arg-type]
-        found[name] = artefact.verification
-        if artefact.verification.ok:
-            with whole(folder / name) as path:
-                path.write_text(artefact.text, encoding="utf-8", newline="\n")
-    progress(2 / 3, f"Verifying {ROWS}")
+    written: list[str] = []
+    for number, kind in enumerate(formats):
+        names = FILES[kind]
+        progress(
+            number / (len(formats) + 1),
+            f"Verifying {names[0]} in a clean interpreter",
+        )
+        artefact = export(analysis, method, kind)
+        found[names[0]] = artefact.verification
+        for name, data in artefact.files.items():
+            if artefact.verification.is_offered:
+                with whole(folder / name) as path:
+                    path.write_bytes(data)
+                written.append(name)
+            else:
+                (folder / name).unlink(missing_ok=True)  # of an earlier run
+    progress(len(formats) / (len(formats) + 1), f"Verifying {ROWS}")
     found[ROWS] = verify_rows(analysis, method)
     if found[ROWS].ok:
         with whole(folder / ROWS) as path:
             write_csv(annotate(analysis, method), path)
-    for name, verification in found.items():
-        if not verification.ok:
-            (folder / name).unlink(missing_ok=True)  # of an earlier run
-    written = [*(name for name, item in found.items() if item.ok), REPORT]
+        written.append(ROWS)
+    else:
+        (folder / ROWS).unlink(missing_ok=True)
     report = analysis.to_dict() | {
         "exported": method,
         "verification": {name: asdict(item) for name, item in found.items()},
-        "files": written,
+        "files": [*written, REPORT],
     }
     with whole(folder / REPORT) as path:
         path.write_text(json_text(report), encoding="utf-8", newline="\n")

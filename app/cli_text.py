@@ -124,7 +124,7 @@ def files_text(
         said = item.sentence
         if name.endswith(".csv"):
             said = f"Read back: the largest difference is {item.max_difference:.1e}."
-        if item.ok:
+        if item.ok or not item.is_run:
             lines.append(wrapped(f"{name}: {said}", indent="  "))
     return "\n".join(lines)
 

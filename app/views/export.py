@@ -1,5 +1,7 @@
 """Take a calibrator home: every file is verified before it can be downloaded."""
 
+import io
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
@@ -11,6 +13,9 @@ from components import controls, display, tables
 from core.analysis import UNCALIBRATED, Analysis
 from core.calibrators import CALIBRATORS
 from core.export import (
+    INPUT_NAMES,
+    Artefact,
+    Kind,
     Verification,
     annotate,
     apply_calibrator,
@@ -27,12 +32,13 @@ from core.predictions import Study
 from core.settings import Settings
 
 FIRST_ROWS = 20
+KINDS: tuple[Kind, ...] = ("python", "json", "onnx32", "onnx", "torch")
 
 
 class Prepared(NamedTuple):
     """A file with the proof that it says what was shown."""
 
-    data: str | Callable[[], bytes]
+    data: str | bytes | Callable[[], bytes]
     verification: Verification
 
 
@@ -48,6 +54,13 @@ class Card:
     use: str
     language: str
 
+
+_ONNX = (
+    "import onnxruntime\n\n"
+    'session = onnxruntime.InferenceSession("{file}")\n'
+    'probabilities, label = session.run(None, {"{scores}": {input}})'
+    "  # (rows, classes)"
+)
 
 CARDS = {
     "csv": Card(
@@ -85,6 +98,36 @@ CARDS = {
         "# or look inside:\n"
         "python -m json.tool calibrator.json",
         "bash",
+    ),
+    "onnx32": Card(
+        "ONNX, float32",
+        ":material/hub:",
+        "To run behind your model in onnxruntime; most models give float32.",
+        "calibrator_float32.onnx",
+        "application/octet-stream",
+        _ONNX,
+        "python",
+    ),
+    "onnx": Card(
+        "ONNX, float64",
+        ":material/hub:",
+        "The same with the last digits: for scores in float64.",
+        "calibrator.onnx",
+        "application/octet-stream",
+        _ONNX,
+        "python",
+    ),
+    "torch": Card(
+        "PyTorch module",
+        ":material/local_fire_department:",
+        "Source that needs torch only, and its parameters as safetensors, in a ZIP.",
+        "calibrator_torch.zip",
+        "application/zip",
+        "import torch\n"
+        "from calibrator_torch import Calibrator\n\n"
+        "calibrator = Calibrator.from_file()\n"
+        "probabilities = calibrator({input})  # a tensor (rows, classes)",
+        "python",
     ),
     "report": Card(
         "Report",
@@ -137,16 +180,24 @@ def prepare(
     made["csv"] = Prepared(
         lambda: write_csv(annotate(found, method)), verify_rows(found, method)
     )
-    report(0.55, "Running the Python module in a clean interpreter")
-    item = export(found, method, "python")
-    made["python"] = Prepared(item.text, item.verification)
-    report(0.75, "Reading the JSON file in a clean interpreter")
-    item = export(found, method, "json")
-    made["json"] = Prepared(item.text, item.verification)
+    for number, kind in enumerate(KINDS):
+        report(0.5 + 0.1 * number, f"Verifying {CARDS[kind].title}")
+        made[kind] = prepared(export(found, method, kind))
     proofs = {CARDS[kind].file_name: asdict(made[kind].verification) for kind in made}
     document = found.to_dict() | {"exported": method, "verification": proofs}
     made["report"] = Prepared(cli_export.json_text(document), made["json"].verification)
     return found, made
+
+
+def prepared(item: Artefact) -> Prepared:
+    """Return an artefact as one download; two files go into a ZIP."""
+    if len(item.files) == 1:
+        return Prepared(next(iter(item.files.values())), item.verification)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in item.files.items():
+            archive.writestr(name, data)
+    return Prepared(packed.getvalue(), item.verification)
 
 
 def draw_card(
@@ -160,6 +211,15 @@ def draw_card(
         )
         if made is None:
             st.markdown(":small[:gray[:material/pending: Not verified yet]]")
+        elif not made.verification.is_run:
+            said = display.escape_markdown(made.verification.sentence)
+            st.markdown(f":small[:gray[:material/info: {said}]]")
+        elif not made.verification.ok and made.verification.is_offered:
+            st.warning(
+                display.escape_markdown(made.verification.problem),
+                title="Not within the tolerance",
+                icon=":material/warning:",
+            )
         elif not made.verification.ok:
             st.error(
                 display.escape_markdown(made.verification.problem),
@@ -169,7 +229,7 @@ def draw_card(
         else:
             st.markdown(f":green[:material/check_circle:] :small[{proof(kind, made)}]")
         with st.container(horizontal=True, gap="small"):
-            if made is not None and made.verification.ok:
+            if made is not None and made.verification.is_offered:
                 st.download_button(
                     "Download",
                     data=made.data,
@@ -182,6 +242,7 @@ def draw_card(
                 )
             with st.popover("How to use it", type="tertiary"):
                 text = card.use.replace("{file}", name).replace("{input}", own)
+                text = text.replace("{scores}", INPUT_NAMES[own])
                 function = "calibrate"
                 if own == "probabilities":
                     function = "calibrate_probabilities"
@@ -200,6 +261,7 @@ def proof(kind: str, made: Prepared) -> str:
     return (
         f"largest difference {largest} over {rows}, "
         f"{tables.count_of(item.n_label_changes, 'label changes', 'labels change')}, "
+        f"{tables.count_of(item.n_bin_changes, 'bin changes', 'bins change')}, "
         f"{item.seconds:.1f} s"
     )
 
@@ -223,8 +285,13 @@ def files(study: Study, wanted: Settings, *, is_asked: bool) -> Analysis | None:
             display.error_box(error, example=False, key=state.key("export_problem"))
     prepared = {} if made is None else made[1]
     with st.container(gap="small"):
-        for kinds in (("csv", "python"), ("json", "report")):
-            for column, kind in zip(st.columns(2, gap="small"), kinds, strict=True):
+        for kinds in (
+            ("csv", "report"),
+            ("python", "json"),
+            ("onnx32", "onnx"),
+            ("torch",),
+        ):
+            for column, kind in zip(st.columns(2, gap="small"), kinds, strict=False):
                 with column:
                     draw_card(kind, CARDS[kind], prepared.get(kind), own, stem)
     return None if made is None else made[0]

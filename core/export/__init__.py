@@ -1,6 +1,8 @@
 """Calibrators and calibrated rows to take home, each checked before it is offered."""
 
 from core.export.portable import (
+    INPUT_NAMES,
+    Kind,
     export_metadata,
     exported_calibrator,
     from_json,
@@ -8,11 +10,14 @@ from core.export.portable import (
     to_python,
 )
 from core.export.tables import FLAGS, annotate, apply_calibrator, write_csv
-from core.export.verification import Artefact, Verification, export, verify
+from core.export.verification import FILES, Artefact, Verification, export, verify
 
 __all__ = [
+    "FILES",
     "FLAGS",
+    "INPUT_NAMES",
     "Artefact",
+    "Kind",
     "Verification",
     "annotate",
     "apply_calibrator",

@@ -31,24 +31,30 @@ from core.validation import log_probabilities
 
 __all__ = [
     "FORMAT",
+    "INPUT_NAMES",
     "VERSION",
     "Kind",
     "as_given",
+    "document_of",
     "export_metadata",
     "exported_calibrator",
     "fitted_of",
     "from_json",
     "json_reader",
     "predict_given",
+    "properties",
     "to_json",
     "to_python",
 ]
 
 FloatArray = NDArray[np.floating[Any]]
-Kind = Literal["json", "python"]
+Kind = Literal["json", "python", "onnx", "onnx32", "torch"]
 
 FORMAT = "plumbline-calibrator"
 VERSION = 1
+
+INPUT_NAMES = {"logits": "logits", "probabilities": "uncalibrated_probabilities"}
+"""Name of the input of an ONNX model, by what it expects."""
 
 _METRICS = ("gap", "nll", "brier", "accuracy", "ece")
 _FIELDS = ("value", "low", "high", "level", "rows", "n", "null_low", "null_high")
@@ -151,7 +157,9 @@ def to_json(calibrator: Calibrator, metadata: Mapping[str, Any]) -> str:
     metadata : mapping
         From `export_metadata`; may be empty.
     """
-    return json.dumps(_document(calibrator, metadata), indent=1, allow_nan=False) + "\n"
+    return (
+        json.dumps(document_of(calibrator, metadata), indent=1, allow_nan=False) + "\n"
+    )
 
 
 def from_json(text: str | bytes) -> tuple[Calibrator, dict[str, Any]]:
@@ -200,7 +208,7 @@ def to_python(calibrator: Calibrator, metadata: Mapping[str, Any]) -> str:
         ``calibrate(logits)`` returns probabilities; ``python module.py`` tests itself
         and ``python module.py in.npy out.npy`` calibrates an array.
     """
-    document = _document(calibrator, metadata)
+    document = document_of(calibrator, metadata)
     writer = WRITERS[document["method"]]
     state = document["parameters"]
     values = {"CLASSES": document["classes"]}
@@ -326,8 +334,8 @@ def _json_floats(row: FloatArray) -> list[float | str]:
     return [value if np.isfinite(value) else "-inf" for value in row.tolist()]
 
 
-def _document(calibrator: Calibrator, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the JSON document; the Python module is written from it too."""
+def document_of(calibrator: Calibrator, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON document; every other format is written from it too."""
     known = calibrator.to_dict()
     if known["method"] not in WRITERS:
         msg = f"there is no exporter for the calibrator {known['method']!r}"
@@ -359,6 +367,30 @@ def _document(calibrator: Calibrator, metadata: Mapping[str, Any]) -> dict[str, 
         "fit": fit,
     }
     return dict(plain(document))
+
+
+def properties(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a binary file says of itself, as text; lists and tables are JSON.
+
+    Parameters
+    ----------
+    document : mapping
+        From `document_of`.
+
+    Returns
+    -------
+    dict of str to str
+        Format, method, convention, input, classes in the order of the columns, single
+        numbers such as the temperature, and what `export_metadata` says of the fit:
+        data hash, rows, split, metrics before and after, notes, versions, date.
+    """
+    keys = ("format", "version", "method", "convention", "input", "classes")
+    found: dict[str, Any] = {key: document[key] for key in keys}
+    state = document["parameters"]
+    found |= {k: v for k, v in state.items() if isinstance(v, (bool, int, float, str))}
+    found["label"] = "place of the most probable class in `classes`, from 0"
+    found |= {key: value for key, value in document["fit"].items() if key not in found}
+    return {key: _as_text(value) for key, value in found.items() if value is not None}
 
 
 def _synthetic_examples(k: int, input_kind: str) -> list[list[float]]:
@@ -442,3 +474,9 @@ def _unreadable(why: str) -> DataError:
         "calibrator file",
         "Choose a JSON file that the Export page or `calibrate` wrote.",
     )
+
+
+def _as_text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    # A lone surrogate, which JSON carries, has no UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.analysis import Analysis
+from core.binning import assign_bins, bin_edges
 from core.calibrators import Calibrator
 from core.export.portable import (
     Kind,
@@ -28,18 +28,52 @@ from core.export.portable import (
     to_json,
     to_python,
 )
+from core.export.runners import RUN_ONNX, RUN_TORCH, run_clean
 from core.messages import DataError
 
-__all__ = ["MAX_CELLS", "TOLERANCE", "Artefact", "Verification", "export", "verify"]
+__all__ = [
+    "FILES",
+    "MAX_CELLS",
+    "TOLERANCE",
+    "TOLERANCES",
+    "Artefact",
+    "Verification",
+    "export",
+    "verify",
+]
 
 FloatArray = NDArray[np.floating[Any]]
 
 TOLERANCE = 1e-12
+TOLERANCES: dict[Kind, float] = {
+    "json": TOLERANCE,
+    "python": TOLERANCE,
+    "onnx": TOLERANCE,
+    "onnx32": 1e-5,
+    "torch": TOLERANCE,
+}
+"""Largest difference of a probability at which a file is what was shown."""
+
 MAX_CELLS = 4_000_000
 """Rows x classes that a verification runs on; of more, evenly spaced rows."""
 
-_KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT", "TEMP", "TMP")
-_FILES: dict[Kind, str] = {"json": "calibrator.json", "python": "calibrator.py"}
+FILES: dict[Kind, tuple[str, ...]] = {
+    "json": ("calibrator.json",),
+    "python": ("calibrator.py",),
+    "onnx": ("calibrator.onnx",),
+    "onnx32": ("calibrator_float32.onnx",),
+    "torch": ("calibrator_torch.py", "calibrator_torch.safetensors"),
+}
+"""Names of the files of each format, as the command line writes them."""
+
+_FEW = 0.01  # share of the rows beyond the tolerance at which a file is still given
+_PACKAGES: dict[Kind, tuple[str, str]] = {
+    "json": ("NumPy", "numpy"),
+    "python": ("NumPy", "numpy"),
+    "onnx": ("onnxruntime", "onnxruntime"),
+    "onnx32": ("onnxruntime", "onnxruntime"),
+    "torch": ("torch", "torch"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +83,31 @@ class Verification:
     Parameters
     ----------
     max_difference : float
-        Largest difference of a probability; NaN if nothing came back.
+        Largest difference of a probability, from the calibrator on the same scores
+        (rounded to float32 where the file takes float32); NaN if nothing came back.
     n_rows, n_total : int
         Rows it was run on, and rows there are.
     ok : bool
-        Whether the difference is within the tolerance and nothing else failed. A file
-        that is not ok must not be offered for download.
+        Whether it ran, the difference is within the tolerance, and nothing failed.
     n_label_changes : int
-        Rows whose most probable class differs.
+        Rows whose most probable class is not the one that was shown.
     seconds : float
     interpreter : str
         What ran the file.
     problem : str
-        Why it failed; empty if it did not. May quote the user's data.
+        Why it is not ok; empty if it is. May quote the user's data.
     tolerance : float
+    n_bin_changes : int
+        Rows whose confidence lies in another bin than what was shown.
+    n_beyond : int
+        Rows with a difference beyond the tolerance.
+    is_run : bool
+        Whether there was anything to run the file with.
+    is_offered : bool
+        Whether the file may be downloaded: it is ok, could not be run here, or
+        differs beyond the tolerance in at most 1 % of the rows (where a curve is so
+        steep that the rounding of another runtime decides). Without `ok` it is
+        offered with a warning.
     """
 
     max_difference: float
@@ -74,6 +119,14 @@ class Verification:
     interpreter: str
     problem: str = ""
     tolerance: float = TOLERANCE
+    n_bin_changes: int = 0
+    n_beyond: int = 0
+    is_run: bool = True
+    is_offered: bool = False
+
+    def __post_init__(self) -> None:
+        if self.ok:
+            object.__setattr__(self, "is_offered", True)
 
     @property
     def sentence(self) -> str:
@@ -81,33 +134,48 @@ class Verification:
         rows = f"{self.n_rows:,} rows"
         if self.n_rows < self.n_total:
             rows = f"{self.n_rows:,} evenly spaced rows of {self.n_total:,}"
-        if not self.ok:
+        if not self.is_run:
+            return f"{self.problem[:1].upper()}{self.problem[1:]}."
+        if not self.ok and not self.is_offered:
             return f"The exported file failed on {rows}: {self.problem}"
+        run = f"Run on {rows} in a clean interpreter ({self.interpreter}):"
+        if not self.ok:
+            return f"{run} not within the tolerance; {self.problem}."
         return (
-            f"Run on {rows} in a clean interpreter ({self.interpreter}): the largest "
-            f"difference is {self.max_difference:.1e}, {self.n_label_changes:,} "
-            "predictions differ."
+            f"{run} the largest "
+            f"difference is {self.max_difference:.1e}; {self.n_label_changes:,} rows "
+            f"change their label, {self.n_bin_changes:,} their bin."
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """An exported file with the proof that it works; offer it only if that is ok.
+    """An exported file with the proof that it works; see `Verification.is_offered`.
 
     Parameters
     ----------
-    kind : {"json", "python"}
+    kind : {"json", "python", "onnx", "onnx32", "torch"}
     file_name : str
         Suggested name, made of the method's id only.
     text : str
-        Contents, to be written as UTF-8.
+        Contents, to be written as UTF-8; empty for ONNX.
     verification : Verification
+    binary : bytes or None
+        The ONNX model, or the parameters of the torch module (safetensors).
     """
 
     kind: Kind
     file_name: str
     text: str
     verification: Verification
+    binary: bytes | None = None
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """Contents by file name, as the command line writes them."""
+        parts = (self.text.encode("utf-8") if self.text else None, self.binary)
+        found = [part for part in parts if part is not None]
+        return dict(zip(FILES[self.kind], found, strict=True))
 
 
 def export(
@@ -120,20 +188,29 @@ def export(
     analysis : Analysis
     method : str
         Id of a fitted calibrator, or "uncalibrated".
-    kind : {"json", "python"}
+    kind : {"json", "python", "onnx", "onnx32", "torch"}
     timeout : float, default=60.0
         Seconds that the clean interpreter may take.
     """
     metadata = export_metadata(analysis, method)
     calibrator = exported_calibrator(analysis, method)
-    text = (to_json if kind == "json" else to_python)(calibrator, metadata)
+    text, binary = _written(kind, calibrator, metadata)
     logits = analysis.study.evaluation.logits
     assert logits is not None  # noqa: S101 - export_metadata has looked
+    chosen = analysis.settings
     found = verify(
-        kind, text, calibrator, logits, input_kind=metadata["input"], timeout=timeout
+        kind,
+        text,
+        calibrator,
+        logits,
+        binary=binary,
+        input_kind=metadata["input"],
+        bins=(chosen.n_bins, chosen.strategy),
+        timeout=timeout,
     )
-    suffix = Path(_FILES[kind]).suffix
-    return Artefact(kind, f"{calibrator.method_id}_calibrator{suffix}", text, found)
+    stem, suffix = Path(FILES[kind][0]).stem, Path(FILES[kind][0]).suffix
+    name = f"{calibrator.method_id}_{stem}{suffix}"
+    return Artefact(kind, name, text, found, binary)
 
 
 def verify(
@@ -142,26 +219,33 @@ def verify(
     calibrator: Calibrator,
     logits: FloatArray,
     *,
+    binary: bytes | None = None,
     input_kind: str = "logits",
+    bins: tuple[int, str] = (15, "uniform"),
     timeout: float = 60.0,
 ) -> Verification:
     """Run an exported file in a clean interpreter and compare with the calibrator.
 
     A Python module runs as the program it is. A JSON file is read twice: by a NumPy
-    program that shares no code with `from_json`, and by `from_json` itself.
+    program that shares no code with `from_json`, and by `from_json` itself. An ONNX
+    model runs in onnxruntime on the CPU, a torch module where torch is installed.
 
     Parameters
     ----------
-    artefact_kind : {"json", "python"}
+    artefact_kind : {"json", "python", "onnx", "onnx32", "torch"}
     text : str
-        From `to_json` or `to_python`. A Python module is executed: never pass one that
-        somebody uploaded.
+        From `to_json`, `to_python` or `to_torch`. Modules are executed: never pass
+        one that somebody uploaded.
     calibrator : Calibrator
         What the file must agree with, in float64.
     logits : ndarray of shape (n, k)
         The user's rows; of more than `MAX_CELLS` scores, evenly spaced rows.
+    binary : bytes, optional
+        From `to_onnx`, or the parameters from `to_torch`.
     input_kind : {"logits", "probabilities"}, default="logits"
         What the file says it expects.
+    bins : tuple of int and str, default=(15, "uniform")
+        Number and strategy of the bins in which rows are counted.
     timeout : float, default=60.0
         Seconds that the interpreter may take.
 
@@ -175,65 +259,120 @@ def verify(
     n = min(n_total, max(1, MAX_CELLS // k))
     rows = np.linspace(0, n_total - 1, n).round().astype(np.int64)
     scores = as_given(logits if n == n_total else logits[rows], input_kind)
-    expected = predict_given(calibrator, scores, input_kind)
+    runtime = _runtime(artefact_kind)
+    if runtime is None:
+        return Verification(
+            max_difference=float("nan"),
+            n_rows=0,
+            n_total=n_total,
+            ok=False,
+            n_label_changes=0,
+            seconds=time.perf_counter() - start,
+            interpreter="",
+            problem=f"not run here: {_PACKAGES[artefact_kind][0]} is not installed",
+            tolerance=TOLERANCES[artefact_kind],
+            is_run=False,
+            is_offered=True,
+        )
+    shown = expected = predict_given(calibrator, scores, input_kind)
+    if artefact_kind == "onnx32":
+        scores = scores.astype(np.float32).astype(np.float64)
+        expected = predict_given(calibrator, scores, input_kind)
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
-        name = _FILES[artefact_kind]
-        (Path(folder) / name).write_text(text, encoding="utf-8", newline="\n")
-        program = name
-        if artefact_kind == "json":
-            program = "reader.py"
-            reader = json_reader(calibrator, input_kind, name)
-            (Path(folder) / program).write_text(reader, encoding="utf-8")
-        found, problem = _run(Path(folder), program, scores, timeout)
-        written = (Path(folder) / name).read_text(encoding="utf-8")
-    difference, n_changes = _compare(found, expected)
+        place = Path(folder)
+        program = _laid_out(place, artefact_kind, text, binary, calibrator, input_kind)
+        arrays, problem = run_clean(place, program, scores, timeout)
+        written = (
+            "" if not text else (place / FILES[artefact_kind][0]).read_text("utf-8")
+        )
+    found = arrays.get("out")
+    if not problem and found is None:
+        problem = "it wrote no array"
+    beyond = _row_differences(found, expected)
     if artefact_kind == "json":
         again, more = _read_back(written, scores, input_kind)
         problem = problem or more
-        difference = float(np.maximum(difference, _compare(again, expected)[0]))
-    if not problem and not difference <= TOLERANCE:
-        problem = f"probabilities differ by up to {difference:.1e}"
+        beyond = np.maximum(beyond, _row_differences(again, expected))
+    difference = float(beyond.max(initial=0.0))
+    tolerance = TOLERANCES[artefact_kind]
+    n_beyond = int((~(beyond <= tolerance)).sum())
+    is_other = artefact_kind in ("onnx", "onnx32", "torch")
+    is_offered = not problem and n_beyond <= (_FEW * n if is_other else 0)
+    if not problem and n_beyond:
+        problem = (
+            f"probabilities differ by up to {difference:.1e}, in {n_beyond:,} rows by "
+            f"more than {tolerance:.0e}"
+        )
+    n_labels, n_bins = _changes(arrays, shown, bins)
+    if problem and is_offered:
+        problem += f"; {n_labels:,} rows change their label, {n_bins:,} their bin"
     return Verification(
         max_difference=difference,
         n_rows=n,
         n_total=n_total,
         ok=not problem,
-        n_label_changes=n_changes,
+        n_label_changes=n_labels,
         seconds=time.perf_counter() - start,
-        interpreter=f"Python {platform.python_version()}, NumPy {np.__version__}",
+        interpreter=f"Python {platform.python_version()}, {runtime}",
         problem=problem,
+        tolerance=tolerance,
+        n_bin_changes=n_bins,
+        n_beyond=n_beyond,
+        is_offered=is_offered,
     )
 
 
-def _run(
-    folder: Path, program: str, scores: FloatArray, timeout: float
-) -> tuple[FloatArray | None, str]:
-    """Run a program on an array: isolated, in its own folder, without our settings."""
-    np.save(folder / "in.npy", scores, allow_pickle=False)
-    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    command = [sys.executable, "-I", "-B", program, "in.npy", "out.npy"]
+def _written(
+    kind: Kind, calibrator: Calibrator, metadata: Mapping[str, Any]
+) -> tuple[str, bytes | None]:
+    """Return the text and the binary part of an artefact."""
+    if kind == "json":
+        return to_json(calibrator, metadata), None
+    if kind == "python":
+        return to_python(calibrator, metadata), None
+    if kind == "torch":
+        from core.export.torch_module import to_torch
+
+        source, parameters = to_torch(calibrator, metadata)
+        return source, parameters
+    from core.export.onnx import to_onnx
+
+    precision: Any = "float64" if kind == "onnx" else "float32"
+    return "", to_onnx(calibrator, metadata, precision)
+
+
+def _laid_out(
+    folder: Path,
+    kind: Kind,
+    text: str,
+    binary: bytes | None,
+    calibrator: Calibrator,
+    input_kind: str,
+) -> str:
+    """Write the files into a folder and return the name of the program to run."""
+    names = FILES[kind]
+    if text:
+        (folder / names[0]).write_text(text, encoding="utf-8", newline="\n")
+    if binary is not None:
+        (folder / names[-1]).write_bytes(binary)
+    if kind == "python":
+        return names[0]
+    programs = {"onnx": RUN_ONNX, "onnx32": RUN_ONNX, "torch": RUN_TORCH}
+    if kind == "json":
+        source = json_reader(calibrator, input_kind, names[0])
+    else:
+        source = programs[kind].replace("@FILE@", names[0])
+    (folder / "reader.py").write_text(source, encoding="utf-8")
+    return "reader.py"
+
+
+def _runtime(kind: Kind) -> str | None:
+    """Return what runs a format here, without importing it."""
+    name, package = _PACKAGES[kind]
     try:
-        done = subprocess.run(  # noqa: S603 - our own interpreter, our own text
-            command,
-            cwd=folder,
-            env={**kept, "OPENBLAS_NUM_THREADS": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None, f"it took longer than {timeout:g} seconds"
-    except OSError as error:
-        return None, f"no interpreter could be started ({error.strerror})"
-    problem = ""
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).decode("utf-8", "replace").strip()
-        problem = f"it ended with: {said.splitlines()[-1] if said else 'no message'}"
-    try:
-        return np.load(folder / "out.npy", allow_pickle=False), problem
-    except (OSError, ValueError, EOFError):
-        return None, problem or "it wrote no array"
+        return f"{name} {version(package)}"
+    except PackageNotFoundError:
+        return None
 
 
 def _read_back(
@@ -246,9 +385,30 @@ def _read_back(
     return predict_given(calibrator, scores, input_kind), ""
 
 
-def _compare(found: FloatArray | None, expected: FloatArray) -> tuple[float, int]:
-    """Return the largest difference and the number of rows with another top class."""
+def _row_differences(found: FloatArray | None, expected: FloatArray) -> FloatArray:
+    """Return the largest difference of each row; NaN where there is none."""
     if found is None or found.shape != expected.shape or found.dtype.kind != "f":
-        return float("nan"), 0
-    n_changes = int((found.argmax(axis=1) != expected.argmax(axis=1)).sum())
-    return float(np.abs(found - expected).max(initial=0.0)), n_changes
+        return np.full(len(expected), np.nan)
+    return np.asarray(np.abs(found - expected).max(axis=1))
+
+
+def _changes(
+    arrays: Mapping[str, FloatArray], shown: FloatArray, bins: tuple[int, str]
+) -> tuple[int, int]:
+    """Return how many rows have another label, and how many another bin.
+
+    A label is another one if what was shown gives it less than the largest
+    probability; of classes that tie, either is right.
+    """
+    found = arrays.get("out")
+    if found is None or found.shape != shown.shape or found.dtype.kind != "f":
+        return 0, 0
+    top = shown.max(axis=1)
+    label = arrays.get("label", found.argmax(axis=1))
+    if label.shape != top.shape or label.dtype.kind != "i":
+        return len(top), len(top)
+    chosen = np.clip(label, 0, shown.shape[1] - 1)[:, None]
+    n_labels = int((np.take_along_axis(shown, chosen, axis=1)[:, 0] < top).sum())
+    edges = bin_edges(top, *bins)
+    is_moved = assign_bins(found.max(axis=1), edges) != assign_bins(top, edges)
+    return n_labels, int(is_moved.sum())
