@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app import cli_export, cli_flags, cli_text
-from core.messages import Cancelled, DataError, FitError, Progress
+from core.messages import Cancelled, DataError, FitError, Progress, part_of
 from core.settings import Settings
 
 if TYPE_CHECKING:
@@ -163,10 +163,11 @@ def _evaluate(args: argparse.Namespace) -> int:
     from core.loading import open_study
 
     with _progress() as report:
-        study, schema = open_study(args.file, settings, progress=_part(report, 0, 0.3))
+        reading = part_of(report, 0, 0.3)
+        study, schema = open_study(args.file, settings, progress=reading)
         _save_session(args, settings)
         _check_split(study, settings)
-        analysis = analyze(study, settings, _part(report, 0.3, 1))
+        analysis = analyze(study, settings, part_of(report, 0.3, 1))
     if args.json:
         _print_json(analysis.to_dict())
     else:
@@ -194,12 +195,13 @@ def _calibrate(args: argparse.Namespace) -> int:
     from core.loading import open_study
 
     with _progress() as report:
-        study, schema = open_study(args.file, settings, progress=_part(report, 0, 0.2))
+        reading = part_of(report, 0, 0.2)
+        study, schema = open_study(args.file, settings, progress=reading)
         _save_session(args, settings)
         _check_split(study, settings)
-        analysis = analyze(study, settings, _part(report, 0.2, 0.8))
+        analysis = analyze(study, settings, part_of(report, 0.2, 0.8))
         cli_export.check_fitted(analysis, settings.method)
-        last = _part(report, 0.8, 1)
+        last = part_of(report, 0.8, 1)
         document, found = cli_export.write_exports(analysis, args.out, last, formats)
     if args.json:
         _print_json(document)
@@ -402,15 +404,6 @@ def _bold(text: str) -> str:
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return text
     return f"\033[1m{text}\033[0m"
-
-
-def _part(report: Progress, start: float, end: float) -> Progress:
-    """Return a callback that fills one part of the bar."""
-
-    def inner(fraction: float, message: str) -> None:
-        report(start + (end - start) * min(max(fraction, 0.0), 1.0), message)
-
-    return inner
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from core.analysis import (
     Comparison,
     Overview,
     ViewResult,
-    assemble,
+    analyze,
     measure,
     positive_index,
     preview_temperature,
@@ -27,7 +27,7 @@ from core.analysis import (
 from core.calibrators import CALIBRATORS
 from core.fitting import Fitted, fit_method, unusable_reason
 from core.loading import Schema, inspect_file, open_study
-from core.messages import FitError, Note, Progress, no_progress
+from core.messages import FitError, Progress, no_progress
 from core.predictions import Study
 from core.settings import Settings
 from core.splitting import Split, make_split
@@ -181,7 +181,7 @@ def _inspected(path: str, name: str, number: int, settings: Settings) -> Schema:
 )
 def _overview(study: Study, settings: Settings, _progress: Progress) -> Overview:
     _progress(0.0, "Measuring the scores as they are")
-    return measure(study, settings)
+    return measure(study, settings, _progress)
 
 
 @st.cache_resource(
@@ -197,24 +197,7 @@ def _fitted(
     scope="session", max_entries=8, show_spinner=False, hash_funcs=_BY_CONTENT
 )
 def _analysis(study: Study, settings: Settings, _progress: Progress) -> Analysis:
-    first = overview(study, settings, _progress)
-    methods = [m for m in settings.calibrators if m != "uncalibrated"]
-    made: dict[str, Fitted] = {}
-    problems: list[Note] = []
-    for number, method in enumerate(methods):
-        if first.split is None:
-            break
-
-        def report(fraction: float, message: str, done: int = number) -> None:
-            _progress(0.1 + 0.7 * (done + fraction) / len(methods), message)
-
-        try:
-            made[method] = fitted(study, settings, method, report)
-        except FitError as error:
-            text = f"{CALIBRATORS[method].label}: {error.what}"
-            problems.append(Note("not-fitted", "warning", text))
-    _progress(0.8, "Comparing on the same rows")
-    return assemble(study, settings, first, made, tuple(problems))
+    return analyze(study, settings, _progress, measured=overview, fitted=fitted)
 
 
 @st.cache_resource(

@@ -5,19 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import streamlit as st
 from streamlit import runtime
-from streamlit.runtime.scriptrunner import add_script_run_ctx, get_script_run_ctx
+from streamlit.runtime.scriptrunner import (
+    RerunException,
+    add_script_run_ctx,
+    get_script_run_ctx,
+)
 
 from components import display
 from core.messages import Cancelled, Progress
 
-__all__ = ["forget", "is_started", "run"]
+__all__ = ["forget", "is_started", "run", "waiting"]
 
 T = TypeVar("T")
 
@@ -48,16 +53,34 @@ class Job:
     started: float = field(default_factory=time.monotonic)
 
     def cancel(self) -> None:
-        """Ask the work to stop at its next report of progress."""
+        """Keep the work from starting, or stop it at its next report of progress."""
         self.cancelled.set()
+        self.future.cancel()
 
 
 @dataclass(eq=False)
 class Registry:
-    """The jobs of one session by key, the oldest first."""
+    """The jobs of one session by key, the oldest first.
+
+    Parameters
+    ----------
+    executor : ThreadPoolExecutor
+    jobs : OrderedDict of str to Job
+    asked : set of str
+        Keys that the present run of the page has asked for.
+    """
 
     executor: ThreadPoolExecutor
     jobs: OrderedDict[str, Job] = field(default_factory=OrderedDict)
+    asked: set[str] = field(default_factory=set)
+
+    def cancel(self, key: str) -> None:
+        """Stop a job that nobody waits for any more; asked for again, it starts anew.
+
+        Jobs that are done are kept.
+        """
+        if not self.jobs[key].future.done():
+            self.jobs.pop(key).cancel()
 
     def drop_finished(self) -> None:
         """Forget the oldest finished jobs."""
@@ -99,6 +122,7 @@ def run(
         Whatever the work raised.
     """
     registry = _registry()
+    registry.asked.add(key)
     job = registry.jobs.get(key)
     if job is None:
         job = _start(registry, key, Job(slot, label), work)
@@ -110,11 +134,32 @@ def run(
     registry.drop_finished()
     try:
         return job.future.result()
-    except Cancelled:
+    except (Cancelled, CancelledError):
         if not again:
-            raise
+            raise Cancelled from None
         display.stopped(label, lambda: forget(key), key=f"again-{slot}")
         return None
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Cancel the jobs that a whole run of the app, inside the block, did not ask for.
+
+    The user has left their page, or changed what they depend on: nobody waits for
+    them, and they would keep the session's threads from newer work.
+    """
+    registry = _registry()
+    registry.asked.clear()
+    is_whole = True
+    try:
+        yield
+    except RerunException:  # cut short: the next run says what it waits for
+        is_whole = False
+        raise
+    finally:
+        if is_whole:
+            for key in set(registry.jobs) - registry.asked:
+                registry.cancel(key)
 
 
 def forget(key: str) -> None:
@@ -139,9 +184,8 @@ def _start(
     registry: Registry, key: str, job: Job, work: Callable[[Progress], Any]
 ) -> Job:
     for old_key, old in list(registry.jobs.items()):
-        if old.slot == job.slot and not old.future.done():
-            old.cancel()
-            del registry.jobs[old_key]
+        if old.slot == job.slot:
+            registry.cancel(old_key)
     context = get_script_run_ctx()
     session = None if context is None else context.session_id
 

@@ -12,7 +12,7 @@ sys.path[:] = [ROOT, *(p for p in sys.path if p not in (ROOT, str(HERE)))]
 
 import streamlit as st
 
-from app import bar, state
+from app import bar, jobs, state
 from components import theme
 
 st.set_page_config(
@@ -63,6 +63,7 @@ st.set_page_config(page_title=f"{page.title} \N{MIDDLE DOT} Plumbline")
 
 state.begin()
 with (
+    jobs.waiting(),
     st.container(horizontal_alignment="center"),
     st.container(width=1240, gap="medium"),
 ):

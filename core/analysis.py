@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy import stats
 from core.binning import BinStatistics
 from core.calibrators import CALIBRATORS, TemperatureScaling
 from core.fitting import Fitted, fit_method, unusable_reason
-from core.messages import DataError, FitError, Note, Progress, no_progress
+from core.messages import DataError, FitError, Note, Progress, no_progress, part_of
 from core.metrics import RowScores, Sample, changes, estimates, row_scores
 from core.metrics.base import METRICS
 from core.predictions import Predictions, Study
@@ -41,6 +41,19 @@ FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
 
 UNCALIBRATED = "uncalibrated"
+# Shares of an analysis that are done when scores are measured, calibrators fitted.
+_MEASURED, _FITTED = 0.25, 0.5
+
+# Settings that the numbers of a set of rows depend on.
+_MEASURING = (
+    "n_bins",
+    "strategy",
+    "norm",
+    "level",
+    "n_resamples",
+    "seed",
+    "positive_class",
+)
 _MOST_LISTED = 1000  # left-out rows that a JSON document lists; it counts them all
 
 
@@ -76,6 +89,9 @@ class Overview:
     split : Split or None
         How rows are divided; None where they cannot be.
     notes : tuple of Note
+    samples : mapping of str to Sample
+        View -> what the numbers were made from; a comparison on the same rows goes on
+        with its resamples.
     """
 
     rows: RowStatistics
@@ -84,6 +100,7 @@ class Overview:
     verdict: Verdict
     split: Split | None
     notes: tuple[Note, ...]
+    samples: Mapping[str, Sample] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,7 +191,12 @@ class Analysis:
 
 
 def analyze(
-    study: Study, settings: Settings, progress: Progress = no_progress
+    study: Study,
+    settings: Settings,
+    progress: Progress = no_progress,
+    *,
+    measured: Callable[[Study, Settings, Progress], Overview] | None = None,
+    fitted: Callable[[Study, Settings, str, Progress], Fitted] = fit_method,
 ) -> Analysis:
     """Measure the scores, fit the chosen calibrators and compare them.
 
@@ -184,6 +206,9 @@ def analyze(
     settings : Settings
     progress : callable, optional
         Told the fraction done and what is being done; may raise `Cancelled`.
+    measured, fitted : callable, optional
+        Stand in for `measure` and `core.fitting.fit_method`, to return results that
+        are known already.
 
     Returns
     -------
@@ -191,24 +216,26 @@ def analyze(
         Without a comparison where nothing can be fitted; the reason is in its notes.
     """
     progress(0.0, "Measuring the scores as they are")
-    overview = measure(study, settings)
-    fitted: dict[str, Fitted] = {}
+    overview = (measured or measure)(study, settings, part_of(progress, 0.0, _MEASURED))
+    made: dict[str, Fitted] = {}
     problems: list[Note] = []
     asked = [CALIBRATORS[m].id if m in CALIBRATORS else m for m in settings.calibrators]
     methods = [m for m in dict.fromkeys(asked) if m != UNCALIBRATED]
+    share = (_FITTED - _MEASURED) / max(1, len(methods))
     for number, method in enumerate(methods):
-
-        def report(fraction: float, message: str, done: int = number) -> None:
-            progress(0.1 + 0.7 * (done + fraction) / len(methods), message)
-
         if overview.split is None:
             break
+        start = _MEASURED + share * number
         try:
-            fitted[method] = fit_method(study, settings, method, report)
+            report = part_of(progress, start, start + share)
+            made[method] = fitted(study, settings, method, report)
         except (DataError, FitError) as error:
-            problems.append(Note("not-fitted", "warning", f"{method}: {error.what}"))
-    progress(0.8, "Comparing on the same rows")
-    return assemble(study, settings, overview, fitted, tuple(problems))
+            label = CALIBRATORS[method].label if method in CALIBRATORS else method
+            text = f"{label}: {error.what}"
+            problems.append(Note("not-fitted", "warning", text))
+    report = part_of(progress, _FITTED, 1.0)
+    report(0.0, "Comparing on the same rows")
+    return assemble(study, settings, overview, made, tuple(problems), report)
 
 
 def assemble(
@@ -217,9 +244,25 @@ def assemble(
     overview: Overview,
     fitted: Mapping[str, Fitted],
     problems: tuple[Note, ...] = (),
+    progress: Progress = no_progress,
 ) -> Analysis:
-    """Put measured scores and fitted calibrators together."""
-    comparison = compare(study, settings, overview, fitted) if fitted else None
+    """Put measured scores and fitted calibrators together.
+
+    Parameters
+    ----------
+    study : Study
+    settings : Settings
+    overview : Overview
+    fitted : mapping of str to Fitted
+        By id of the calibrator.
+    problems : tuple of Note, default=()
+        Why other calibrators could not be fitted.
+    progress : callable, optional
+        Told the share of the comparison that is done; may raise `Cancelled`.
+    """
+    comparison = None
+    if fitted:
+        comparison = compare(study, settings, overview, fitted, progress)
     notes = (*study.evaluation.notes, *overview.notes, *problems)
     for item in fitted.values():
         notes += item.notes
@@ -234,8 +277,18 @@ def assemble(
     )
 
 
-def measure(study: Study, settings: Settings) -> Overview:
-    """Return the uncalibrated numbers on every labelled row, and the verdict."""
+def measure(
+    study: Study, settings: Settings, progress: Progress = no_progress
+) -> Overview:
+    """Return the uncalibrated numbers on every labelled row, and the verdict.
+
+    Parameters
+    ----------
+    study : Study
+    settings : Settings
+    progress : callable, optional
+        Told the share that is done; may raise `Cancelled`.
+    """
     own = study.evaluation
     rows = rows_of(own)
     used = usable_rows(own)
@@ -252,24 +305,23 @@ def measure(study: Study, settings: Settings) -> Overview:
     if not used.size:
         return Overview(rows, used, {}, NO_LABELS, None, notes)
     notes += _doubts(own, rows, used)
-    views = {}
-    for view in view_names(own):
+    names = view_names(own)
+    samples, views = {}, {}
+    for i, view in enumerate(names):
         scores = scores_of(own, rows.take(used), settings, view)
         sample = _sample(own, used, {UNCALIBRATED: scores}, settings, "all")
-        views[view] = ViewResult(
-            estimates(sample)[UNCALIBRATED], sample.bins(UNCALIBRATED).statistics
-        )
+        report = part_of(progress, i / len(names), (i + 1) / len(names))
+        numbers = estimates(sample, report)[UNCALIBRATED]
+        views[view] = ViewResult(numbers, sample.bins(UNCALIBRATED).statistics)
+        samples[view] = sample
     found = views["top-label"].estimates
-    scores = scores_of(own, rows.take(used), settings)
     said = verdict(
         found["accuracy"],
         found["gap"],
         found["ece"],
-        n_effective=_effective_rows(
-            _sample(own, used, {UNCALIBRATED: scores}, settings, "all"), found["gap"]
-        ),
+        n_effective=_effective_rows(samples["top-label"], found["gap"]),
     )
-    return Overview(rows, used, views, said, split, notes)
+    return Overview(rows, used, views, said, split, notes, samples)
 
 
 def compare(
@@ -277,28 +329,54 @@ def compare(
     settings: Settings,
     overview: Overview,
     fitted: Mapping[str, Fitted],
+    progress: Progress = no_progress,
 ) -> Comparison:
-    """Return all calibrators' numbers on the same test rows, with paired changes."""
+    """Return all calibrators' numbers on the same test rows, with paired changes.
+
+    Parameters
+    ----------
+    study : Study
+    settings : Settings
+    overview : Overview
+        With the split; where it measured the test rows, its resamples are used.
+    fitted : mapping of str to Fitted
+        By id of the calibrator.
+    progress : callable, optional
+        Told the share that is done; may raise `Cancelled`.
+    """
     split = overview.split
     if split is None:
         msg = "there is no split to compare on"
         raise ValueError(msg)
     own, test = study.evaluation, split.test
-    statistics = {UNCALIBRATED: overview.rows.take(test)}
-    statistics |= {name: item.rows for name, item in fitted.items()}
-    views, moved = {}, {}
-    for view in view_names(own):
-        scores = {
-            name: scores_of(own, rows, settings, view)
-            for name, rows in statistics.items()
+    is_ranked_apart = split.kind != "cross-fit"
+    names = view_names(own)
+    n_steps = len(names) + is_ranked_apart
+    samples, views, moved = {}, {}, {}
+    for i, view in enumerate(names):
+        added = {
+            name: scores_of(own, item.rows, settings, view)
+            for name, item in fitted.items()
         }
-        sample = _sample(own, test, scores, settings, split.rows)
+        known = overview.samples.get(view)
+        if known is not None and _is_same_sample(overview, test, known, settings):
+            sample = known.extended(added, split.rows)
+        else:
+            before = scores_of(own, overview.rows.take(test), settings, view)
+            scores = {UNCALIBRATED: before, **added}
+            sample = _sample(own, test, scores, settings, split.rows)
+        found = estimates(sample, part_of(progress, i / n_steps, (i + 1) / n_steps))
         views[view] = {
-            name: ViewResult(found, sample.bins(name).statistics)
-            for name, found in estimates(sample).items()
+            name: ViewResult(numbers, sample.bins(name).statistics)
+            for name, numbers in found.items()
         }
         moved[view] = {name: changes(sample, UNCALIBRATED, name) for name in fitted}
-    return Comparison(views, moved, _ranking(study, settings, overview, fitted))
+        samples[view] = sample
+    ranked = samples["top-label"]
+    if is_ranked_apart:
+        ranked = _fit_sample(study, settings, overview, fitted, split)
+    report = part_of(progress, len(names) / n_steps, 1.0)
+    return Comparison(views, moved, _ranking(replace(ranked, metrics=("nll",)), report))
 
 
 def preview_temperature(
@@ -373,7 +451,6 @@ def _sample(
     scores: Mapping[str, RowScores],
     settings: Settings,
     kind: str,
-    metrics: tuple[str, ...] = (),
 ) -> Sample:
     weight, codes = own.sample_weight(), own.group_codes()
     return Sample(
@@ -382,7 +459,6 @@ def _sample(
         sample_weight=None if weight is None else weight[rows],
         groups=None if codes is None else codes[rows],
         rows=kind,
-        metrics=metrics,
     )
 
 
@@ -432,27 +508,40 @@ def _doubts(
     return tuple(notes)
 
 
-def _ranking(
+def _is_same_sample(
+    overview: Overview, rows: IndexArray, sample: Sample, settings: Settings
+) -> bool:
+    """Whether a sample was made of these rows, in the way these settings ask for."""
+    is_alike = all(
+        getattr(sample.settings, name) == getattr(settings, name) for name in _MEASURING
+    )
+    return is_alike and np.array_equal(overview.used, rows)
+
+
+def _fit_sample(
     study: Study,
     settings: Settings,
     overview: Overview,
     fitted: Mapping[str, Fitted],
+    split: Split,
+) -> Sample:
+    """Return the cross-validated losses of the fit rows of a fixed split."""
+    fit_file = study.fit if split.kind == "fit-file" else None
+    own, rows = fit_file or study.evaluation, split.fit
+    before = rows_of(fit_file).take(rows) if fit_file else overview.rows.take(rows)
+    known = scores_of(own, before, settings)
+    scores = {UNCALIBRATED: known} | {
+        name: RowScores(known.confidence, known.outcome, nll=item.ranking)
+        for name, item in fitted.items()
+    }
+    return _sample(own, rows, scores, settings, "cross-fitted")
+
+
+def _ranking(
+    sample: Sample, progress: Progress
 ) -> tuple[tuple[str, Estimate, Estimate], ...]:
     """Rank by cross-validated NLL: fit rows only, or the cross-fitted rows."""
-    split = overview.split
-    assert split is not None  # noqa: S101 - the caller has looked
-    fit_file = study.fit if split.kind == "fit-file" else None
-    own = fit_file or study.evaluation
-    rows = split.test if split.kind == "cross-fit" else split.fit
-    before = rows_of(fit_file).take(rows) if fit_file else overview.rows.take(rows)
-    scores = {
-        UNCALIBRATED: scores_of(own, before, settings, "top-label"),
-    }
-    for name, item in fitted.items():
-        known = scores[UNCALIBRATED]
-        scores[name] = RowScores(known.confidence, known.outcome, nll=item.ranking)
-    sample = _sample(own, rows, scores, settings, "cross-fitted", ("nll",))
-    found = {name: item["nll"] for name, item in estimates(sample).items()}
+    found = {name: item["nll"] for name, item in estimates(sample, progress).items()}
     order = sorted(
         found, key=lambda name: (np.isnan(found[name].value), found[name].value)
     )

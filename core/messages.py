@@ -15,6 +15,7 @@ __all__ = [
     "Progress",
     "Severity",
     "no_progress",
+    "part_of",
 ]
 
 Progress = Callable[[float, str], None]
@@ -131,3 +132,20 @@ class Cancelled(Exception):
 
 def no_progress(fraction: float, message: str) -> None:
     """Accept a progress report and do nothing with it."""
+
+
+def part_of(progress: Progress, start: float, stop: float) -> Progress:
+    """Return the progress callback of work that is a part of a larger whole.
+
+    Parameters
+    ----------
+    progress : callable
+        Of the whole.
+    start, stop : float
+        Share of the whole that is done when the part begins and when it ends.
+    """
+
+    def report(fraction: float, message: str) -> None:
+        progress(start + (stop - start) * min(max(fraction, 0.0), 1.0), message)
+
+    return report

@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from core.messages import Note
+from core.kernels.resampling import (
+    LANES,
+    _counting_kernel,
+    _hits_kernel,
+    _weights_kernel,
+)
+from core.messages import Note, Progress, no_progress
+from core.parallel import map_rows
 
 __all__ = [
     "Estimate",
@@ -26,7 +34,11 @@ FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
 Statistic = Callable[[FloatArray], FloatArray]
 
-_CELLS = 1 << 22  # resamples x rows worked on at once: 32 MB in float64
+_CELLS = 1 << 22  # draws made between two reports of progress: 16 MB
+_TILE = 1 << 17  # resamples x rows that one thread works on, unless rows are many
+_MOST_LANES = 128
+_NONE = np.empty(0)
+_SIMULATING = "Simulating calibrated models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +120,7 @@ def wilson_interval(
 
 def resample_counts(
     n_units: int, n_resamples: int, seed: int
-) -> Iterator[NDArray[np.int64]]:
+) -> Iterator[NDArray[np.int32]]:
     """Yield blocks of count vectors: how often each unit was drawn.
 
     The same arguments give the same draws, so that every metric and every
@@ -116,17 +128,17 @@ def resample_counts(
 
     Yields
     ------
-    ndarray of int64 of shape (b, n_units)
+    ndarray of int32 of shape (b, n_units)
         Each row sums to `n_units`.
     """
     rng = np.random.default_rng(seed)
-    size = max(1, _CELLS // n_units)
+    size = _in_lanes(_CELLS // n_units)
     for start in range(0, n_resamples, size):
         b = min(size, n_resamples - start)
-        drawn = rng.integers(0, n_units, size=(b, n_units))
-        drawn += (np.arange(b) * n_units)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=b * n_units)
-        yield counts.reshape(b, n_units)
+        drawn = rng.integers(0, n_units, size=(b, n_units), dtype=np.uint32)
+        counts = np.zeros((b, n_units), dtype=np.int32)
+        _counting_kernel(drawn, counts)
+        yield counts
 
 
 def bootstrap(
@@ -137,42 +149,72 @@ def bootstrap(
     seed: int = 0,
     sample_weight: FloatArray | None = None,
     groups: IndexArray | None = None,
+    progress: Progress = no_progress,
 ) -> dict[Any, FloatArray]:
     """Return every statistic on the same resamples of rows, or of whole groups.
 
     Parameters
     ----------
     statistics : mapping
-        Key -> function from weights of shape (b, n_rows) to values of shape (b,).
+        Key -> function from weights of shape (b, n_rows) to values of shape (b,) or
+        (b, m). It is called from several threads; each resample's values must depend
+        on its own weights only.
     n_rows : int
     n_resamples, seed : int
     sample_weight : ndarray of shape (n_rows,), optional
         Multiplied into the counts.
     groups : ndarray of int of shape (n_rows,), optional
         Rows of a group are drawn together.
+    progress : callable, optional
+        Told the share of the resamples that are done; may raise `Cancelled`.
 
     Returns
     -------
     dict
-        Key -> ndarray of shape (n_resamples,).
+        Key -> ndarray of shape (n_resamples,) or (n_resamples, m).
+
+    Notes
+    -----
+    The weights are float64, or float32 where they are counts. A row's weights in the
+    resamples of one call lie together in memory: they are the transpose of a
+    C-contiguous array.
     """
-    found: dict[Any, list[FloatArray]] = {key: [] for key in statistics}
-    unit = None
+    unit = np.empty(0, dtype=np.int64)
     n_units = n_rows
     if groups is not None:
         names, unit = np.unique(groups, return_inverse=True)
         n_units = names.size
-    for counts in resample_counts(n_units, n_resamples, seed):
+    kind = np.float32 if sample_weight is None else np.float64
+    scale = _NONE if sample_weight is None else np.array(sample_weight, np.float64)
+
+    def measure(counts: NDArray[np.int32], start: int, stop: int) -> list[FloatArray]:
+        weights = np.empty((n_rows, stop - start), dtype=kind)
+        _weights_kernel(counts, start, unit, scale, weights)
+        return [statistic(weights.T) for statistic in statistics.values()]
+
+    lanes = min(_in_lanes(_TILE // n_rows), _MOST_LANES)
+    if n_rows * LANES <= _CELLS:
+        lanes = max(lanes, LANES)
+    step = max(lanes, _in_lanes(_CELLS // n_rows))
+    parts: list[list[FloatArray]] = []
+    done = 0
+    for block in resample_counts(n_units, n_resamples, seed):
         # Few groups make long blocks of counts: spread them over rows in pieces.
-        step = max(1, _CELLS // n_rows)
-        for start in range(0, counts.shape[0], step):
-            piece = counts[start : start + step]
-            weights = (piece if unit is None else piece[:, unit]).astype(np.float64)
-            if sample_weight is not None:
-                weights *= sample_weight
-            for key, statistic in statistics.items():
-                found[key].append(statistic(weights))
-    return {key: np.concatenate(parts) for key, parts in found.items()}
+        for start in range(0, block.shape[0], step):
+            progress(done / n_resamples, "Resampling")
+            piece = block[start : start + step]
+            size = piece.shape[0]
+            parts += map_rows(partial(measure, piece), size, 1, chunk_bytes=lanes)
+            done += size
+    return {
+        key: np.concatenate([part[i] for part in parts])
+        for i, key in enumerate(statistics)
+    }
+
+
+def _in_lanes(size: int) -> int:
+    """Return a number of resamples near `size` that fills the kernels' lanes."""
+    return max(1, size - size % LANES if size > LANES else size)
 
 
 def percentile_interval(
@@ -216,6 +258,7 @@ def simulate_null(
     seed: int = 0,
     sample_weight: FloatArray | None = None,
     groups: IndexArray | None = None,
+    progress: Progress = no_progress,
 ) -> FloatArray:
     """Return mean residuals of bins, as calibrated models of this size show them.
 
@@ -223,12 +266,23 @@ def simulate_null(
     seen keep their size and each group draws one common sign (wild cluster
     bootstrap), which leaves the dependence inside groups as it is.
 
+    Parameters
+    ----------
+    index : ndarray of int of shape (n,)
+        Bin of each row.
+    n_bins : int
+    confidence, outcome : ndarray of shape (n,)
+    n_resamples, seed : int
+    sample_weight : ndarray of shape (n,), optional
+    groups : ndarray of int of shape (n,), optional
+    progress : callable, optional
+        Told the share of the simulations that are done; may raise `Cancelled`.
+
     Returns
     -------
     ndarray of shape (n_resamples, n_bins)
         Weighted mean of confidence minus outcome; 0 in empty bins.
     """
-    rng = np.random.default_rng(seed + 1)
     unit = np.ones_like(confidence) if sample_weight is None else sample_weight
     mass = np.bincount(index, weights=unit, minlength=n_bins)
     safe = np.where(mass > 0, mass, 1.0)
@@ -239,30 +293,33 @@ def simulate_null(
             cell, weights=unit * (confidence - outcome), minlength=names.size * n_bins
         ).reshape(names.size, n_bins)
         flipped = np.empty((n_resamples, n_bins))
+        rng = np.random.default_rng(seed + 1)
         step = max(1, _CELLS // names.size)
         for start in range(0, n_resamples, step):
+            progress(start / n_resamples, _SIMULATING)
             b = min(step, n_resamples - start)
             signs = rng.integers(0, 2, size=(b, names.size)) * 2.0 - 1.0
             flipped[start : start + b] = signs @ sums
         return flipped / safe
+    expected = np.bincount(index, weights=unit * confidence, minlength=n_bins)
     order = np.argsort(index, kind="stable")
-    chance, unit = confidence[order], unit[order]
     bins, starts = np.unique(index[order], return_index=True)
-    expected = np.bincount(index, weights=_unordered(unit * chance, order))
+    chance = confidence[order]
+    scale = _NONE if sample_weight is None else unit[order]
     hit_sums: FloatArray = np.zeros((n_resamples, n_bins))
+
+    def simulate(first: int, start: int, stop: int) -> None:
+        # Each thread goes to its own place in the one stream of random numbers.
+        stream = np.random.PCG64(seed + 1).advance((first + start) * chance.size)
+        uniform = np.random.Generator(stream).random((stop - start, chance.size))
+        hits = np.empty((stop - start, bins.size))
+        _hits_kernel(uniform, chance, scale, starts, hits)
+        hit_sums[first + start : first + stop, bins] = hits
+
     step = max(1, _CELLS // chance.size)
     for start in range(0, n_resamples, step):
-        b = min(step, n_resamples - start)
-        hits = (rng.random((b, chance.size)) < chance).astype(np.float64)
-        if sample_weight is not None:
-            hits *= unit
-        hit_sums[start : start + b, bins] = np.add.reduceat(hits, starts, axis=1)
-    full = np.zeros(n_bins)
-    full[: expected.size] = expected
-    return (full - hit_sums) / safe
-
-
-def _unordered(values: FloatArray, order: IndexArray) -> FloatArray:
-    back = np.empty_like(values)
-    back[order] = values
-    return back
+        progress(start / n_resamples, _SIMULATING)
+        size = min(step, n_resamples - start)
+        tile = max(1, _TILE // chance.size)
+        map_rows(partial(simulate, start), size, 1, chunk_bytes=tile)
+    return (expected - hit_sums) / safe

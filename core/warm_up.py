@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from core import softmax
-from core.metrics.base import RowScores
-from core.metrics.selective import ranked
+from core.metrics import RowScores, Sample, estimates
+from core.settings import Settings
 
 __all__ = ["warm_up"]
 
@@ -14,6 +14,7 @@ __all__ = ["warm_up"]
 def warm_up() -> None:
     """Compile the kernels for both precisions, or load them from Numba's cache."""
     softmax.warm_up()
-    scores = RowScores(np.array([0.5, 0.75, 0.75]), np.array([0.0, 1.0, 1.0]))
-    for weight in (1.0, 0.5):
-        ranked(scores, np.full((1, 3), weight))
+    values = np.array([0.5, 0.75, 0.75])
+    scores = {"": RowScores(values, np.array([0.0, 1.0, 1.0]), values, values)}
+    for weight in (None, values):
+        estimates(Sample(scores, Settings(n_resamples=100), sample_weight=weight))

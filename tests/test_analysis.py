@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from core.analysis import analyze, measure, preview_temperature
+from core.analysis import (
+    analyze,
+    assemble,
+    compare,
+    measure,
+    preview_temperature,
+)
 from core.fitting import FEW_FIT_ROWS, fit_method, unusable_reason
 from core.messages import Cancelled, FitError
 from core.metrics import METRICS
@@ -275,18 +283,91 @@ def test_a_temperature_by_hand_is_badged():
     assert by_hand["ece"].value == pytest.approx(expected, abs=1e-12)
 
 
-def test_progress_rises_and_can_stop_the_work():
+def whole_jobs():
+    """Every function that takes progress, on a study of its own."""
+    given = study(*draw())
+    two = study(*draw(k=2))
+    overview = measure(given, QUICK)
+    both = QUICK.replace(calibrators=("temperature", "isotonic"))
+    fits = {"temperature": fit_method(given, QUICK, "temperature")}
+    halves = study(*draw(), split=np.array(["fit", "test"])[np.arange(600) % 2])
+    return {
+        "measure": lambda report: measure(given, QUICK, report),
+        "measure two views": lambda report: measure(two, QUICK, report),
+        "compare": lambda report: compare(given, QUICK, overview, fits, report),
+        "assemble": lambda report: assemble(
+            given, QUICK, overview, fits, progress=report
+        ),
+        "analyze": lambda report: analyze(given, both, report),
+        "analyze halves": lambda report: analyze(halves, both, report),
+    }
+
+
+@pytest.mark.parametrize("job", list(whole_jobs()))
+def test_progress_rises_and_every_report_can_stop_the_work(job):
+    work = whole_jobs()[job]
     seen = []
-    analyze(study(*draw()), QUICK, lambda share, _: seen.append(share))
-    assert seen == sorted(seen)
-    assert 0 <= seen[0] <= seen[-1] <= 1
+    work(lambda share, message: seen.append((share, message)))
+    shares = [share for share, _ in seen]
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] < shares[-1] <= 1
+    assert all(message for _, message in seen)
+    for last in {1, len(seen) // 2, len(seen)}:
+        left = iter(range(last - 1))
 
-    def stop(share, _message):
-        if share > 0.2:
-            raise Cancelled
+        def stop(_share, _message, left=left):
+            if next(left, None) is None:
+                raise Cancelled
 
-    with pytest.raises(Cancelled):
-        analyze(study(*draw()), QUICK, stop)
+        with pytest.raises(Cancelled):
+            work(stop)
+
+
+@pytest.mark.jit
+def test_a_large_job_reports_often_and_its_bar_tells_the_time():
+    # Of this thread's own time, so that a busy machine does not matter.
+    settings = Settings(calibrators=("temperature", "isotonic"))
+    analyze(study(*draw(500, 3)), settings)
+    given = study(*draw(100_000, 3))
+    clock = time.thread_time
+    seen = [(clock(), 0.0)]
+    analyze(given, settings, lambda share, _: seen.append((clock(), share)))
+    seen.append((clock(), 1.0))
+    times, shares = np.array(seen).T
+    assert np.diff(times).max() < 0.5
+    assert len(np.unique(shares)) > 50
+    elapsed = (times - times[0]) / (times[-1] - times[0])
+    assert np.abs(elapsed - shares).max() < 0.3
+
+
+@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_comparison_that_goes_on_with_the_resamples_gives_the_same(
+    k, grouped, weighted
+):
+    rng = np.random.default_rng(5)
+    columns = {}
+    if grouped:
+        columns["group"] = np.arange(600) // 3
+    if weighted:
+        columns["weight"] = rng.gamma(2, size=600)
+    given = study(*draw(k=k), **columns)
+    overview = measure(given, QUICK)
+    fits = {
+        name: fit_method(given, QUICK, name) for name in ("temperature", "isotonic")
+    }
+    alone = replace(overview, samples={})
+    documents = [
+        assemble(given, QUICK, item, fits).to_dict() for item in (overview, alone)
+    ]
+    assert documents[0] == documents[1]
+    # Other settings than those that were measured with use nothing of it.
+    other = QUICK.replace(seed=3)
+    assert (
+        assemble(given, other, overview, fits).to_dict()["calibrators"]
+        == assemble(given, other, alone, fits).to_dict()["calibrators"]
+    )
 
 
 def test_a_fixed_split_counts_its_rows_once():

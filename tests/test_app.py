@@ -373,6 +373,87 @@ def test_a_job_shows_progress_and_can_be_cancelled_and_started_again(
     assert "42" in words(at)
 
 
+def test_work_that_nobody_waits_for_any_more_frees_its_thread(monkeypatch) -> None:
+    # The first page's work is left for another page, then for other settings.
+    def script():
+        import time
+
+        import streamlit as st
+
+        from app import jobs
+
+        state = st.session_state
+        ended = state.setdefault("ended", [])
+
+        def work(name, report):
+            try:
+                for step in range(3000):
+                    report(step / 3000, "counting")
+                    time.sleep(0.01)
+                    if state.get("hurry"):
+                        return f"{name} done"
+            finally:
+                ended.append(name)
+
+        with jobs.waiting():
+            wanted = state.get("wanted", "a b c")
+            for name in wanted.split():
+                found = jobs.run(
+                    name, name, lambda r, n=name: work(n, r), slot=f"slot {name}"
+                )
+                st.write(name, found)
+
+    def wait_until(condition) -> None:
+        end = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    monkeypatch.setattr("app.jobs.GRACE", 0.1)
+    at = AppTest.from_function(script, default_timeout=30).run()
+    ended = at.session_state["ended"]
+    jobs = at.session_state["_jobs"].jobs
+    assert list(jobs) == ["a", "b", "c"]  # c has no thread yet
+    third = jobs["c"].future
+    assert not third.running()
+    at.run()
+    assert list(jobs) == ["a", "b", "c"]  # they are still asked for
+    at.session_state["wanted"] = "d"
+    at.run()
+    assert list(jobs) == ["d"]
+    assert third.cancelled()
+    wait_until(lambda: sorted(ended) == ["a", "b"])
+    at.session_state["wanted"], at.session_state["hurry"] = "d a", True
+    at.run()
+    settle(at)
+    assert not at.exception
+    assert "d done" in words(at)
+    assert "a done" in words(at)  # asked for again, it starts anew
+
+
+def test_a_job_that_waits_for_a_thread_can_be_cancelled(monkeypatch) -> None:
+    def script():
+        import time
+
+        from app import jobs
+
+        def work(report):
+            for _ in range(3000):
+                report(0.5, "counting")
+                time.sleep(0.01)
+
+        for slot in ("one", "two", "three"):
+            jobs.run(slot, slot, work, slot=slot)
+
+    monkeypatch.setattr("app.jobs.GRACE", 0.1)
+    at = AppTest.from_function(script, default_timeout=30).run()
+    at.button(key="cancel-three").click().run()
+    assert at.button(key="again-three")
+    assert not at.exception
+    for slot in ("one", "two"):
+        at.button(key=f"cancel-{slot}").click().run()
+
+
 def test_a_job_that_fails_hands_over_its_error() -> None:
     def script():
         import streamlit as st

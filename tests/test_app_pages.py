@@ -142,7 +142,7 @@ def test_the_slider_moves_the_preview_and_nothing_is_fitted_again(monkeypatch) -
     def refuse(*args, **kwargs):
         pytest.fail("the slider had something computed again")
 
-    for name in ("fit_method", "assemble", "measure"):
+    for name in ("fit_method", "analyze", "measure"):
         monkeypatch.setattr(compute, name, refuse)
     assert "tuned on test" not in words(at)
     slider = at.select_slider(key="try_temperature")

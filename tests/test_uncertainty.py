@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import naive
 import numpy as np
@@ -12,8 +13,9 @@ from scipy import stats
 from core.binning import assign_bins, bin_edges
 from core.messages import Note
 from core.metrics import RowScores
-from core.metrics.scoring_rules import mean_gap, mean_nll
+from core.metrics.scoring_rules import WeightedMeans, mean_gap, mean_nll
 from core.metrics.selective import aurc, auroc, ranked
+from core.parallel import configure
 from core.uncertainty import (
     Estimate,
     bootstrap,
@@ -56,6 +58,73 @@ def test_counts_are_whole_draws_of_all_units():
     assert (counts.sum(axis=1) == 7).all()
     again = np.concatenate(list(resample_counts(7, 50, 1)))
     assert (counts == again).all()
+
+
+@pytest.mark.parametrize("n_units", [1, 2, 7, 1000, 3001])
+def test_counts_are_those_of_the_stream_of_draws(n_units):
+    # One stream of draws, however it is cut into blocks.
+    drawn = np.random.default_rng(4).integers(0, n_units, size=(9, n_units))
+    slow = [np.bincount(row, minlength=n_units) for row in drawn]
+    for cells in (1, 3 * n_units, 10**6):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("core.uncertainty._CELLS", cells)
+            counts = np.concatenate(list(resample_counts(n_units, 9, 4)))
+        np.testing.assert_array_equal(counts, slow)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_numbers_do_not_depend_on_tiles_or_threads(weighted, grouped, monkeypatch):
+    rng = np.random.default_rng(12)
+    rows = scores(200)
+    options = {
+        "sample_weight": rng.gamma(1, size=200) if weighted else None,
+        "groups": rng.integers(0, 30, 200) if grouped else None,
+        "n_resamples": 50,
+    }
+    values = WeightedMeans([rows.confidence, rows.nll])
+    index = assign_bins(rows.confidence, np.linspace(0, 1, 8))
+
+    def everything():
+        found = bootstrap({"a": partial(ranked, rows), "b": values}, 200, **options)
+        null = simulate_null(index, 7, rows.confidence, rows.outcome, **options)
+        return *found.values(), null.round(12)
+
+    plain = everything()
+    for cells, tile, lanes, threads in (
+        (1, 1, 1, 1),
+        (3000, 1000, 5, 3),
+        (8000, 900, 40, 2),
+    ):
+        monkeypatch.setattr("core.uncertainty._CELLS", cells)
+        monkeypatch.setattr("core.uncertainty._TILE", tile)
+        monkeypatch.setattr("core.uncertainty._MOST_LANES", lanes)
+        configure(threads)
+        try:
+            for one, other in zip(plain, everything(), strict=True):
+                np.testing.assert_array_equal(one, other)
+        finally:
+            configure()
+
+
+def test_means_do_not_depend_on_their_neighbours():
+    rng = np.random.default_rng(13)
+    values = rng.random((11, 700))
+    weights = rng.integers(0, 4, (19, 700)).astype(np.float32)
+    together = WeightedMeans(values)(weights)
+    np.testing.assert_allclose(
+        together, (weights @ values.T) / weights.sum(axis=1)[:, None], rtol=1e-12
+    )
+    for i, one in enumerate(values):
+        np.testing.assert_array_equal(
+            WeightedMeans([one])(weights)[:, 0], together[:, i]
+        )
+
+
+def test_an_infinite_value_that_was_not_drawn_adds_nothing():
+    values = np.array([np.inf, 1.0, 3.0])
+    weights = np.array([[0.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    assert WeightedMeans([values])(weights)[:, 0].tolist() == [2.0, np.inf]
 
 
 @pytest.mark.parametrize("function", [mean_gap, mean_nll, aurc, auroc])

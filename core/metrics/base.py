@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,9 +33,29 @@ Traits of a metric: ``needs`` ("rows" or "bins"), ``direction`` ("lower", "highe
 ``field`` of `RowScores` that must be there, and ``statistic``: a function of
 `RowScores` and weights of shape (b, n) that returns b values (needs "rows"), or a
 function of `RowScores` and `core.metrics.estimation.Bins` that returns an `Estimate`
-(needs "bins"). ``joint``, where there is one, is a function that makes several
-metrics in one pass, shape (b, m), and the column of this one.
+(needs "bins"). A metric that needs rows may have one of two more, by which many
+resamples are quicker: ``values``, where it is a weighted mean, is the function of
+`RowScores` that returns what is averaged, shape (n,); ``joint`` is a function that
+makes several metrics in one pass, shape (b, m), and the column of this one.
 """
+
+
+class ConfidenceOrder(NamedTuple):
+    """Rows sorted by falling confidence.
+
+    Attributes
+    ----------
+    rows : ndarray of int64 of shape (n,)
+        Row at each place; rows of equal confidence in the order of the file.
+    ends : ndarray of int64 of shape (n_distinct,)
+        Place after the last row of each confidence.
+    outcome : ndarray of shape (n,)
+        Outcomes in that order.
+    """
+
+    rows: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    outcome: FloatArray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,9 +82,20 @@ class RowScores:
     nll: FloatArray | None = None
     brier: FloatArray | None = None
     view: str = "top-label"
+    _order: list[ConfidenceOrder] = field(default_factory=list, init=False, repr=False)
 
     def __len__(self) -> int:
         return int(self.confidence.shape[0])
+
+    @property
+    def by_confidence(self) -> ConfidenceOrder:
+        """Rows by falling confidence, sorted once."""
+        if not self._order:
+            rows = np.argsort(-self.confidence, kind="stable")
+            ordered = self.confidence[rows]
+            ends = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True]) + 1
+            self._order.append(ConfidenceOrder(rows, ends, self.outcome[rows]))
+        return self._order[0]
 
     def take(self, rows: NDArray[Any]) -> RowScores:
         """Return some of the rows."""

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, stats
 
 from core.binning import BinStatistics, assign_bins, bin_statistics, bin_sums, combined
+from core.messages import Progress, no_progress
 from core.metrics.base import (
     METRICS,
     RowScores,
@@ -102,6 +103,16 @@ class Bins:
     @property
     def null(self) -> FloatArray:
         """Mean residuals of the bins under the null, shape (n_resamples, n_bins)."""
+        return self.simulate()
+
+    def simulate(self, progress: Progress = no_progress) -> FloatArray:
+        """Return `null`, simulated once.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Told the share of the simulations that are done; may raise `Cancelled`.
+        """
         if self._null is None:
             self._null = simulate_null(
                 self.index,
@@ -112,6 +123,7 @@ class Bins:
                 seed=self.seed,
                 sample_weight=self.sample_weight,
                 groups=self.groups,
+                progress=progress,
             )
         return self._null
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from core.binning import bin_statistics
-from core.messages import Note, Progress, no_progress
+from core.messages import Note, Progress, no_progress, part_of
 from core.metrics.base import METRICS, RowScores, one_weighting
 from core.metrics.calibration_error import Bins, squared_error_change
+from core.metrics.scoring_rules import WeightedMeans
 from core.registry import Method
 from core.settings import Settings
 from core.uncertainty import Estimate, bootstrap, percentile_interval
@@ -28,6 +29,7 @@ Draws = dict[tuple[str, str], FloatArray]
 
 FEW_OUTCOMES = 10  # right or wrong rows below which resamples tell little
 FEW_GROUPS = 20
+_MEANS = "means"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,34 +118,72 @@ class Sample:
         )
         return float(one.low[0]), float(one.high[0])
 
-    def resample(self) -> Draws:
+    def extended(self, scores: Mapping[str, RowScores], rows: str) -> Sample:
+        """Return a sample with more scores of the same rows; what was made is kept."""
+        return replace(
+            self,
+            scores={**self.scores, **scores},
+            rows=rows,
+            _bins=dict(self._bins),
+            _draws=dict(self._draws),
+        )
+
+    def resample(self, progress: Progress = no_progress) -> Draws:
         """Return (name, metric id) -> bootstrap draws, made once for all of them."""
-        if not self._draws:
-            wanted = {
-                (name, method.id): method.traits.get(
-                    "joint", (method.traits["statistic"], None)
-                )
-                for name in self.scores
-                for method in self.methods(name)
-                if method.traits["needs"] == "rows"
-            }
-            found = bootstrap(
-                {
-                    (name, function): partial(function, self.scores[name])
-                    for (name, _), (function, _) in wanted.items()
-                },
-                self.n,
-                n_resamples=self.settings.n_resamples,
-                seed=self.settings.seed,
-                sample_weight=self.sample_weight,
-                groups=self.groups,
-            )
-            for (name, metric), (function, column) in wanted.items():
-                draws = found[name, function]
-                self._draws[name, metric] = (
-                    draws if column is None else draws[:, column]
-                )
+        missing = [
+            (name, method)
+            for name in self.scores
+            for method in self.methods(name)
+            if method.traits["needs"] == "rows" and (name, method.id) not in self._draws
+        ]
+        if not missing:
+            return self._draws
+        # A function that several metrics share is called once; means in one pass.
+        columns: dict[tuple[str, str], tuple[Any, int | None]] = {}
+        functions: dict[Any, Callable[[FloatArray], FloatArray]] = {}
+        means: list[FloatArray] = []
+        for name, method in missing:
+            scores, traits = self.scores[name], method.traits
+            if "values" in traits:
+                columns[name, method.id] = _MEANS, len(means)
+                means.append(traits["values"](scores))
+                continue
+            function, column = traits.get("joint", (traits["statistic"], None))
+            columns[name, method.id] = (name, function), column
+            functions[name, function] = partial(function, scores)
+        if means:
+            functions[_MEANS] = WeightedMeans(means)
+        found = bootstrap(
+            functions,
+            self.n,
+            n_resamples=self.settings.n_resamples,
+            seed=self.settings.seed,
+            sample_weight=self.sample_weight,
+            groups=self.groups,
+            progress=progress,
+        )
+        for key, (function, column) in columns.items():
+            draws = found[function]
+            self._draws[key] = draws if column is None else draws[:, column]
         return self._draws
+
+    def prepare(self, progress: Progress = no_progress) -> None:
+        """Make every resample and simulation that estimates need, and keep them.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Told the share that is done; may raise `Cancelled`.
+        """
+        self.resample(part_of(progress, 0.0, 0.6))
+        needed = [
+            name
+            for name in self.scores
+            if any(method.traits["needs"] == "bins" for method in self.methods(name))
+        ]
+        for i, name in enumerate(needed):
+            ends = (0.6 + 0.4 * place / len(needed) for place in (i, i + 1))
+            self.bins(name).simulate(part_of(progress, *ends))
 
 
 def is_available(method: Method, scores: RowScores) -> bool:
@@ -160,15 +200,21 @@ def estimates(
     Row metrics have bootstrap intervals (accuracy has Wilson's, the gap one that rests
     on it where few outcomes are right or few wrong); the ECE has a null range and a
     p-value but no interval; the debiased squared error has its closed-form interval.
+
+    Parameters
+    ----------
+    sample : Sample
+    progress : callable, optional
+        Told the share that is done; may raise `Cancelled`.
     """
-    found: dict[str, dict[str, Estimate]] = {}
-    for i, name in enumerate(sample.scores):
-        progress(i / len(sample.scores), f"Measuring {name}")
-        found[name] = {
+    sample.prepare(progress)
+    return {
+        name: {
             method.id: _estimate(method, name, sample)
             for method in sample.methods(name)
         }
-    return found
+        for name in sample.scores
+    }
 
 
 def _estimate(method: Method, name: str, sample: Sample) -> Estimate:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from core.kernels.resampling import _sums_kernel
 from core.metrics.base import (
     METRICS,
     RowScores,
@@ -19,36 +21,72 @@ __all__ = ["accuracy", "brier_score", "negative_log_likelihood", "signed_gap"]
 FloatArray = NDArray[np.floating[Any]]
 
 
-def weighted_mean(values: FloatArray, weights: FloatArray) -> FloatArray:
-    """Return the mean of `values` under each row of weights, shape (b, n) -> (b,)."""
-    with np.errstate(invalid="ignore"):
-        # An infinite loss that was not drawn must not turn into 0 x inf = NaN.
-        if not np.isfinite(values).all():
-            drawn = np.where(weights > 0, values, 0.0) * weights
-            return np.asarray(drawn.sum(axis=1) / weights.sum(axis=1))
-        return np.asarray(weights @ values / weights.sum(axis=1))
+class WeightedMeans:
+    """Means of several per-row values under many weightings, in one pass.
+
+    Parameters
+    ----------
+    values : sequence of ndarray of shape (n,)
+        What is averaged, m of them.
+    """
+
+    def __init__(self, values: Sequence[FloatArray]) -> None:
+        self.values = np.array([*values, np.ones(len(values[0]))], dtype=np.float64)
+        self.is_finite = np.isfinite(self.values).all(axis=1)
+
+    def __call__(self, weights: FloatArray) -> FloatArray:
+        """Return the means under each row of weights, shape (b, n) -> (b, m)."""
+        lanes = np.ascontiguousarray(weights.T)
+        sums = np.empty((self.values.shape[0], lanes.shape[1]))
+        _sums_kernel(lanes, self.values, sums)
+        with np.errstate(invalid="ignore"):
+            for i in np.flatnonzero(~self.is_finite):
+                # An infinite loss that was not drawn must not turn into 0 x inf.
+                drawn = np.where(weights > 0, self.values[i], 0.0) * weights
+                sums[i] = drawn.sum(axis=1)
+            return np.asarray((sums[:-1] / sums[-1]).T)
+
+
+def correctness(scores: RowScores) -> FloatArray:
+    """Return 1 where the prediction was right."""
+    return scores.outcome
+
+
+def residual(scores: RowScores) -> FloatArray:
+    """Return confidence minus outcome."""
+    return np.asarray(scores.confidence - scores.outcome)
+
+
+def row_nll(scores: RowScores) -> FloatArray:
+    """Return the negative log probability of the label."""
+    assert scores.nll is not None  # noqa: S101 - the registry says it is needed
+    return scores.nll
+
+
+def row_brier(scores: RowScores) -> FloatArray:
+    """Return the squared error of the probabilities."""
+    assert scores.brier is not None  # noqa: S101 - the registry says it is needed
+    return scores.brier
 
 
 def mean_outcome(scores: RowScores, weights: FloatArray) -> FloatArray:
     """Share of right predictions."""
-    return weighted_mean(scores.outcome, weights)
+    return WeightedMeans([correctness(scores)])(weights)[:, 0]
 
 
 def mean_gap(scores: RowScores, weights: FloatArray) -> FloatArray:
     """Mean confidence minus share of right predictions."""
-    return weighted_mean(scores.confidence - scores.outcome, weights)
+    return WeightedMeans([residual(scores)])(weights)[:, 0]
 
 
 def mean_nll(scores: RowScores, weights: FloatArray) -> FloatArray:
     """Mean negative log probability of the label."""
-    assert scores.nll is not None  # noqa: S101 - the registry says it is needed
-    return weighted_mean(scores.nll, weights)
+    return WeightedMeans([row_nll(scores)])(weights)[:, 0]
 
 
 def mean_brier(scores: RowScores, weights: FloatArray) -> FloatArray:
     """Mean squared error of the probabilities."""
-    assert scores.brier is not None  # noqa: S101 - the registry says it is needed
-    return weighted_mean(scores.brier, weights)
+    return WeightedMeans([row_brier(scores)])(weights)[:, 0]
 
 
 @METRICS.register(
@@ -62,6 +100,7 @@ def mean_brier(scores: RowScores, weights: FloatArray) -> FloatArray:
     views=("top-label",),
     field="outcome",
     statistic=mean_outcome,
+    values=correctness,
 )
 def accuracy(
     y_true: ArrayLike,
@@ -103,6 +142,7 @@ def accuracy(
     views=("top-label", "positive-class"),
     field="outcome",
     statistic=mean_gap,
+    values=residual,
 )
 def signed_gap(
     y_true: ArrayLike,
@@ -143,6 +183,7 @@ def signed_gap(
     views=("top-label",),
     field="nll",
     statistic=mean_nll,
+    values=row_nll,
 )
 def negative_log_likelihood(
     y_true: ArrayLike,
@@ -187,6 +228,7 @@ def negative_log_likelihood(
     views=("top-label",),
     field="brier",
     statistic=mean_brier,
+    values=row_brier,
 )
 def brier_score(
     y_true: ArrayLike,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from core.kernels.resampling import _ranking_kernel
+from core.kernels.resampling import _ranking_kernel, _totals_kernel
 from core.metrics.base import (
     METRICS,
     RowScores,
     one_weighting,
     scores_from_probabilities,
 )
-from core.parallel import map_rows
 
 __all__ = ["area_under_risk_coverage", "correctness_auroc"]
 
@@ -37,36 +37,32 @@ def ranked(scores: RowScores, weights: FloatArray) -> FloatArray:
     """Return AURC and AUROC for each row of weights, shape (b, n) -> (b, 2).
 
     Among rows of equal confidence every order is as likely; the expectation over
-    these orders is exact: m tied rows with e errors, after c rows with r errors,
-    add ``e + (r - e c / m) (H(c + m) - H(c))`` where H are harmonic numbers.
+    these orders is exact (`core.kernels.resampling`).
     """
-    is_whole = bool((weights == np.floor(weights)).all())
-    if not is_whole:
+    order, ends, outcome = scores.by_confidence
+    lanes = np.ascontiguousarray(weights.T)
+    n, size = lanes.shape
+    totals, scale = np.empty(size), np.ones(size)
+    table: FloatArray = np.zeros(0)
+    if _totals_kernel(lanes, totals):
+        largest = int(totals.max(initial=0.0))
+        if largest < _LARGEST_TABLE:
+            table = _harmonic_numbers(1 << largest.bit_length())
+    else:
         # Weights count relative to each other: scaled so that they sum to n.
         # A resample that drew no weight at all is undefined, and stays so.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            weights = weights * (weights.shape[1] / weights.sum(axis=1, keepdims=True))
-    order = np.argsort(-scores.confidence, kind="stable")
-    ordered = scores.confidence[order]
-    ends = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True]) + 1
-    largest = int(weights.sum(axis=1).max()) if is_whole else 0
-    table = np.zeros(0)
-    if 0 < largest < _LARGEST_TABLE:
-        table = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, largest + 1))])
-    size, n = weights.shape
-    area, separation = np.empty(size), np.empty(size)
-    outcome = scores.outcome[order]
-    drawn = np.ascontiguousarray(weights, dtype=np.float64)
+        with np.errstate(divide="ignore"):
+            scale = n / totals
+    found = np.empty((2, size))
+    work = np.empty((6, size))
+    _ranking_kernel(lanes, scale, order, outcome, ends, table, work, *found)
+    return found.T
 
-    def kernel(start: int, stop: int) -> int:
-        return int(
-            _ranking_kernel(
-                drawn, order, outcome, ends, table, start, stop, area, separation
-            )
-        )
 
-    map_rows(kernel, size, 16 * n)
-    return np.column_stack([area, separation])
+@lru_cache(maxsize=1)
+def _harmonic_numbers(size: int) -> FloatArray:
+    """Return 0, 1, 1 + 1/2, ...: the harmonic numbers of 0 to size - 1."""
+    return np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, size))])
 
 
 @METRICS.register(
