@@ -14,6 +14,7 @@ from core.predictions import Study
 from core.settings import Settings
 
 __all__ = [
+    "CONFIDENCES_ONLY",
     "ROLE_LABELS",
     "draw",
     "kind_button",
@@ -31,6 +32,10 @@ ROLE_LABELS = {
     "weight": "Weight",
     "time": "Time",
 }
+CONFIDENCES_ONLY = (
+    "The file has one confidence per row: it can be measured. To fit or apply a "
+    "calibrator takes the scores of every class."
+)
 OTHER_KIND = {"logits": "probabilities", "probabilities": "logits"}
 BINNINGS = {"uniform": "Equal widths", "quantile": "Equal counts"}
 
@@ -47,7 +52,10 @@ def draw(page: str) -> None:
     ):
         with st.container(width="stretch"):
             if study is not None:
-                st.markdown(understood(study, schema, state.settings()))
+                words = understood(
+                    study, schema, state.settings(), is_sample=state.is_sample()
+                )
+                st.markdown(words)
         with st.container(
             horizontal=True, width="content", gap="xsmall", vertical_alignment="center"
         ):
@@ -68,6 +76,15 @@ def draw(page: str) -> None:
                     key=state.key("undo"),
                     on_click=state.undo,
                     help="Take back the last change.",
+                )
+            if state.can_redo():
+                st.button(
+                    "Redo",
+                    icon=":material/redo:",
+                    type="tertiary",
+                    key=state.key("redo"),
+                    on_click=state.redo,
+                    help="Make it again.",
                 )
     problem()
     text = state.message()
@@ -122,7 +139,9 @@ def problem() -> None:
     )
 
 
-def understood(study: Study, schema: Schema | None, settings: Settings) -> str:
+def understood(
+    study: Study, schema: Schema | None, settings: Settings, *, is_sample: bool = False
+) -> str:
     """Return one line of Markdown: the file, its rows, columns and their division.
 
     It says on what evidence scores are taken for what they are, and what there is not.
@@ -147,7 +166,9 @@ def understood(study: Study, schema: Schema | None, settings: Settings) -> str:
         parts.append(division.sentence)
     parts.append(f"{tables.count_of(len(own.left_out), 'row')} left out")
     line = "\u2002\u00b7\u2002".join(parts)
-    return f"**{display.escape_markdown(own.name)}**\u2002 :small[:gray[{line}]]"
+    name = f"**{display.escape_markdown(own.name)}**"
+    badge = " :violet-badge[Sample]" if is_sample else ""
+    return f"{name}{badge}\u2002 :small[:gray[{line}]]"
 
 
 def _truth(study: Study, schema: Schema | None) -> str:
@@ -213,6 +234,7 @@ def _shared(assigned: set[str]) -> None:
             1,
             1000,
             is_assigned="bins" in assigned,
+            on_change=state.touch,
             help="Of reliability diagrams and of the ECE beside them.",
         )
         controls.number(
@@ -223,6 +245,7 @@ def _shared(assigned: set[str]) -> None:
             0.999,
             step=0.01,
             is_assigned="level" in assigned,
+            on_change=state.touch,
         )
     with right:
         controls.choice(
@@ -232,6 +255,7 @@ def _shared(assigned: set[str]) -> None:
             plain.strategy,
             names=BINNINGS,
             is_assigned="binning" in assigned,
+            on_change=state.touch,
         )
         controls.method_choice(
             "Calibrator to export",
@@ -239,4 +263,5 @@ def _shared(assigned: set[str]) -> None:
             CALIBRATORS,
             plain.method,
             is_assigned="method" in assigned,
+            on_change=state.touch,
         )

@@ -40,6 +40,7 @@ __all__ = [
     "division_problem",
     "fit_settings",
     "fitted",
+    "forget",
     "inspected",
     "overview",
     "positive_class",
@@ -152,6 +153,12 @@ def comparison(
 def preview(study: Study, settings: Settings, temperature: float) -> ViewResult:
     """Return the test rows at a temperature set by hand, rounded to four digits."""
     return _preview(study, measuring_settings(settings), round(temperature, 4))
+
+
+def forget() -> None:
+    """Drop everything that was computed for this session."""
+    for cached in (_division, _inspected, _overview, _fitted, _analysis, _preview):
+        cached.clear()
 
 
 def positive_class(found: Analysis) -> int:

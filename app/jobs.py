@@ -22,7 +22,7 @@ from streamlit.runtime.scriptrunner import (
 from components import display
 from core.messages import Cancelled, Progress
 
-__all__ = ["forget", "is_started", "run", "waiting"]
+__all__ = ["forget", "forget_all", "is_started", "run", "waiting"]
 
 T = TypeVar("T")
 
@@ -165,6 +165,13 @@ def waiting() -> Iterator[None]:
 def forget(key: str) -> None:
     """Forget a job, so that the work starts again."""
     _registry().jobs.pop(key, None)
+
+
+def forget_all() -> None:
+    """Stop and forget every job of this session."""
+    for job in _registry().jobs.values():
+        job.cancel()
+    _registry().jobs.clear()
 
 
 def is_started(key: str) -> bool:

@@ -29,22 +29,22 @@ __all__ = [
     "Problem",
     "Source",
     "amend",
-    "amend_new_rows",
     "answer",
     "assign",
     "begin",
+    "can_redo",
     "can_undo",
     "change",
     "dismiss",
     "ensure_study",
     "fill",
+    "forget",
     "give_role",
     "is_local",
     "is_sample",
+    "kept",
     "key",
     "message",
-    "new_rows",
-    "open_new_rows",
     "open_path",
     "open_sample",
     "open_session",
@@ -52,11 +52,13 @@ __all__ = [
     "problem",
     "pull",
     "put",
+    "redo",
     "schema",
     "settings",
     "source",
     "study",
     "target_schema",
+    "touch",
     "undo",
 ]
 
@@ -163,7 +165,12 @@ def message() -> str | None:
 
 def can_undo() -> bool:
     """Whether there is a change to take back."""
-    return bool(st.session_state.get("_undo"))
+    return any(item != settings() for item in st.session_state.get("_undo", []))
+
+
+def can_redo() -> bool:
+    """Whether there is a change to make again."""
+    return any(item != settings() for item in st.session_state.get("_redo", []))
 
 
 def begin() -> None:
@@ -171,7 +178,7 @@ def begin() -> None:
     state = st.session_state
     if "_settings" not in state:
         state["_settings"] = Settings()
-        state["_undo"] = []
+        state["_undo"], state["_redo"] = [], []
         path = os.environ.get("PLUMBLINE_FILE", "")
         if path:
             open_path(path, trusted=True)
@@ -189,7 +196,9 @@ def fill(page: str) -> set[str]:
     set of str
         Keys that were assigned: such a widget must not have a default too.
     """
-    state, assigned = st.session_state, set()
+    state = st.session_state
+    # A run may be interrupted before the widgets are drawn: what it assigned counts.
+    assigned: set[str] = state.get("_assigned", set())
     is_elsewhere = state.get("_page", page) != page
     state["_page"] = page
     if state.pop("_push", False) or is_elsewhere:
@@ -197,21 +206,39 @@ def fill(page: str) -> set[str]:
         for widget, name in URL_KEYS.items():
             value = getattr(settings(), name)
             is_lost = is_elsewhere and value != getattr(plain, name)
-            if is_lost or state.get(widget) != value:
+            if is_lost or widget in assigned or state.get(widget) != value:
                 state[widget] = value
                 assigned.add(widget)
-    state["_drawn"] = True
+    state["_drawn"], state["_assigned"] = True, assigned
     return assigned
 
 
+def touch(widget: str) -> None:
+    """Remember that somebody changed a widget of the URL."""
+    st.session_state["_touched"] = {*st.session_state.get("_touched", ()), widget}
+
+
 def pull() -> None:
-    """Take the values of the widgets in the URL into the Settings."""
-    values = {
-        name: st.session_state[widget]
-        for widget, name in URL_KEYS.items()
-        if st.session_state.get(widget) is not None
-    }
-    now = settings()
+    """Take the values of the widgets in the URL into the Settings.
+
+    The browser's Back may bring an address without them: nobody chose that, so the
+    Settings stay and come back into the address.
+    """
+    now, touched = settings(), st.session_state.pop("_touched", set())
+    st.session_state.pop("_assigned", None)
+    values, is_lost = {}, False
+    for widget, name in URL_KEYS.items():
+        value = st.session_state.get(widget)
+        if value is None or value == getattr(now, name):
+            continue
+        if widget in touched or widget in st.query_params:
+            values[name] = value
+        else:
+            is_lost = True
+    if is_lost:
+        st.session_state["_push"] = True
+        st.session_state["_assigned"] = set(URL_KEYS)  # the address set them all
+        st.rerun()
     try:
         wanted = now.replace(**values)
     except DataError as error:
@@ -253,16 +280,29 @@ def put(wanted: Settings) -> None:
 
 def undo() -> None:
     """Take back the last change of the Settings."""
-    stack = st.session_state["_undo"]
-    if not stack:
+    _step("_undo", "_redo")
+
+
+def redo() -> None:
+    """Make the change again that was taken back last."""
+    _step("_redo", "_undo")
+
+
+def _step(stack: str, other: str) -> None:
+    """Take the newest Settings of one stack, and put the present ones on the other."""
+    now, file = settings(), source()
+    kept = [item for item in st.session_state[stack] if item != now]
+    if not kept:
         return
-    before, file = stack.pop(), source()
+    wanted = kept.pop()
+    st.session_state[stack] = kept
+    st.session_state[other] = [*st.session_state[other][-19:], now]
     dismiss()
-    if file is not None and _reading(before) != _reading(settings()):
-        st.session_state["_candidate"] = (file, before)
-        st.session_state["_is_undo"] = True
+    if file is not None and _reading(wanted) != _reading(now):
+        st.session_state["_candidate"] = (file, wanted)
+        st.session_state["_is_step"] = True
         return
-    _accept(before)
+    _accept(wanted)
 
 
 def answer(chosen: Answer) -> None:
@@ -336,7 +376,7 @@ def open_upload(widget: str) -> None:
     upload = st.session_state.get(widget)
     if upload is None:
         return
-    _open(_kept(upload))
+    _open(kept(upload))
     st.session_state["_upload_round"] = st.session_state.get("_upload_round", 0) + 1
 
 
@@ -359,37 +399,29 @@ def open_session(widget: str) -> None:
     st.session_state["_message"] = "Session opened."
 
 
-def new_rows() -> tuple[Source, Settings] | None:
-    """Return the file that a calibrator is applied to, and how it is read."""
-    return st.session_state.get("_new_rows")
-
-
-def open_new_rows(widget: str) -> None:
-    """Take rows without labels from an uploader, to apply a calibrator to them."""
-    upload, known = st.session_state.get(widget), study()
-    if upload is None or known is None:
-        return
-    plain, now = Settings(), settings()
-    own = {name: getattr(plain, name) for name in READING_FIELDS}
-    own["score_columns"] = now.score_columns
-    own["label_column"] = ""  # labels play no part
-    own["input_kind"] = known.evaluation.input_kind
-    st.session_state["_new_rows"] = (_kept(upload), plain.replace(**own))
-    st.session_state["_upload_round"] = st.session_state.get("_upload_round", 0) + 1
-
-
-def amend_new_rows(chosen: Answer) -> None:
-    """Answer the question that the new rows raised, and read them again."""
-    found = new_rows()
-    if found is not None:
-        file, before = found
-        wanted = before.replace(**{chosen.setting: chosen.value})
-        st.session_state["_new_rows"] = (file, wanted)
+def kept(upload: Any) -> Source:
+    """Put the bytes of an upload into a temporary file that goes with the session."""
+    holder = _Spool(upload.getvalue())
+    return Source(upload.name, holder.path, "upload", holder=holder)
 
 
 def assign(name: str, value: Any) -> None:
     """Give a widget a value; for callbacks."""
     st.session_state[key(name)] = value
+
+
+def forget() -> None:
+    """Drop the file, what was computed of it and every choice; the sample is left."""
+    kept_round = st.session_state.get("_upload_round", 0) + 1
+    compute.forget()
+    jobs.forget_all()
+    for name in list(st.session_state):
+        del st.session_state[name]
+    st.session_state["_upload_round"] = kept_round
+    st.session_state["_settings"] = Settings()
+    st.session_state["_undo"], st.session_state["_redo"] = [], []
+    st.session_state["_message"] = "Forgotten."
+    open_sample()
 
 
 def is_local() -> bool:
@@ -434,8 +466,8 @@ def _take(file: Source, wanted: Settings, made: Study, understood: Schema) -> No
     state = st.session_state
     before = source()
     if before is not None and before.number != file.number:
-        state["_undo"] = []
-    elif before is not None and not state.get("_is_undo"):
+        state["_undo"], state["_redo"] = [], []
+    elif before is not None and not state.get("_is_step"):
         _remember(settings())
     state["_study"], state["_schema"], state["_source"] = made, understood, file
     dismiss()
@@ -451,14 +483,8 @@ def _refuse(
 
 def _end_of_wish(name: str) -> None:
     st.session_state.pop("_candidate", None)
-    st.session_state.pop("_is_undo", None)
+    st.session_state.pop("_is_step", None)
     jobs.forget(name)
-
-
-def _kept(upload: Any) -> Source:
-    """Put the bytes of an upload into a temporary file that goes with the session."""
-    holder = _Spool(upload.getvalue())
-    return Source(upload.name, holder.path, "upload", holder=holder)
 
 
 def _open(file: Source) -> None:
@@ -476,6 +502,7 @@ def _reading(of: Settings) -> tuple[Any, ...]:
 
 def _remember(before: Settings) -> None:
     st.session_state["_undo"] = [*st.session_state["_undo"][-19:], before]
+    st.session_state["_redo"] = []
 
 
 def _accept(wanted: Settings) -> None:

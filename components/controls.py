@@ -32,7 +32,7 @@ def number(
     step: float = 1,
     is_assigned: bool = False,
     help: str | None = None,
-    in_url: bool = True,
+    on_change: Callable[[str], None] | None = None,
 ) -> Any:
     """Draw a number field that the URL may set; Settings validate it again.
 
@@ -40,6 +40,8 @@ def number(
     ----------
     is_assigned : bool, default=False
         Whether the session gave it a value in this run: then it has no default.
+    on_change : callable, optional
+        Told the key when somebody changes it; not when the address does.
     """
     whole = isinstance(step, int)
     start: dict[str, Any] = {} if is_assigned else {"value": default}
@@ -51,7 +53,9 @@ def number(
         format=None if whole else "%g",
         key=key,
         help=help,
-        bind="query-params" if in_url else None,
+        bind="query-params",
+        on_change=on_change,
+        args=(key,),
         **start,
     )
 
@@ -65,7 +69,7 @@ def choice(
     names: Mapping[str, str] | None = None,
     is_assigned: bool = False,
     help: str | None = None,
-    in_url: bool = True,
+    on_change: Callable[[str], None] | None = None,
 ) -> Any:
     """Draw a choice that the URL may set."""
     shown = names or {}
@@ -76,7 +80,9 @@ def choice(
         format_func=lambda item: shown.get(item, item),
         key=key,
         help=help,
-        bind="query-params" if in_url else None,
+        bind="query-params",
+        on_change=on_change,
+        args=(key,),
         **start,
     )
 

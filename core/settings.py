@@ -150,8 +150,13 @@ class Settings:
         object.__setattr__(self, "options", _checked_options(self.options))
         if self.fit_fraction + self.threshold_fraction > 0.95:
             total = self.fit_fraction + self.threshold_fraction
-            rule = "at most 0.95 together with fit_fraction: test rows must be left"
-            raise _bad("threshold_fraction", total, rule)
+            raise DataError(
+                f"The settings fit share and threshold share add up to {total:.3g}: "
+                "no test rows would be left.",
+                f"fit share {self.fit_fraction:g}, threshold share "
+                f"{self.threshold_fraction:g}",
+                "Lower one of them: together at most 0.95.",
+            )
 
     def _check_number(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)

@@ -353,6 +353,19 @@ def test_a_deep_link_is_honoured(browser, server) -> None:
         assert "Small figures: 90% intervals" in v.words()
 
 
+def test_the_back_button_keeps_the_settings(browser, server) -> None:
+    with visit(browser, server, path="/?bins=30") as v:
+        v.go("Calibrators")
+        v.go("Data")
+        for _ in range(2):
+            v.page.go_back()
+            v.page.wait_for_timeout(500)
+            v.settle()
+            v.page.get_by_role("button", name="Settings").click()
+            expect(v.page.get_by_label("Bins", exact=True)).to_have_value("30")
+            v.page.keyboard.press("Escape")
+
+
 def test_nonsense_in_a_link_is_ignored(browser, server) -> None:
     with visit(browser, server, path="/?bins=-3&level=x&method=%3Cb%3E&view=1") as v:
         assert "Overconfident." in v.words()

@@ -1,5 +1,6 @@
 """Fit calibrators, compare them on the same rows, try a temperature by hand."""
 
+from functools import partial
 from typing import NamedTuple
 
 import streamlit as st
@@ -8,9 +9,11 @@ from app import bar, compute, jobs, state
 from components import calibrators, controls, display, methods, reliability, tables
 from components.calibrators import FittedTemperature
 from core.analysis import UNCALIBRATED, Analysis, Comparison
+from core.by_hand import temperature_by_hand
 from core.calibrators import CALIBRATORS, TemperatureScaling
+from core.export import Kind, export
 from core.fitting import unusable_reason
-from core.messages import Progress
+from core.messages import FitError, Progress
 from core.predictions import Study
 from core.registry import Method
 from core.settings import Settings
@@ -74,7 +77,7 @@ def box(method: Method, chosen: Settings, reason: str | None) -> None:
     if st.session_state.get(widget) != is_chosen:
         state.assign(widget, is_chosen)
     with st.container(gap="xxsmall"):
-        st.checkbox(f"**{method.label}**", key=widget, disabled=reason is not None)
+        st.checkbox(method.label, key=widget, disabled=reason is not None)
         words = display.escape_markdown(reason or method.summary)
         icon = ":material/block: " if reason else ""
         st.caption(f"{icon}{words}")
@@ -331,6 +334,8 @@ def laboratory(
         labels["tried"] = f"Tried, T = {tried:.3g}"
     with left:
         tried_numbers(columns, study.evaluation.n_classes)
+        if tried is not None:
+            tried_downloads(lab, round(tried, 4))
     with right:
         gaps = {
             name: found["gap"]
@@ -364,13 +369,41 @@ def tried_numbers(columns: dict, n_classes: int) -> None:
     )
 
 
+def tried_downloads(lab: Analysis, temperature: float) -> None:
+    """Offer a calibrator with the temperature that was tried, marked as such."""
+
+    def take(kind: Kind) -> str:
+        made = export(temperature_by_hand(lab, temperature), "temperature", kind)
+        if not made.verification.ok:
+            raise FitError("The export did not pass its own test.", "export")
+        return made.text
+
+    with st.container(horizontal=True, gap="small"):
+        offered: tuple[tuple[Kind, str, str], ...] = (
+            ("python", "Python", "py"),
+            ("json", "JSON", "json"),
+        )
+        for kind, label, suffix in offered:
+            st.download_button(
+                f"{label}, T = {temperature:.4g}",
+                data=partial(take, kind),
+                file_name=f"temperature_tuned_on_test.{suffix}",
+                key=state.key(f"get_tried_{kind}"),
+                on_click="ignore",
+                icon=":material/download:",
+                help='With the mark "tuned on test"; tested on your rows.',
+            )
+
+
 def nothing_fitted(analysis: Analysis) -> None:
     """Say why there is no comparison."""
     if not analysis.overview.views:
         st.markdown("**No labels, nothing to fit.** Choose the label column:")
         bar.label_choice()
     elif all(unusable_reason(analysis.study, name) for name in CALIBRATORS):
-        st.markdown("**No calibrator can use this file.** The Overview still can.")
+        st.markdown(f"**No calibrator can use this file.** {bar.CONFIDENCES_ONLY}")
+        with st.container(horizontal=True, gap="medium"):
+            st.page_link("views/overview.py", label="See its verdict")
     elif not analysis.settings.calibrators:
         st.markdown("**Nothing is chosen.** Tick a calibrator and fit it.")
     else:
@@ -415,4 +448,5 @@ overlay(found.analysis, compared, shown_view, stem)
 if found.lab is not None and found.lab.comparison and found.sweep is not None:
     st.subheader("Temperature", anchor=False)
     laboratory(found.lab, found.lab.comparison, found.sweep, stem)
-display.notes(found.analysis.notes)
+said = {note for item in found.analysis.fitted.values() for note in item.notes}
+display.notes(note for note in found.analysis.notes if note not in said)

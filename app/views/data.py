@@ -74,6 +74,32 @@ def file_section() -> None:
                 )
 
 
+def privacy_section() -> None:
+    """Say where a file goes, and forget it on demand."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        with st.popover("Where does my file go?", type="tertiary"):
+            where = "this machine" if state.is_local() else "the machine of this server"
+            st.markdown(
+                f"It stays on {where}: read into memory, kept in a temporary file of "
+                "your session, sent nowhere else. Both go when you forget it, open "
+                "another file, or close this page. Nobody else's session sees it."
+            )
+        st.button(
+            "Forget my data",
+            key=state.key("forget"),
+            icon=":material/delete:",
+            type="tertiary",
+            on_click=state.forget,
+            disabled=state.is_sample(),
+            help="Drop the file, what was computed of it, and every choice.",
+        )
+        st.markdown(
+            ":small[:gray[A reload of the page forgets uploads; a session file keeps "
+            "the choices.]]",
+            width="content",
+        )
+
+
 def kind_section(schema: Schema) -> None:
     """Say what the scores were taken for, and why; one click says otherwise."""
     evidence = display.escape_markdown(schema.input_evidence)
@@ -142,7 +168,19 @@ def column_line(number: int, item: ColumnGuess) -> None:
 
 
 def split_section(study: Study, chosen: Settings) -> None:
-    """Choose how rows are divided, and show the sizes."""
+    """Choose how rows are divided, and show the sizes; say where there is no need."""
+    if study.evaluation.logits is None:
+        st.markdown(f":gray[:material/block: {bar.CONFIDENCES_ONLY}]")
+        return
+    if not study.evaluation.is_labelled.any():
+        st.markdown("**No labels, nothing to divide.** Choose the label column:")
+        bar.label_choice()
+        st.page_link(
+            "views/export.py",
+            label="Apply a saved calibrator to these rows",
+            icon=":material/tune:",
+        )
+        return
     left, right = st.columns(2, gap="large")
     with left:
         controls.setting_choice(
@@ -153,16 +191,13 @@ def split_section(study: Study, chosen: Settings) -> None:
             lambda value: state.change(split=value),
             names=SPLITS,
         )
-        first, second, third = st.columns(3, wrap=False)
-        with first:
+        with st.container(horizontal=True, gap="small"):
             if chosen.split in ("auto", "file", "cross-fit"):
                 # The folds of a fixed split only rank calibrators.
                 number("Folds", "n_folds", chosen, 2, 50)
             else:
                 number("Fit share", "fit_fraction", chosen, 0.05, 0.95, step=0.05)
-        with second:
             number("Threshold share", "threshold_fraction", chosen, 0.0, 0.9, step=0.05)
-        with third:
             number("Seed", "seed", chosen, 0, 2**32 - 1)
     with right:
         division = compute.division(study, chosen)
@@ -172,10 +207,9 @@ def split_section(study: Study, chosen: Settings) -> None:
                 display.fit_error(problem)
             return
         sizes = compute.role_sizes(study, chosen)
-        for column, (role, size) in zip(
-            st.columns(3, wrap=False), sizes.items(), strict=True
-        ):
-            column.metric(role, f"{size:,}")
+        with st.container(horizontal=True, gap="large"):
+            for role, size in sizes.items():
+                st.metric(role, f"{size:,}", width="content")
         st.caption(display.escape_markdown(division.sentence))
         display.notes(division.notes)
 
@@ -192,6 +226,7 @@ def number(
         high,
         lambda value: state.change(**{field: value}),
         step=step,
+        width=150,
     )
 
 
@@ -251,6 +286,7 @@ def session_section(chosen: Settings) -> None:
 
 st.header("Data", anchor=False)
 file_section()
+privacy_section()
 
 schema = state.target_schema()
 failed = state.problem()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from app import bar, cli_export, compute, jobs, state
+from app import apply, bar, cli_export, compute, jobs, state
 from components import controls, display, tables
 from core.analysis import UNCALIBRATED, Analysis
 from core.calibrators import CALIBRATORS
@@ -18,20 +18,16 @@ from core.export import (
     Kind,
     Verification,
     annotate,
-    apply_calibrator,
     export,
     export_metadata,
-    exported_calibrator,
     write_csv,
 )
 from core.export.readback import verify_rows
 from core.fitting import unusable_reason
-from core.loading import open_study
-from core.messages import Cancelled, DataError, FitError, Progress
+from core.messages import DataError, FitError, Progress
 from core.predictions import Study
 from core.settings import Settings
 
-FIRST_ROWS = 20
 KINDS: tuple[Kind, ...] = ("python", "json", "onnx32", "onnx", "torch")
 
 
@@ -144,11 +140,24 @@ CARDS = {
 }
 
 
-def method_choice(study: Study, chosen: Settings) -> str | None:
+def confidences_only(study: Study, chosen: Settings) -> None:
+    """Say what a file of confidences cannot give, and give the report."""
+    st.markdown(f":gray[:material/block: {bar.CONFIDENCES_ONLY}]")
+    st.download_button(
+        "Report as JSON",
+        data=lambda: cli_export.json_text(compute.analysis(study, chosen).to_dict()),
+        file_name="report.json",
+        mime="application/json",
+        icon=":material/download:",
+        key=state.key("get_report"),
+        on_click="ignore",
+        help=CARDS["report"].words,
+    )
+
+
+def method_choice(study: Study, chosen: Settings) -> str:
     """Choose what is exported among what this file allows."""
     usable = [name for name in CALIBRATORS if unusable_reason(study, name) is None]
-    if not usable:
-        return None
     usable.sort(key=lambda name: (name == UNCALIBRATED, name != "temperature"))
     now = CALIBRATORS[chosen.method].id
     controls.setting_choice(
@@ -330,112 +339,35 @@ def metadata(analysis: Analysis, method: str) -> None:
             st.json(known, expanded=1)
 
 
-def new_rows(study: Study, wanted: Settings) -> None:
-    """Apply the calibrator to rows without labels."""
-    st.subheader("Apply to new rows", anchor=False)
-    widget = state.key("upload_new")
-    st.file_uploader(
-        "New predictions of the same model; no labels needed",
-        type=["csv", "tsv", "txt", "gz", "parquet", "npz", "npy"],
-        key=widget,
-        on_change=state.open_new_rows,
-        args=(widget,),
-    )
-    given = state.new_rows()
-    if given is None:
-        return
-    file, reading = given
-    method = wanted.method
-
-    def work(report: Progress) -> tuple:
-        found = compute.analysis(study, wanted, lambda f, text: report(0.6 * f, text))
-        if method != UNCALIBRATED and method not in found.fitted:
-            raise FitError(
-                "This calibrator could not be fitted.", study.evaluation.name
-            )
-        rows, _ = open_study(
-            file.path,
-            reading,
-            name=file.name,
-            progress=lambda f, text: report(0.6 + 0.3 * f, text),
-        )
-        report(0.9, "Calibrating")
-        applied = apply_calibrator(
-            exported_calibrator(found, method),
-            export_metadata(found, method),
-            rows.evaluation,
-        )
-        return applied, rows.evaluation.notes, len(rows.evaluation.left_out)
-
-    name = f"apply {study.fingerprint} {wanted.to_json()} {file.number} {reading!r}"
-    try:
-        done = jobs.run(name, "Calibrating the new rows", work, slot="apply")
-    except (DataError, FitError) as error:
-        display.error_box(
-            error,
-            on_answer=state.amend_new_rows,
-            key=state.key("new_rows_problem"),
-        )
-        return
-    except Cancelled:
-        return
-    if done is not None:
-        show_applied(*done, name=file.name, method=method)
-
-
-def show_applied(frame, notes, n_left_out, *, name: str, method: str) -> None:
-    """Show the first calibrated rows, and give away all of them."""
-    label = CALIBRATORS[method].label
-    st.markdown(
-        f"**{tables.count_of(len(frame), 'row')}** of {display.code(name)} "
-        f"calibrated by {display.escape_markdown(label)}"
-        + (f"; {tables.count_of(n_left_out, 'row')} left out." if n_left_out else ".")
-    )
-    first = frame.head(FIRST_ROWS)
-    st.dataframe(
-        first,
-        hide_index=True,
-        height=min(36 * (len(first) + 1) + 2, 420),
-        alt=f"Calibrated rows, the first {len(first)}",
-    )
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.download_button(
-            "Download calibrated CSV",
-            data=lambda: write_csv(frame),
-            file_name=f"{display.file_stem(name)}-calibrated.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            key=state.key("get_applied"),
-            on_click="ignore",
-        )
-        if len(frame) > len(first):
-            st.markdown(
-                f":small[:gray[The first {len(first)} rows are shown.]]",
-                width="content",
-            )
-    display.notes(notes)
-
-
 study = state.study()
 st.header("Export", anchor=False)
 if study is None:
     bar.uploader("upload_first", "Drop your file")
     st.stop()
 
+if study.evaluation.logits is None:
+    confidences_only(study, state.settings())
+    apply.draw(study, None)
+    st.stop()
+if not study.evaluation.is_labelled.any():
+    st.markdown(
+        "**No labels, nothing to fit.** Choose the label column, or apply a saved "
+        "calibrator to these rows."
+    )
+    bar.label_choice()
+    apply.draw(study, None)
+    st.stop()
+
 with st.container(gap="small"):
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         with st.container(width=360):
             method = method_choice(study, state.settings())
-        is_asked = method is not None and st.button(
+        is_asked = st.button(
             "Verify and prepare",
             type="primary",
             icon=":material/verified:",
             key=state.key("prepare"),
         )
-    if method is None:
-        reason = unusable_reason(study, "temperature") or "Nothing can be exported."
-        st.markdown(f":gray[:material/block: {display.escape_markdown(reason)}]")
-        st.stop()
     st.caption(
         "Fitted on all fit rows. Each file is run or read back on your rows; only then "
         "can it be downloaded."
@@ -451,4 +383,4 @@ analysis = files(study, wanted, is_asked=is_asked)
 if analysis is not None:
     rank_hint(analysis, method)
     metadata(analysis, method)
-new_rows(study, wanted)
+apply.draw(study, wanted)

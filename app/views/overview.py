@@ -96,6 +96,8 @@ def no_fit_words(analysis: Analysis) -> str:
     """Return why there is no repair."""
     made = analysis.fitted.get("temperature")
     if made is None:
+        if analysis.study.evaluation.logits is None:
+            return bar.CONFIDENCES_ONLY
         reason = unusable_reason(analysis.study, "temperature")
         return reason or "No temperature could be fitted on these rows."
     why = [note.text for note in made.notes if note.code == AT_BOUND]
