@@ -31,18 +31,20 @@ class WeightedMeans:
     """
 
     def __init__(self, values: Sequence[FloatArray]) -> None:
-        self.values = np.array([*values, np.ones(len(values[0]))], dtype=np.float64)
-        self.is_finite = np.isfinite(self.values).all(axis=1)
+        self._values = np.array([*values, np.ones(len(values[0]))], dtype=np.float64)
+        # An infinite loss that was not drawn must not turn into 0 x inf = NaN.
+        is_finite = np.isfinite(self._values).all(axis=1)
+        self._infinite = {i: values[i] for i in np.flatnonzero(~is_finite)}
+        self._values[~is_finite] = 0.0
 
     def __call__(self, weights: FloatArray) -> FloatArray:
         """Return the means under each row of weights, shape (b, n) -> (b, m)."""
         lanes = np.ascontiguousarray(weights.T)
-        sums = np.empty((self.values.shape[0], lanes.shape[1]))
-        _sums_kernel(lanes, self.values, sums)
+        sums = np.empty((self._values.shape[0], lanes.shape[1]))
+        _sums_kernel(lanes, self._values, sums)
         with np.errstate(invalid="ignore"):
-            for i in np.flatnonzero(~self.is_finite):
-                # An infinite loss that was not drawn must not turn into 0 x inf.
-                drawn = np.where(weights > 0, self.values[i], 0.0) * weights
+            for i, values in self._infinite.items():
+                drawn = np.where(weights > 0, values, 0.0) * weights
                 sums[i] = drawn.sum(axis=1)
             return np.asarray((sums[:-1] / sums[-1]).T)
 
