@@ -34,7 +34,7 @@ class WeightedMeans:
         self._values = np.array([*values, np.ones(len(values[0]))], dtype=np.float64)
         # An infinite loss that was not drawn must not turn into 0 x inf = NaN.
         is_finite = np.isfinite(self._values).all(axis=1)
-        self._infinite = {i: values[i] for i in np.flatnonzero(~is_finite)}
+        self._infinite = {int(i): values[i] for i in np.flatnonzero(~is_finite)}
         self._values[~is_finite] = 0.0
 
     def __call__(self, weights: FloatArray) -> FloatArray:

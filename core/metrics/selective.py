@@ -51,7 +51,8 @@ def ranked(scores: RowScores, weights: FloatArray) -> FloatArray:
     else:
         # Weights count relative to each other: scaled so that they sum to n.
         # A resample that drew no weight at all is undefined, and stays so.
-        scale = np.divide(n, totals, out=np.zeros(size), where=totals > 0)
+        is_drawn = totals > 0
+        scale[is_drawn] = n / totals[is_drawn]
     found = np.empty((2, size))
     work = np.empty((6, size))
     _ranking_kernel(lanes, scale, order, outcome, ends, table, work, *found)
