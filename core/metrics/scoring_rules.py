@@ -33,9 +33,10 @@ class WeightedMeans:
     def __init__(self, values: Sequence[FloatArray]) -> None:
         self._values = np.array([*values, np.ones(len(values[0]))], dtype=np.float64)
         # An infinite loss that was not drawn must not turn into 0 x inf = NaN.
-        is_finite = np.isfinite(self._values).all(axis=1)
-        self._infinite = {int(i): values[i] for i in np.flatnonzero(~is_finite)}
-        self._values[~is_finite] = 0.0
+        self._infinite = {
+            i: row for i, row in enumerate(values) if not np.isfinite(row).all()
+        }
+        self._values[list(self._infinite)] = 0.0
 
     def __call__(self, weights: FloatArray) -> FloatArray:
         """Return the means under each row of weights, shape (b, n) -> (b, m)."""
