@@ -112,6 +112,17 @@ def build_parser() -> argparse.ArgumentParser:
         help="how to write the calibrator, separated by commas: json, python, onnx "
         "(float64), onnx32 (float32), torch, or all (default: json,python)",
     )
+    calibrate.add_argument(
+        "--fuse",
+        type=Path,
+        metavar="MODEL.onnx",
+        help="your own model, to be written again with the calibrator behind it",
+    )
+    calibrate.add_argument(
+        "--fuse-output",
+        metavar="NAME",
+        help="which of its outputs the file was made from, where several fit",
+    )
 
     apply = _command(commands, "apply", _apply, "calibrate new rows, labelled or not")
     apply.add_argument(
@@ -190,7 +201,11 @@ def _calibrate(args: argparse.Namespace) -> int:
             calibrators=(*settings.calibrators, settings.method)
         )
     formats = cli_export.chosen_formats(args.formats)
-    cli_export.check_target(args.out, args.file, is_folder=True)
+    model = None
+    if args.fuse is not None:
+        model = cli_export.UserModel.read(args.fuse, args.fuse_output)
+    sources = [args.file, *([args.fuse] if model else [])]
+    cli_export.check_target(args.out, *sources, is_folder=True)
     from core.analysis import analyze
     from core.loading import open_study
 
@@ -202,7 +217,9 @@ def _calibrate(args: argparse.Namespace) -> int:
         analysis = analyze(study, settings, part_of(report, 0.2, 0.8))
         cli_export.check_fitted(analysis, settings.method)
         last = part_of(report, 0.8, 1)
-        document, found = cli_export.write_exports(analysis, args.out, last, formats)
+        document, found = cli_export.write_exports(
+            analysis, args.out, last, formats, model
+        )
     if args.json:
         _print_json(document)
     else:

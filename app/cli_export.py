@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from core.export import Kind, Verification
 
 __all__ = [
+    "UserModel",
     "check_fitted",
     "check_target",
     "chosen_formats",
@@ -44,6 +45,39 @@ def json_text(document: Any) -> str:
     """Return a document as strict JSON."""
     text = json.dumps(plain(document), indent=2, allow_nan=False, ensure_ascii=False)
     return text + "\n"
+
+
+@dataclass(frozen=True)
+class UserModel:
+    """An ONNX model that the user has, to put the calibrator behind.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, without its folder.
+    data : bytes
+    output : str or None
+        Which output holds the scores.
+    """
+
+    name: str
+    data: bytes
+    output: str | None = None
+
+    @classmethod
+    def read(cls, path: Path, output: str | None) -> UserModel:
+        """Read a file; one that is too large is refused before it is read."""
+        if not path.is_file():
+            raise DataError("There is no such file.", str(path), "Check the path.")
+        from core.export.user_model import check_size
+
+        check_size(path.stat().st_size, str(path))
+        return cls(path.name, path.read_bytes(), output)
+
+    @property
+    def fused_name(self) -> str:
+        """Name of the file with the calibrator."""
+        return f"{Path(self.name).stem}_calibrated.onnx"
 
 
 def chosen_formats(text: str) -> tuple[Kind, ...]:
@@ -155,6 +189,7 @@ def write_exports(
     folder: Path,
     progress: Progress,
     formats: Sequence[Kind] = ("json", "python"),
+    model: UserModel | None = None,
 ) -> tuple[dict[str, Any], dict[str, Verification]]:
     """Write calibrator, rows and report into a folder.
 
@@ -170,6 +205,8 @@ def write_exports(
     progress : callable
     formats : sequence of str, default=("json", "python")
         Of the calibrator.
+    model : UserModel, optional
+        To be written once more with the calibrator behind it.
 
     Returns
     -------
@@ -199,6 +236,20 @@ def write_exports(
                 written.append(name)
             else:
                 (folder / name).unlink(missing_ok=True)  # of an earlier run
+    if model is not None:
+        from core.export.fuse import export_fused
+
+        progress(len(formats) / (len(formats) + 1), "Running your model")
+        fused, proof = export_fused(
+            analysis, method, model.data, output=model.output, name=model.name
+        )
+        found[model.fused_name] = proof
+        if proof.is_offered:
+            with whole(folder / model.fused_name) as path:
+                path.write_bytes(fused.model)
+            written.append(model.fused_name)
+        else:
+            (folder / model.fused_name).unlink(missing_ok=True)
     progress(len(formats) / (len(formats) + 1), f"Verifying {ROWS}")
     found[ROWS] = verify_rows(analysis, method)
     if found[ROWS].ok:

@@ -58,6 +58,96 @@ with torch.inference_mode():
 np.save(sys.argv[2], torch.cat(found).numpy())
 """
 
+_LIMIT = """\
+try:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+except (ImportError, ValueError):
+    pass
+"""
+# For programs that open what a user brought: 8 GiB of memory.
+
+PREPARE_MODEL = (
+    _LIMIT
+    + """\
+import sys
+
+import numpy as np
+import onnx
+from onnx import checker, shape_inference, version_converter
+
+oldest, wanted = np.load(sys.argv[1], allow_pickle=False).tolist()
+model = onnx.load("model.onnx", load_external_data=False)
+checker.check_model(model)
+versions = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+if versions and max(versions) < oldest:
+    model = version_converter.convert_version(model, wanted)
+    checker.check_model(model)
+onnx.save(shape_inference.infer_shapes(model), "prepared.onnx")
+"""
+)
+
+RUN_FUSED = (
+    _LIMIT
+    + """\
+import sys
+
+import numpy as np
+import onnxruntime
+
+onnxruntime.set_default_logger_severity(4)
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = options.inter_op_num_threads = 1
+
+
+def opened(name):
+    return onnxruntime.InferenceSession(
+        name, options, providers=["CPUExecutionProvider"]
+    )
+
+
+def made_up(inputs, n, other, rng):
+    feed, sizes = {}, {}
+    for given in inputs:
+        shape = []
+        for place, size in enumerate(given.shape):
+            if not isinstance(size, int):
+                size = sizes.setdefault(size or place, n if place == 0 else other)
+            shape.append(size)
+        kind = given.type.removeprefix("tensor(").removesuffix(")")
+        kind = {"float": "float32", "double": "float64"}.get(kind, kind)
+        if kind == "string":
+            sys.exit("its inputs are text")
+        if kind.startswith("float"):
+            feed[given.name] = rng.normal(size=shape).astype(kind)
+        else:
+            feed[given.name] = rng.integers(0, 2, size=shape).astype(kind)
+    return feed
+
+
+place, n = np.load(sys.argv[1], allow_pickle=False).tolist()
+own, fused = opened("model.onnx"), opened("fused.onnx")
+inputs, rng = own.get_inputs(), np.random.default_rng(0)
+is_dynamic = any(i.shape and not isinstance(i.shape[0], int) for i in inputs)
+blocks = [n, 1] if is_dynamic else [1] * n
+for other in (8, 32, 128, 224, 1):
+    try:
+        feeds = [made_up(inputs, block, other, rng) for block in blocks]
+        theirs = [own.run(None, feed)[place] for feed in feeds]
+        break
+    except Exception as error:
+        why = str(error)
+else:
+    sys.exit("it refuses inputs that are made up: " + why[:200])
+ours = [fused.run(None, feed) for feed in feeds]
+np.save("theirs.npy", np.concatenate(theirs).astype(np.float64))
+np.save("scores.npy", np.concatenate([r[2 + place] for r in ours]).astype(np.float64))
+np.save("label.npy", np.concatenate([r[1] for r in ours]))
+np.save(sys.argv[2], np.concatenate([r[0] for r in ours]).astype(np.float64))
+"""
+)
+
 
 def run_clean(
     folder: Path, program: str, scores: NDArray[Any], timeout: float

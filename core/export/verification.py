@@ -39,6 +39,8 @@ __all__ = [
     "Artefact",
     "Verification",
     "export",
+    "judge",
+    "row_differences",
     "verify",
 ]
 
@@ -108,6 +110,8 @@ class Verification:
         differs beyond the tolerance in at most 1 % of the rows (where a curve is so
         steep that the rounding of another runtime decides). Without `ok` it is
         offered with a warning.
+    is_made_up : bool
+        Whether the rows were random inputs instead of the user's.
     """
 
     max_difference: float
@@ -123,6 +127,7 @@ class Verification:
     n_beyond: int = 0
     is_run: bool = True
     is_offered: bool = False
+    is_made_up: bool = False
 
     def __post_init__(self) -> None:
         if self.ok:
@@ -134,6 +139,8 @@ class Verification:
         rows = f"{self.n_rows:,} rows"
         if self.n_rows < self.n_total:
             rows = f"{self.n_rows:,} evenly spaced rows of {self.n_total:,}"
+        if self.is_made_up:
+            rows = f"{self.n_rows:,} rows of made-up inputs"
         if not self.is_run:
             return f"{self.problem[:1].upper()}{self.problem[1:]}."
         if not self.ok and not self.is_offered:
@@ -288,16 +295,60 @@ def verify(
     found = arrays.get("out")
     if not problem and found is None:
         problem = "it wrote no array"
-    beyond = _row_differences(found, expected)
+    beyond = row_differences(found, expected)
     if artefact_kind == "json":
         again, more = _read_back(written, scores, input_kind)
         problem = problem or more
-        beyond = np.maximum(beyond, _row_differences(again, expected))
-    difference = float(beyond.max(initial=0.0))
-    tolerance = TOLERANCES[artefact_kind]
-    n_beyond = int((~(beyond <= tolerance)).sum())
-    is_other = artefact_kind in ("onnx", "onnx32", "torch")
-    is_offered = not problem and n_beyond <= (_FEW * n if is_other else 0)
+        beyond = np.maximum(beyond, row_differences(again, expected))
+    return judge(
+        arrays,
+        problem,
+        beyond,
+        shown,
+        tolerance=TOLERANCES[artefact_kind],
+        bins=bins,
+        may_differ=artefact_kind in ("onnx", "onnx32", "torch"),
+        n_rows=n,
+        n_total=n_total,
+        seconds=time.perf_counter() - start,
+        interpreter=f"Python {platform.python_version()}, {runtime}",
+    )
+
+
+def judge(
+    arrays: Mapping[str, FloatArray],
+    problem: str,
+    differences: FloatArray,
+    shown: FloatArray,
+    *,
+    tolerance: float,
+    bins: tuple[int, str],
+    may_differ: bool,
+    **facts: Any,
+) -> Verification:
+    """Return what the differences of the rows say of a file.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        What came back: `out`, and `label` where the file gives labels.
+    problem : str
+        Why it did not run; empty if it did.
+    differences : ndarray of shape (n,)
+        Largest difference of each row; NaN where nothing came back.
+    shown : ndarray of shape (n, k)
+        What the user has seen, for labels and bins.
+    tolerance : float
+    bins : tuple of int and str
+    may_differ : bool
+        Whether another runtime computes, so that a few rows may be beyond.
+    **facts : object
+        Other fields of `Verification`.
+    """
+    difference = float(differences.max(initial=0.0))
+    n_beyond = int((~(differences <= tolerance)).sum())
+    n_tolerated = _FEW * len(differences) if may_differ else 0
+    is_offered = not problem and n_beyond <= n_tolerated
     if not problem and n_beyond:
         problem = (
             f"probabilities differ by up to {difference:.1e}, in {n_beyond:,} rows by "
@@ -308,17 +359,14 @@ def verify(
         problem += f"; {n_labels:,} rows change their label, {n_bins:,} their bin"
     return Verification(
         max_difference=difference,
-        n_rows=n,
-        n_total=n_total,
         ok=not problem,
         n_label_changes=n_labels,
-        seconds=time.perf_counter() - start,
-        interpreter=f"Python {platform.python_version()}, {runtime}",
         problem=problem,
         tolerance=tolerance,
         n_bin_changes=n_bins,
         n_beyond=n_beyond,
         is_offered=is_offered,
+        **facts,
     )
 
 
@@ -385,7 +433,7 @@ def _read_back(
     return predict_given(calibrator, scores, input_kind), ""
 
 
-def _row_differences(found: FloatArray | None, expected: FloatArray) -> FloatArray:
+def row_differences(found: FloatArray | None, expected: FloatArray) -> FloatArray:
     """Return the largest difference of each row; NaN where there is none."""
     if found is None or found.shape != expected.shape or found.dtype.kind != "f":
         return np.full(len(expected), np.nan)
