@@ -193,13 +193,6 @@ REFUSED = {
         "array classes",
         "one name per",
     ),
-    "utf-16": (
-        (HEADER + "1,2,cat\n").encode("utf-16"),
-        "rows.csv",
-        "UTF-16",
-        "rows.csv",
-        "UTF-8",
-    ),
 }
 
 

@@ -1,54 +1,96 @@
-"""NumPy files: NPZ and NPY, never with pickled objects in them."""
+"""Named arrays: NPZ, NPY and safetensors, never with pickled objects in them."""
 
 from __future__ import annotations
 
 import zipfile
 import zlib
-from typing import Any
+from pathlib import PurePath
+from typing import Any, BinaryIO
 
 import numpy as np
-import pyarrow as pa
+import safetensors
+import safetensors.numpy
 from numpy.typing import NDArray
 
-from core.loading.names import ARRAY_LABELS, ARRAY_SCORES, NAMES, plain
+from core.loading.array_layouts import raw_of_arrays
+from core.loading.names import ARRAY_LABELS, ARRAY_SCORES, plain
 from core.loading.sources import Raw, Source, check_size, damaged
 from core.messages import DataError, Note, Progress
 
-__all__ = ["read_arrays"]
+__all__ = ["read_arrays", "read_bag"]
+
+Bag = dict[str, NDArray[Any]]
 
 _UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError),
     *(NotImplementedError, RuntimeError, KeyError, MemoryError, SyntaxError),
+    *(safetensors.SafetensorError, TypeError),
 )
 _LONGEST_HEADER = 1 << 14
-# Not one value per row, even where there are as many rows as classes.
-_NOT_ROWS = {*NAMES["classes"], *NAMES["head_weight"], *NAMES["head_bias"]}
+_BLOCK = 1 << 20
+
+
+class _Counted:
+    """A file whose every read reports the share of the whole that was read."""
+
+    def __init__(
+        self, file: Any, start: float, total: float, label: str, progress: Progress
+    ) -> None:
+        self._file = file
+        self._done, self._total = start, max(1.0, total)
+        self._label, self._progress = label, progress
+        self._reported = 0.0
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on, and report at most a hundred times."""
+        data: bytes = self._file.read(size)
+        self._done += len(data)
+        share = self._done / self._total
+        if share - self._reported >= 0.01:
+            self._reported = share
+            self._progress(0.8 * min(1.0, share), f"Reading {self._label}")
+        return data
 
 
 def read_arrays(source: Source, kind: str, progress: Progress) -> Raw:
-    """Read every array of an NPZ, or the one array of an NPY file."""
+    """Read a file of arrays as rows (see `core.loading.array_layouts`)."""
+    bag, notes = read_bag(source, kind, progress)
+    return raw_of_arrays(source.name, kind, bag, notes)
+
+
+def read_bag(source: Source, kind: str, progress: Progress) -> tuple[Bag, list[Note]]:
+    """Read every array of a file by name; the one of an NPY is called as the file."""
+    notes: list[Note] = []
     try:
-        found = (
-            {"scores": _read_npy(source)}
-            if kind == "npy"
-            else _read_npz(source, progress)
-        )
+        if kind == "npy":
+            found = _read_npy(source, progress)
+        elif kind == "safetensors":
+            found = _read_safetensors(source, progress)
+        else:
+            found = _read_npz(source, progress, notes)
     except DataError:
         raise
     except _UNREADABLE as error:
-        raise damaged(source.name, f"{kind.upper()} file", error) from None
-    return _as_raw(source.name, kind, found)
+        what = kind if kind == "safetensors" else kind.upper()
+        raise damaged(source.name, f"{what} file", error) from None
+    return found, notes
 
 
-def _read_npy(source: Source) -> NDArray[Any]:
+def _read_npy(source: Source, progress: Progress) -> Bag:
+    stem = PurePath(source.name).stem or "scores"
     with source.open() as file:
-        _check_header(file, source.name, "the array", source.size)
+        _check_header(file, source.name, stem, source.size)
         file.seek(0)
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+        counted = _Counted(file, 0, source.size, stem, progress)
+        return {stem: _read_array(counted)}
 
 
-def _read_npz(source: Source, progress: Progress) -> dict[str, NDArray[Any]]:
-    found: dict[str, NDArray[Any]] = {}
+def _read_array(file: Any) -> NDArray[Any]:
+    return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _read_npz(source: Source, progress: Progress, notes: list[Note]) -> Bag:
+    found: Bag = {}
     with source.open() as file, zipfile.ZipFile(file) as archive:
         members = [i for i in archive.infolist() if i.filename.endswith(".npy")]
         total = sum(member.file_size for member in members)
@@ -63,16 +105,54 @@ def _read_npz(source: Source, progress: Progress) -> dict[str, NDArray[Any]]:
                     "Give every array a name of its own.",
                 )
             with archive.open(member) as packed:
+                if _is_idle_object(packed, key):
+                    text = f"{key} holds Python objects and was not opened."
+                    notes.append(Note("array-not-used", "info", text))
+                    continue
+            with archive.open(member) as packed:
                 _check_header(packed, source.name, key, member.file_size)
             with archive.open(member) as packed:
-                found[key] = np.lib.format.read_array(packed, allow_pickle=False)
+                found[key] = _read_array(_Counted(packed, done, total, key, progress))
             done += member.file_size
-            progress(0.8 * done / max(1, total), f"Reading {key}")
     return found
 
 
-def _check_header(file: Any, name: str, key: str, n_bytes: int) -> None:
-    """Refuse objects and shapes that the bytes cannot fill, before any is read."""
+def _is_idle_object(file: BinaryIO | Any, key: str) -> bool:
+    """Whether an array is one Python object, such as the metrics of a trainer."""
+    shape, dtype = _header(file)
+    return bool(
+        dtype.hasobject
+        and shape == ()
+        and plain(key) not in {*ARRAY_SCORES, *ARRAY_LABELS}
+    )
+
+
+def _read_safetensors(source: Source, progress: Progress) -> Bag:
+    if source.path is None:
+        check_size(source.size, source.name, 1)
+        return dict(safetensors.numpy.load(source.data or b""))
+    found: Bag = {}
+    with safetensors.safe_open(source.path, framework="np") as file:
+        keys = list(file.keys())
+        check_size(source.size, source.name, 1)
+        for number, key in enumerate(keys):
+            part = file.get_slice(key)
+            shape = part.get_shape()
+            if not shape or part.get_dtype() == "BF16":
+                found[key] = file.get_tensor(key)
+                continue
+            step = max(1, _BLOCK // max(1, int(np.prod(shape[1:]))))
+            blocks = []
+            for start in range(0, max(1, shape[0]), step):
+                stop = min(start + step, shape[0])
+                blocks.append(part[start:stop])
+                share = stop / max(1, shape[0])
+                progress(0.8 * (number + share) / len(keys), f"Reading {key}")
+            found[key] = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    return found
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(file)
     read = (
         np.lib.format.read_array_header_1_0
@@ -80,6 +160,12 @@ def _check_header(file: Any, name: str, key: str, n_bytes: int) -> None:
         else np.lib.format.read_array_header_2_0
     )
     shape, _, dtype = read(file, max_header_size=_LONGEST_HEADER)
+    return shape, dtype
+
+
+def _check_header(file: Any, name: str, key: str, n_bytes: int) -> None:
+    """Refuse objects and shapes that the bytes cannot fill, before any is read."""
+    shape, dtype = _header(file)
     where = f"{name}, array {key}"
     if dtype.hasobject:
         raise DataError(
@@ -103,84 +189,3 @@ def _check_header(file: Any, name: str, key: str, n_bytes: int) -> None:
             where,
             "Write or upload the file again.",
         )
-
-
-def _as_raw(name: str, kind: str, found: dict[str, NDArray[Any]]) -> Raw:
-    arrays = {key: _squeezed(_native(array)) for key, array in found.items()}
-    n_rows = _n_rows(arrays)
-    if n_rows == 0:
-        raise DataError(
-            "The file holds no rows of numbers; its arrays are "
-            + (", ".join(f"{k} {a.shape}" for k, a in arrays.items()) or "none")
-            + ".",
-            name,
-            "Save logits of shape (rows, classes) and labels of shape (rows,).",
-        )
-    columns: dict[str, Any] = {}
-    others: dict[str, NDArray[Any]] = {}
-    notes = []
-    for key, array in arrays.items():
-        if plain(key) in ARRAY_LABELS:
-            array = _checked_labels(array, n_rows, f"{name}, array {key}")
-        is_column = array.ndim == 1 and len(array) == n_rows
-        if is_column and plain(key) not in _NOT_ROWS:
-            columns[key] = _arrow(array, f"{name}, array {key}")
-        else:
-            others[key] = array
-    idle = [k for k, a in others.items() if a.ndim != 2 and plain(k) in ARRAY_SCORES]
-    if idle:
-        text = f"{idle[0]} has the shape {others[idle[0]].shape} and is not used."
-        notes.append(Note("array-not-used", "warning", text))
-    table = pa.table(columns) if columns else pa.table({})
-    return Raw(name, kind, table, n_rows, others, notes=notes)
-
-
-def _checked_labels(array: NDArray[Any], n_rows: int, where: str) -> NDArray[Any]:
-    """Return one label per row, also from one column of 0 or 1 per class."""
-    if array.ndim == 2 and len(array) == n_rows and array.dtype.kind in "biuf":
-        is_one_hot = np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()
-        if is_one_hot:
-            return np.asarray(array.argmax(axis=1))
-    if array.shape != (n_rows,):
-        raise DataError(
-            f"The labels have shape {array.shape}, the scores {n_rows:,} rows.",
-            where,
-            "Save one label per row of the scores.",
-        )
-    return array
-
-
-def _native(array: NDArray[Any]) -> NDArray[Any]:
-    """Return float32 or float64 in the machine's byte order; text as str."""
-    if array.dtype.kind == "f":
-        wanted = np.float32 if array.dtype.itemsize <= 4 else np.float64
-        return array.astype(wanted, copy=False)
-    if array.dtype.kind == "S":
-        return np.char.decode(array, "latin-1")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def _squeezed(array: NDArray[Any]) -> NDArray[Any]:
-    """Return (n, 1) as (n,)."""
-    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
-
-
-def _n_rows(arrays: dict[str, NDArray[Any]]) -> int:
-    """Return the length of the scores, of the labels, else of the longest array."""
-    by_name = {plain(key): array for key, array in arrays.items() if array.ndim}
-    for wanted in (*ARRAY_SCORES, *ARRAY_LABELS):
-        if wanted in by_name and by_name[wanted].ndim <= 2:
-            return len(by_name[wanted])
-    tables = [array for array in arrays.values() if array.ndim == 2] or [
-        array for array in arrays.values() if array.ndim == 1
-    ]
-    return max(map(len, tables), default=0)
-
-
-def _arrow(array: NDArray[Any], where: str) -> Any:
-    try:
-        if array.dtype.kind == "M":
-            array = np.datetime_as_string(array)
-        return pa.array(array)
-    except (pa.ArrowException, UnicodeError, OverflowError) as error:
-        raise damaged(where, "array", error) from None

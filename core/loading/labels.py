@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from core.loading.names import parse_score_name
-from core.loading.tables import MISSING
+from core.loading.names import MISSING, parse_score_name
 from core.messages import DataError
 
 __all__ = ["LabelMap", "encode", "map_binary", "map_labels"]

@@ -5,7 +5,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["NAMES", "ScoreName", "class_names", "parse_score_name", "plain"]
+__all__ = [
+    "MISSING",
+    "NAMES",
+    "PARTS",
+    "ScoreName",
+    "class_names",
+    "parse_score_name",
+    "part_of",
+    "plain",
+]
+
+MISSING = ("", "na", "n/a", "#n/a", "nan", "null", "none", "?", "-")
+"""Cells that mean "no value" in a column of numbers, in lower case."""
 
 NAMES: dict[str, tuple[str, ...]] = {
     "label": (
@@ -58,6 +70,17 @@ ARRAY_SCORES = (
 """Names of score arrays in NPZ files, in order of preference."""
 ARRAY_LABELS = (*NAMES["label"], "arr_1")
 
+PARTS = {
+    **dict.fromkeys(("fit", "calibration", "calib", "cal"), "calibration"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "calibration"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation", "holdout"), "test"),
+    **dict.fromkeys(("train", "training"), "train"),
+}
+"""Word in the name of an array or a file -> part of the data it holds."""
+_PARTS = "|".join(sorted(PARTS, key=len, reverse=True))
+_FIRST_PART = re.compile(rf"(?P<part>{_PARTS})[_ .\-]+(?P<rest>.+)", re.IGNORECASE)
+_LAST_PART = re.compile(rf"(?P<rest>.+)[_ .\-]+(?P<part>{_PARTS})", re.IGNORECASE)
+
 _LOGITS = (
     *("logit", "logits", "rawformulaval", "raw_score", "raw_scores", "log_prob"),
     *("log_probs", "logprob", "logprobs", "log_proba", "decision_function"),
@@ -102,6 +125,20 @@ class ScoreName:
     stem: str
     kind: str
     suffix: str
+
+
+def part_of(name: str) -> tuple[str, str]:
+    """Return a name without the part of the data it names, and that part.
+
+    Examples
+    --------
+    >>> part_of("logits_val"), part_of("test_labels"), part_of("logits")
+    (('logits', 'calibration'), ('labels', 'test'), ('logits', ''))
+    """
+    found = _FIRST_PART.fullmatch(name) or _LAST_PART.fullmatch(name)
+    if found is None:
+        return name, ""
+    return found["rest"], PARTS[found["part"].lower()]
 
 
 def plain(name: str) -> str:

@@ -39,7 +39,7 @@ def find_roles(raw: Raw, settings: Settings) -> Roles:
     chosen = _take_chosen(roles, settings)
     if settings.label_column == "":
         _set_label_aside(roles)
-    if raw.arrays or raw.format in {"npz", "npy"}:
+    if raw.arrays or not raw.is_table:
         _find_arrays(roles, settings)
     if raw.has_header:
         _find_label(roles, settings, NAMES["label"])
@@ -312,7 +312,7 @@ _EVIDENCE = {
 
 
 def _is_table(roles: Roles) -> bool:
-    return roles.raw.format not in {"npz", "npy"}
+    return roles.raw.is_table
 
 
 def _reserved(roles: Roles, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
 import zipfile
@@ -15,7 +16,15 @@ from numpy.typing import NDArray
 
 from core.messages import DataError, Note
 
-__all__ = ["MEMORY_LIMIT", "Raw", "Source", "as_source", "check_size", "shortened"]
+__all__ = [
+    "ARRAY_FORMATS",
+    "MEMORY_LIMIT",
+    "Raw",
+    "Source",
+    "as_source",
+    "check_size",
+    "shortened",
+]
 
 MEMORY_LIMIT = 8 * 2**30
 """Bytes that the cells of one file may take in memory (8 per cell)."""
@@ -32,22 +41,34 @@ _MAGIC = (
     (b"PK\x05\x06", "zip"),
     (b"\x93NUMPY", "npy"),
     (b"\x1f\x8b", "gzip"),
-    (b"\xff\xfe", "UTF-16 text"),
-    (b"\xfe\xff", "UTF-16 text"),
     (b"BZh", "bzip2 archive"),
     (b"\xfd7zXZ", "xz archive"),
-    (b"\x28\xb5\x2f\xfd", "Zstandard archive"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
     (b"\x89HDF", "HDF5 file"),
-    (b"ARROW1", "Arrow file"),
+    (b"ARROW1", "arrow"),
+    (b"\xff\xff\xff\xff", "arrow stream"),
+    (b"FEA1", "Feather file of version 1"),
     (b"version https://git-lfs", "Git LFS pointer"),
 )
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 _HOW = {
-    "UTF-16 text": "Save it as UTF-8 (in spreadsheets: CSV UTF-8).",
     "HDF5 file": "Save the arrays with numpy.savez, or the table as CSV or Parquet.",
-    "Arrow file": "Save the table as Parquet or CSV.",
+    "Feather file of version 1": "Write it again as Feather 2, Parquet or CSV.",
     "Git LFS pointer": "Fetch the real file with `git lfs pull` and give that one.",
 }
-_ACCEPTED = "Give a CSV or TSV (also .gz), a Parquet or an NPZ file."
+_ACCEPTED = (
+    "Give a CSV or TSV (also .gz or .zst), a Parquet, Arrow, NPZ, NPY or safetensors "
+    "file."
+)
+_PACKINGS = {"gzip", "zstd"}
+_TABLES = {"parquet", "arrow", "arrow stream"}
+_ARRAYS = {"npy", "safetensors"}
+ARRAY_FORMATS = _ARRAYS | {"npz"}
+"""Formats of named arrays; the others are tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +135,8 @@ class Raw:
         Whether the first line names the columns.
     notes : list of Note
         Remarks made while reading.
+    known : dict of str to (str, str)
+        Roles that the layout of the file decides, with the evidence.
     """
 
     name: str
@@ -124,6 +147,12 @@ class Raw:
     delimiter: str | None = None
     has_header: bool = True
     notes: list[Note] = field(default_factory=list)
+    known: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def is_table(self) -> bool:
+        """Whether this was a table, not a file of named arrays."""
+        return self.format not in ARRAY_FORMATS
 
     @property
     def names(self) -> list[str]:
@@ -211,34 +240,57 @@ def _check_path(path: Path, name: str) -> None:
 
 
 def recognise(source: Source, head: bytes | None = None) -> str:
-    """Return "text", "gzip", "parquet", "npz" or "npy"; others raise DataError.
+    """Return "text", "gzip", "zstd", "parquet", "arrow", "npz", "npy" or the like.
 
-    The first bytes decide, not the name; a name of a pickle is refused all the same.
+    The first bytes decide, not the name; a name of a pickle is refused all the same,
+    and so is every kind that is not known.
     """
     is_inner = head is not None
-    first = source.head() if head is None else head
+    first = source.head() if head is None else head[:4096]
     kind = next((kind for magic, kind in _MAGIC if first.startswith(magic)), "text")
-    if kind != "Git LFS pointer":
+    if kind == "text" and _is_safetensors(first):
+        kind = "safetensors"
+    elif kind != "Git LFS pointer":
         _refuse_pickles(source.name, first)
     if kind == "zip" and not is_inner:
         return _kind_of_zip(source)
-    if kind in {"gzip", "parquet", "npy", "zip"} and is_inner:
+    known = _PACKINGS | _TABLES | _ARRAYS
+    if kind in known | {"zip"} and is_inner:
         raise DataError(
             f"The compressed file holds another {kind} file.",
             source.name,
             "Unpack it and give the file inside.",
         )
-    if kind not in {"gzip", "parquet", "npy", "text"}:
+    if kind not in known | {"text"}:
         fix = _HOW.get(kind, f"Unpack it. {_ACCEPTED}")
         article = "an" if kind[0] in "AH" else "a"
         raise DataError(f"This is {article} {kind}.", source.name, fix)
-    if kind == "text" and b"\0" in first:
+    if kind == "text" and b"\0" in first and find_encoding(first) == "utf-8":
         raise DataError(
             f"This is not a table: it starts with {first[:8]!r}.",
             source.name,
             _ACCEPTED,
         )
     return kind
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Whether the file starts with the length of a JSON header, and that header."""
+    return head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") < 1 << 27
+
+
+def find_encoding(head: bytes) -> str:
+    """Return the encoding that a byte order mark or the zeros of UTF-16 show."""
+    for mark, encoding in _MARKS:
+        if head.startswith(mark):
+            return encoding
+    # In UTF-16 every other byte of plain digits and letters is 0.
+    pairs = len(head) // 2
+    for start, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        others = head[1 - start : 2 * pairs : 2].count(0)
+        if pairs > 1 and not others and head[start::2].count(0) > 0.9 * pairs:
+            return encoding
+    return "utf-8"
 
 
 def _refuse_pickles(name: str, head: bytes) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 
 from core.loading import sources
 from core.loading.arrays import read_arrays
+from core.loading.columnar import read_arrow, read_parquet
 from core.loading.columns import Roles
 from core.loading.labels import LabelMap, map_binary, map_labels
 from core.loading.names import class_names, parse_score_name
 from core.loading.roles import find_roles
 from core.loading.schema import ColumnGuess, Schema
 from core.loading.sources import Raw, as_source
-from core.loading.tables import read_parquet, read_text
+from core.loading.text import read_text
 from core.loading.values import Scores, gather_scores, judge_kind
 from core.messages import DataError, Progress
 from core.settings import Settings
@@ -35,11 +36,13 @@ class Understood:
 def _read(source: Any, name: str | None, progress: Progress) -> Raw:
     found = as_source(source, name)
     kind = sources.recognise(found)
-    if kind in {"npz", "npy"}:
+    if kind in sources.ARRAY_FORMATS:
         return read_arrays(found, kind, progress)
     if kind == "parquet":
         return read_parquet(found, progress)
-    return read_text(found, is_packed=kind == "gzip", progress=progress)
+    if kind in {"arrow", "arrow stream"}:
+        return read_arrow(found, kind, progress)
+    return read_text(found, "" if kind == "text" else kind, progress)
 
 
 def understand(

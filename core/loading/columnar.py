@@ -1,0 +1,198 @@
+"""Columnar tables: Parquet, and Arrow files (Feather) and streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+
+from core.loading.dialect import MOST_COLUMNS, check_names
+from core.loading.settled import settled
+from core.loading.sources import Raw, Source, check_size, damaged
+from core.messages import DataError, Progress
+
+__all__ = ["read_arrow", "read_parquet"]
+
+_UNREADABLE = (pa.ArrowException, OSError, EOFError, ValueError)
+_ROWS = 1 << 16
+
+
+def read_parquet(source: Source, progress: Progress) -> Raw:
+    """Read a Parquet file in blocks of rows."""
+    try:
+        with source.open() as opened:
+            table = _read_parquet(opened, source.name, progress)
+    except DataError:
+        raise
+    except _UNREADABLE as error:
+        raise damaged(source.name, "Parquet file", error) from None
+    return _as_raw(source.name, "parquet", table)
+
+
+def _read_parquet(opened: Any, name: str, progress: Progress) -> Any:
+    file = pyarrow.parquet.ParquetFile(opened)
+    schema = file.schema_arrow
+    _check_columns(schema.names, name)
+    n_rows = file.metadata.num_rows
+    check_size(n_rows * len(schema.names), name)
+    # Text is kept as numbers of distinct values: a page of one long value may
+    # stand for a million rows.
+    texts = [item.name for item in schema if pa.types.is_string(item.type)]
+    file = pyarrow.parquet.ParquetFile(opened, read_dictionary=texts)
+    n_read, n_bytes = 0, 0
+    batches = []
+    for batch in file.iter_batches(batch_size=_ROWS):
+        n_read += batch.num_rows
+        n_bytes += _unpacked(batch)
+        check_size(n_bytes, name, 1)
+        batches.append(batch)
+        progress(0.8 * n_read / max(1, n_rows), "Reading")
+    return pa.Table.from_batches(batches, file.schema_arrow)
+
+
+def _unpacked(batch: Any) -> int:
+    """Return the bytes of a batch with every dictionary written out."""
+    total = 0
+    for column in batch.columns:
+        if not pa.types.is_dictionary(column.type):
+            total += column.nbytes
+            continue
+        values = column.dictionary
+        is_text = pa.types.is_string(values.type) or pa.types.is_large_string(
+            values.type
+        )
+        if is_text and len(values):
+            lengths = pc.binary_length(values).cast(pa.int64())
+            total += pc.sum(pc.take(lengths, column.indices)).as_py() or 0
+        total += 8 * len(column)
+    return total
+
+
+def read_arrow(source: Source, kind: str, progress: Progress) -> Raw:
+    """Read an Arrow file (which Feather is) or an Arrow stream, batch by batch."""
+    try:
+        with source.open() as opened:
+            table = _read_batches(opened, source, kind, progress)
+    except DataError:
+        raise
+    except _UNREADABLE as error:
+        raise damaged(source.name, "Arrow file", error) from None
+    return _as_raw(source.name, "arrow", table)
+
+
+def _read_batches(opened: Any, source: Source, kind: str, progress: Progress) -> Any:
+    is_stream = kind == "arrow stream"
+    reader = (pa.ipc.open_stream if is_stream else pa.ipc.open_file)(opened)
+    _check_columns(reader.schema.names, source.name)
+    n_bytes = 0
+    batches = []
+    for batch, share in _batches(reader, opened, source, is_stream=is_stream):
+        n_bytes += _unpacked(batch)
+        check_size(n_bytes, source.name, 1)
+        batches.append(batch)
+        progress(0.8 * min(1.0, share), "Reading")
+    return pa.Table.from_batches(batches, reader.schema)
+
+
+def _batches(
+    reader: Any, opened: Any, source: Source, *, is_stream: bool
+) -> Iterator[tuple[Any, float]]:
+    """Yield each batch with the share of the file that was read."""
+    if is_stream:
+        for batch in reader:
+            yield batch, opened.tell() / max(1, source.size)
+        return
+    n_batches = reader.num_record_batches
+    for number in range(n_batches):
+        yield reader.get_batch(number), (number + 1) / n_batches
+
+
+def _check_columns(names: list[str], where: str) -> None:
+    check_names(names, where)
+    if len(names) > MOST_COLUMNS:
+        raise DataError(
+            f"The table has {len(names):,} columns; the limit is {MOST_COLUMNS:,}.",
+            where,
+            "Save that many scores as an array: NPZ with logits and labels.",
+        )
+
+
+def _as_raw(name: str, kind: str, table: Any) -> Raw:
+    if table.num_rows == 0:
+        raise DataError("The table has no rows.", name, "Write one row per prediction.")
+    try:
+        plain = _simple_columns(table.replace_schema_metadata(None))
+    except _UNREADABLE as error:
+        raise damaged(name, "table", error) from None
+    return _with_lists(Raw(name, kind, settled(plain), plain.num_rows), table)
+
+
+def _with_lists(raw: Raw, table: Any) -> Raw:
+    """Take columns of equally long lists of numbers as arrays of class scores."""
+    for name in table.column_names:
+        array = _as_matrix(table[name])
+        if array is not None:
+            raw.arrays[name] = array
+            raw.table = raw.table.drop_columns([name])
+    return raw
+
+
+def _as_matrix(column: Any) -> Any:
+    """Return a column of equally long lists of numbers as an array, else None."""
+    kind = column.type
+    is_list = (
+        pa.types.is_list(kind)
+        or pa.types.is_large_list(kind)
+        or pa.types.is_fixed_size_list(kind)
+    )
+    if not is_list or column.null_count:
+        return None
+    inner = kind.value_type
+    if not (pa.types.is_floating(inner) or pa.types.is_integer(inner)):
+        return None
+    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    if len(lengths) != 1 or not lengths[0]:
+        return None
+    flat = pc.list_flatten(column).combine_chunks()
+    if flat.null_count:
+        return None
+    values = flat.to_numpy(zero_copy_only=False)
+    if values.dtype.kind == "f" and values.dtype.itemsize < 4:
+        values = values.astype(np.float32)
+    return values.reshape(len(column), lengths[0])
+
+
+def _simple_columns(table: Any) -> Any:
+    """Return every column as numbers, times or text."""
+    columns = [_simple(table.column(i)) for i in range(table.num_columns)]
+    return pa.table(columns, names=table.column_names)
+
+
+def _simple(column: Any) -> Any:
+    """Return dictionaries, decimals, dates and nested values in a plainer type."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind = column.type
+    is_plain = (
+        pa.types.is_integer(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_timestamp(kind)
+        or kind in (pa.float32(), pa.float64())
+    )
+    if is_plain:
+        return column
+    if pa.types.is_decimal(kind) or pa.types.is_float16(kind):
+        return column.cast(pa.float64())
+    if pa.types.is_date(kind):
+        return column.cast(pa.timestamp("ms"))
+    if pa.types.is_null(kind) or pa.types.is_large_string(kind):
+        return column.cast(pa.string())
+    if pa.types.is_string_view(kind):
+        return column.cast(pa.string())
+    texts = [None if value is None else str(value) for value in column.to_pylist()]
+    return pa.array(texts, pa.string())

@@ -1,0 +1,253 @@
+"""How a text file is written: encoding, delimiter, decimal mark, header."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from core.loading.names import MISSING, NAMES, parse_score_name, plain
+from core.loading.sources import damaged, find_encoding
+from core.messages import DataError, Note
+
+__all__ = [
+    "DELIMITERS",
+    "Dialect",
+    "check_names",
+    "decode_start",
+    "find_dialect",
+    "is_number",
+]
+
+DELIMITERS = {",": "csv", "\t": "tsv", ";": "csv", "|": "csv", " ": "txt"}
+"""Delimiter -> what a file with it is called."""
+MOST_COLUMNS = 50_000
+"""A table with more columns is refused: it belongs into an array."""
+_WORDS = {
+    ",": "commas",
+    "\t": "tabs",
+    ";": "semicolons",
+    "|": "vertical bars",
+    " ": "spaces",
+}
+_PROMISED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+_LONGEST_CELL = 8 << 20
+_KNOWN = {name for role, names in NAMES.items() if "head" not in role for name in names}
+_COMMA = re.compile(r"\s*[-+]?\d*,\d+(?:[eE][-+]?\d+)?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a text file is written.
+
+    Parameters
+    ----------
+    delimiter, encoding, decimal : str
+        Between cells, of the bytes, and before the fraction of a number.
+    names : tuple of str
+        Names of the columns.
+    has_header, has_quotes : bool
+        Whether the first line names the columns; whether cells are quoted.
+    longest_line, n_blank : int
+        Bytes of the longest line looked at; empty lines at the start.
+    """
+
+    delimiter: str
+    encoding: str
+    decimal: str
+    names: tuple[str, ...]
+    has_header: bool
+    has_quotes: bool
+    longest_line: int
+    n_blank: int
+
+    def notes(self, name: str) -> list[Note]:
+        """Return what is unusual about the text of a file of this name."""
+        found = []
+        packed = (".gz", ".zst")
+        suffixes = [s.lower() for s in PurePath(name).suffixes if s not in packed]
+        promised = _PROMISED.get(next(iter(suffixes[-1:]), ""), self.delimiter)
+        if promised != self.delimiter and len(self.names) > 1:
+            text = f"The cells are separated by {_WORDS[self.delimiter]}."
+            found.append(Note("delimiter", "info", text))
+        if self.decimal == ",":
+            text = "Numbers are written with a decimal comma; 0,5 was read as 0.5."
+            found.append(Note("decimal-comma", "info", text))
+        if self.encoding == "latin-1":
+            text = (
+                "The file is not UTF-8; it was read as Latin-1 (check accents in "
+                "names)."
+            )
+            found.append(Note("latin-1", "info", text))
+        elif self.encoding != "utf-8":
+            text = "The file is UTF-16 and was read as such."
+            found.append(Note("utf-16", "info", text))
+        return found
+
+
+def find_dialect(text: str, encoding: str, name: str) -> Dialect:
+    """Return how a text is written.
+
+    Parameters
+    ----------
+    text : str
+        Whole lines from the start of the file.
+    encoding : str
+        What the bytes were decoded from.
+    name : str
+        Name of the file, for messages.
+
+    Raises
+    ------
+    DataError
+        If it cannot be cut into columns.
+    """
+    delimiter, rows = _delimiter(text, name)
+    first = rows[0]
+    if len(first) > MOST_COLUMNS:
+        raise DataError(
+            f"The table has {len(first):,} columns; the limit is {MOST_COLUMNS:,}.",
+            name,
+            "Save that many scores as an array: NPZ with logits and labels.",
+        )
+    has_header = _is_header(rows)
+    names = (
+        _clean_names(first, name)
+        if has_header
+        else tuple(f"column {i + 1}" for i in range(len(first)))
+    )
+    blank = text[: len(text) - len(text.lstrip())]
+    return Dialect(
+        delimiter=delimiter,
+        encoding=encoding,
+        decimal=_decimal(rows, delimiter),
+        names=names,
+        has_header=has_header,
+        has_quotes='"' in text,
+        longest_line=max(map(len, text.encode("utf-8").split(b"\n"))),
+        n_blank=len(re.findall(r"\r\n|\r|\n", blank)),
+    )
+
+
+def decode_start(head: bytes, *, is_whole: bool) -> tuple[str, str]:
+    """Return the whole lines at the start of a text file, and their encoding."""
+    encoding = find_encoding(head)
+    if encoding.startswith("utf-16"):
+        text = head.decode(encoding, "ignore")  # half a character may end the head
+        return (text if is_whole else text[: text.rfind("\n") + 1]), encoding
+    lines = head if is_whole else head[: head.rfind(b"\n") + 1]
+    try:
+        return lines.decode("utf-8-sig"), encoding
+    except UnicodeDecodeError:
+        return lines.decode("latin-1"), "latin-1"
+
+
+def _delimiter(text: str, name: str) -> tuple[str, list[list[str]]]:
+    """Return the delimiter that cuts the first lines into most columns, and those."""
+    best: tuple[tuple[float, float], str, list[list[str]]] = ((0.0, 0.0), ",", [])
+    refused = csv.Error("it holds no cells")
+    limit = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        for delimiter in DELIMITERS:
+            if delimiter == " " and best[0][0] > 1:
+                continue  # names may hold spaces
+            lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+            try:
+                rows = [
+                    row
+                    for row in itertools.islice(lines, 51)
+                    if any(map(str.strip, row))
+                ]
+            except csv.Error as error:
+                refused = error
+                continue
+            if not rows:
+                continue
+            width = len(rows[0])
+            is_even = sum(len(row) == width for row in rows) >= 0.8 * len(rows)
+            if delimiter == " " and not (is_even and all(map(all, rows))):
+                continue
+            # Between equals, more numbers decide: 0,5;0,5;1 has three.
+            share = sum(is_number(cell) for row in rows for cell in row) / len(rows)
+            score = (width if is_even else width / 2, share)
+            if score > best[0]:
+                best = (score, delimiter, rows)
+    finally:
+        csv.field_size_limit(limit)
+    if not best[2]:
+        raise damaged(name, "table", refused)
+    return best[1], best[2]
+
+
+def _decimal(rows: list[list[str]], delimiter: str) -> str:
+    """Return the decimal mark of the first lines: a comma only where no point is.
+
+    Between commas a cell such as "0,5" must be quoted and be the usual thing.
+    """
+    cells = [cell for row in rows for cell in row]
+    n_comma = sum(_COMMA.fullmatch(cell) is not None for cell in cells)
+    numbers = [cell for cell in cells if is_number(cell)]
+    if any("." in cell for cell in numbers):
+        return "."
+    is_usual = delimiter != "," or n_comma > len(numbers) / 2
+    return "," if n_comma and is_usual else "."
+
+
+def _is_header(rows: list[list[str]]) -> bool:
+    first = rows[0]
+    numeric = [cell.strip() for cell in first if is_number(cell)]
+    others = [cell for cell in first if not is_number(cell) and cell.strip()]
+    # Arrays written by pandas have the header 0,1,2,...
+    is_counted = numeric == [str(i) for i in range(len(numeric))] and len(numeric) > 1
+    if not others:
+        below = rows[1] if len(rows) > 1 else []
+        return is_counted and any(not _is_whole(cell) for cell in below)
+    if not numeric or is_counted:
+        return True
+    if any(plain(cell) in _KNOWN or parse_score_name(cell) for cell in others):
+        return True
+    # Text above text is a value; text above numbers is a name.
+    return any(
+        not is_number(name) and is_number(cell)
+        for row in rows[1:2]
+        for name, cell in zip(first, row, strict=False)
+    )
+
+
+def is_number(cell: str) -> bool:
+    """Whether a cell is a number or stands for a missing one."""
+    try:
+        float(cell)
+    except ValueError:
+        is_gap = cell.strip().lower() in MISSING[1:]
+        return is_gap or _COMMA.fullmatch(cell) is not None
+    return "_" not in cell
+
+
+def _is_whole(cell: str) -> bool:
+    return re.fullmatch(r"\s*[-+]?\d+\s*", cell) is not None
+
+
+def _clean_names(cells: list[str], where: str) -> tuple[str, ...]:
+    names = [
+        " ".join(cell.split()) or f"unnamed {i + 1}" for i, cell in enumerate(cells)
+    ]
+    check_names(names, where)
+    return tuple(names)
+
+
+def check_names(names: list[str], where: str) -> None:
+    """Refuse two columns of one name."""
+    seen: dict[str, int] = {}
+    for position, name in enumerate(names, start=1):
+        if name in seen:
+            raise DataError(
+                f"Two columns are called {name!r} (columns {seen[name]} and "
+                f"{position}).",
+                f"{where}, column {name}",
+                "Give every column a name of its own, or remove the copy.",
+            )
+        seen[name] = position

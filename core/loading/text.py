@@ -1,0 +1,278 @@
+"""Delimited text: CSV and TSV in any usual encoding, also packed (.gz, .zst)."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import re
+import zlib
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from core.loading import sources
+from core.loading.dialect import DELIMITERS, Dialect, decode_start, find_dialect
+from core.loading.names import NAMES, plain
+from core.loading.settled import settled, with_points
+from core.loading.sources import Raw, Source, check_size, damaged, shortened
+from core.messages import DataError, Progress
+
+__all__ = ["read_text"]
+
+_HEAD = 4 << 20
+_MOST_TRIES = 4
+_PACKED = {"gzip": ".gz", "zstd": ".zst"}
+_UNREADABLE = (
+    *(pa.ArrowException, OSError, EOFError, ValueError, zlib.error, LookupError),
+)
+
+
+class _Stream(io.RawIOBase):
+    """Unpack on the way if need be, count what was read, stop at the limit."""
+
+    def __init__(self, source: Source, packing: str) -> None:
+        super().__init__()
+        self._name = source.name
+        self._size = max(1, source.size)
+        self._file = source.open()
+        self._is_packed = bool(packing)
+        self._plain: BinaryIO | gzip.GzipFile | Any = self._file
+        if packing == "gzip":
+            self._plain = gzip.GzipFile(fileobj=self._file)
+        elif packing == "zstd":
+            self._plain = pa.CompressedInputStream(
+                pa.PythonFile(self._file, "r"), "zstd"
+            )
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._plain.read(len(buffer))
+        buffer[: len(data)] = data
+        self._count += len(data)
+        if self._is_packed:
+            check_size(self._count, self._name, 1)
+        return len(data)
+
+    def fraction(self) -> float:
+        """Share of the file that was read."""
+        return min(1.0, self._file.tell() / self._size)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def read_text(source: Source, packing: str, progress: Progress) -> Raw:
+    """Read delimited text; what cannot be read raises DataError.
+
+    Parameters
+    ----------
+    source : Source
+    packing : {"", "gzip", "zstd"}
+        What the bytes are packed with.
+    progress : callable
+    """
+    dialect, head, share = _inspect_text(source, packing)
+    n_lines = max(1, head.count(b"\n")) / share
+    check_size(n_lines * len(dialect.names), source.name)
+    if dialect.has_header and not re.search(rb"[\r\n]", head.strip()):
+        raise _no_rows(source.name)  # without a line end Arrow sees half a row
+    try:
+        types = _column_types(head, dialect)
+        table, dialect = _read_blocks(source, dialect, types, progress, packing)
+    except _UNREADABLE as error:
+        if isinstance(error, DataError):
+            raise
+        if "Expected" in str(error) and "Row #" not in str(error):
+            error = _with_row(source, dialect, packing) or error
+        raise _text_error(source.name, error, dialect) from None
+    if table.num_rows == 0:
+        raise _no_rows(source.name)
+    if dialect.decimal == ",":
+        table = with_points(table)
+    return Raw(
+        name=source.name,
+        format=DELIMITERS[dialect.delimiter] + _PACKED.get(packing, ""),
+        table=settled(table),
+        n_rows=table.num_rows,
+        delimiter=dialect.delimiter,
+        has_header=dialect.has_header,
+        notes=dialect.notes(source.name),
+    )
+
+
+def _no_rows(name: str) -> DataError:
+    return DataError(
+        "The file has a header and no rows.",
+        name,
+        "Write one row per prediction under the header.",
+    )
+
+
+def _inspect_text(source: Source, packing: str) -> tuple[Dialect, bytes, float]:
+    """Return how the text is written, its first lines, and their share of the file."""
+    try:
+        with _Stream(source, packing) as stream:
+            buffered = io.BufferedReader(stream, _HEAD)
+            head = buffered.read(_HEAD)
+            is_whole = not buffered.peek(1)
+            share = 1.0 if is_whole else stream.fraction()
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged(source.name, f"{packing} file", error) from None
+    if packing:
+        sources.recognise(source, head)
+    text, encoding = decode_start(head, is_whole=is_whole)
+    if not text and head:
+        raise DataError(
+            f"The first {_HEAD >> 20} MiB hold no line end: this is not a table.",
+            source.name,
+            "Write one row per line.",
+        )
+    if not text.strip("\ufeff \t\r\n"):
+        raise DataError(
+            "The file is empty.",
+            source.name,
+            "Give a file with a header and one row per prediction.",
+        )
+    dialect = find_dialect(text.removeprefix("\ufeff"), encoding, source.name)
+    return dialect, text.encode("utf-8"), share
+
+
+def _options(
+    dialect: Dialect, types: dict[str, Any], *, is_start: bool = False
+) -> dict[str, Any]:
+    """Return the options of Arrow; the start of a file is UTF-8 by then."""
+    return {
+        "read_options": pyarrow.csv.ReadOptions(
+            column_names=list(dialect.names),
+            skip_rows=dialect.n_blank,
+            skip_rows_after_names=int(dialect.has_header),
+            encoding="utf8" if is_start else dialect.encoding,
+            block_size=max(1 << 20, 4 * dialect.longest_line),
+        ),
+        "parse_options": pyarrow.csv.ParseOptions(
+            delimiter=dialect.delimiter, newlines_in_values=dialect.has_quotes
+        ),
+        # Empty cells are missing; "NA" stays text, because it may name a class.
+        "convert_options": pyarrow.csv.ConvertOptions(
+            column_types=types,
+            null_values=[""],
+            strings_can_be_null=True,
+            decimal_point=dialect.decimal,
+            true_values=[],
+            false_values=[],
+        ),
+    }
+
+
+def _column_types(head: bytes, dialect: Dialect) -> dict[str, Any]:
+    """Return types seen in the first block; text stays as it was written.
+
+    Dates and codes with leading zeros stay text, so that the user's own file comes
+    back as it was.
+    """
+    seen = pyarrow.csv.read_csv(
+        io.BytesIO(head), **_options(dialect, {}, is_start=True)
+    )
+    start = head[: 1 << 16].rpartition(b"\n")[0] + b"\n"
+    has_codes = re.search(rb"(?:\A|[\s,;\"])0\d", start) is not None
+    codes = NAMES["id"] + NAMES["group"]
+    types = {}
+    for field in seen.schema:
+        kind = pa.string()
+        if pa.types.is_floating(field.type) and plain(field.name) not in codes:
+            kind = field.type
+        if pa.types.is_integer(field.type):
+            kind = field.type
+        types[field.name] = kind
+    if has_codes:
+        as_text = pyarrow.csv.read_csv(
+            io.BytesIO(start),
+            **_options(
+                dialect, dict.fromkeys(dialect.names, pa.string()), is_start=True
+            ),
+        )
+        for name in types:
+            coded = pc.match_substring_regex(as_text[name], r"^\s*0\d")
+            if pc.any(coded).as_py() and pa.types.is_integer(types[name]):
+                types[name] = pa.string()
+    return types
+
+
+def _read_blocks(
+    source: Source,
+    dialect: Dialect,
+    types: dict[str, Any],
+    progress: Progress,
+    packing: str,
+) -> tuple[Any, Dialect]:
+    """Read block by block; when a later block shows other types, read again."""
+    for n_tries in itertools.count(1):
+        options = _options(dialect, types)
+        try:
+            with _Stream(source, packing) as stream:
+                reader = pyarrow.csv.open_csv(stream, **options)
+                batches = []
+                for batch in reader:
+                    batches.append(batch)
+                    progress(0.8 * stream.fraction(), "Reading")
+                return pa.Table.from_batches(batches, reader.schema), dialect
+        except pa.ArrowInvalid as error:
+            if "invalid UTF8" in str(error) and dialect.encoding == "utf-8":
+                dialect = replace(dialect, encoding="latin-1")
+                continue
+            # One thread knows the row, several do not.
+            known = r"CSV column #(\d+): (?:Row #\d+: )?CSV conversion error"
+            found = re.search(known, str(error))
+            if found is None or types[dialect.names[int(found[1])]] == pa.string():
+                raise
+            types = _widened(types, dialect.names[int(found[1])], n_tries)
+    raise AssertionError  # the loop above has no other end
+
+
+def _widened(types: dict[str, Any], name: str, n_tries: int) -> dict[str, Any]:
+    """Return types that hold more: decimals, then text; after some tries all text."""
+    if n_tries > _MOST_TRIES:
+        return dict.fromkeys(types, pa.string())
+    is_code = plain(name) in NAMES["id"] + NAMES["group"]
+    is_whole = pa.types.is_integer(types[name]) and not is_code
+    return types | {name: pa.float64() if is_whole else pa.string()}
+
+
+def _text_error(name: str, error: BaseException, dialect: Dialect) -> DataError:
+    text = shortened(error)
+    ragged = re.search(
+        r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+)", str(error)
+    )
+    if ragged is None:
+        return damaged(name, "table", error)
+    row = int(ragged[1]) - dialect.has_header if ragged[1] else 0
+    content = text.partition(f"got {ragged[3]}: ")[2]
+    return DataError(
+        f"A row has {ragged[3]} cells, the header {ragged[2]}"
+        + (f": {content}" if content else "")
+        + ".",
+        name + (f", row {row}" if row else ""),
+        "Give every row the same number of cells; quote text that holds the "
+        f"delimiter {dialect.delimiter!r}.",
+    )
+
+
+def _with_row(source: Source, dialect: Dialect, packing: str) -> BaseException | None:
+    """Return the error of a ragged row once more, from one thread, which counts."""
+    options = _options(dialect, dict.fromkeys(dialect.names, pa.string()))
+    options["read_options"].use_threads = False
+    try:
+        with _Stream(source, packing) as stream:
+            for _ in pyarrow.csv.open_csv(stream, **options):
+                pass
+    except _UNREADABLE as error:
+        return error
+    return None
