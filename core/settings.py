@@ -19,6 +19,7 @@ CHOICES = {
     "input_kind": ("auto", "logits", "probabilities", "confidence"),
     "invalid_rows": ("refuse", "leave-out"),
     "renormalise": ("ask", "yes"),
+    "label_base": ("auto", "0", "1"),
     "split": ("auto", "file", "cross-fit", "holdout", "time"),
     "strategy": ("uniform", "quantile"),
     "norm": ("l1", "l2", "max"),
@@ -69,6 +70,9 @@ class Settings:
         What happens to rows with missing or unreadable scores.
     renormalise : {"ask", "yes"}, default="ask"
         Whether rows of probabilities that do not sum to 1 may be rescaled.
+    label_base : {"auto", "0", "1"}, default="auto"
+        Number of the first class, where labels are numbers; "auto" takes the names of
+        the classes first, then 0.
     split : {"auto", "file", "cross-fit", "holdout", "time"}, default="auto"
         How rows get their roles; "auto" takes the split column or cross-fits.
     n_folds : int, default=5
@@ -114,6 +118,7 @@ class Settings:
     positive_class: str | None = None
     invalid_rows: str = "refuse"
     renormalise: str = "ask"
+    label_base: str = "auto"
     split: str = "auto"
     n_folds: int = 5
     fit_fraction: float = 0.5

@@ -60,13 +60,6 @@ REFUSED = {
         "column label, row 2",
         "class names",
     ),
-    "labels count from 1": (
-        (HEADER + "1,2,1\n3,4,2\n").encode(),
-        "rows.csv",
-        "'2' is not one of",
-        "row 2",
-        "subtract 1",
-    ),
     "duplicate columns": (
         b"logit_cat,logit_dog, logit_cat ,label\n1,2,3,cat\n",
         "rows.csv",

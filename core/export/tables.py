@@ -269,6 +269,8 @@ def _class_order(
     given = predictions.classes
     if given == classes:
         return None
+    if any(note.code == "one-unnamed-score" for note in predictions.notes):
+        return None  # it is the score of the class that the fitted one was of
     if sorted(given) == sorted(classes):
         return np.array([given.index(name) for name in classes], dtype=np.int64)
     is_unnamed = _are_numbers(given) or _are_numbers(classes)

@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.loading.names import MISSING, parse_score_name
-from core.messages import DataError
+from core.messages import Answer, DataError
 
 __all__ = ["LabelMap", "encode", "map_binary", "map_labels"]
+
+
+_UNLABELLED = (-1, -100)  # -100 is what PyTorch and Hugging Face ignore
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,20 @@ def _as_whole(values: Iterable[str]) -> dict[str, int] | None:
         return None
 
 
-def map_labels(values: tuple[str, ...], classes: tuple[str, ...]) -> LabelMap:
-    """Match distinct labels to two or more score columns, by name or by number."""
+def map_labels(
+    values: tuple[str, ...], classes: tuple[str, ...], base: str = "auto"
+) -> LabelMap:
+    """Match distinct labels to two or more score columns, by name or by number.
+
+    Parameters
+    ----------
+    values, classes : tuple of str
+        Distinct labels; class names in the order of the scores.
+    base : {"auto", "0", "1"}, default="auto"
+        Number of the first class where labels are numbers; "auto" takes names first.
+    """
+    if base != "auto":
+        return _numbered(values, classes, int(base))
     given = _given(values, classes)
     blank = dict.fromkeys(set(values).difference(given), -1)
     by_name = {name: i for i, name in enumerate(classes)}
@@ -74,8 +89,8 @@ def map_labels(values: tuple[str, ...], classes: tuple[str, ...]) -> LabelMap:
         return LabelMap(classes, found | blank, (), "labels are the class names")
     whole = _as_whole(given)
     if whole is not None:
-        open_ended = {v: x for v, x in whole.items() if x != -1}
-        if all(0 <= x < len(classes) for x in open_ended.values()):
+        whole = {v: -1 if x in _UNLABELLED else x for v, x in whole.items()}
+        if all(-1 <= x < len(classes) for x in whole.values()):
             text = f"labels number the {len(classes)} score columns from 0"
             return LabelMap(classes, whole | blank, (), text)
         if not found:
@@ -83,6 +98,22 @@ def map_labels(values: tuple[str, ...], classes: tuple[str, ...]) -> LabelMap:
         found |= {v: -1 for v, x in whole.items() if x == -1}
     unknown = tuple(value for value in given if value not in found)
     return LabelMap(classes, found | blank, unknown, "labels are the class names")
+
+
+def _numbered(values: tuple[str, ...], classes: tuple[str, ...], base: int) -> LabelMap:
+    """Return labels as places of the score columns, counted from `base`."""
+    given = _given(values)
+    codes: dict[str, int] = dict.fromkeys(set(values).difference(given), -1)
+    for value in given:
+        whole = _as_whole([value])
+        place = None if whole is None else whole[value] - base
+        if whole is not None and whole[value] in _UNLABELLED:
+            codes[value] = -1
+        elif place is not None and 0 <= place < len(classes):
+            codes[value] = place
+    unknown = tuple(value for value in given if value not in codes)
+    text = f"labels number the {len(classes)} score columns from {base}, as chosen"
+    return LabelMap(classes, codes, unknown, text)
 
 
 def map_binary(
@@ -104,7 +135,7 @@ def map_binary(
     given = _given(values)
     whole = _as_whole(given)
     if whole is not None and set(whole.values()) != {-1, 1}:
-        minus = [v for v, x in whole.items() if x == -1]
+        minus = [v for v, x in whole.items() if x in _UNLABELLED]
         given = [v for v in given if v not in minus]
         whole = {v: x for v, x in whole.items() if v in given}
     blank = dict.fromkeys(set(values).difference(given), -1)
@@ -214,14 +245,27 @@ def encode(
             f"{'row has' if n_bad == 1 else 'rows have'} such a label.",
             f"{where}, row {row + 1}",
             _label_fix(labels),
+            answers=_FROM_ONE if _counts_from_one(labels) else (),
         )
     codes = [-1 if text is None else labels.codes[text] for text in texts]
     return np.array(codes, dtype=np.int64)[indices]
 
 
+_FROM_ONE = (Answer("Labels count from 1", "label_base", "1"),)
+
+
+def _counts_from_one(labels: LabelMap) -> bool:
+    """Whether labels that number the classes from 1 would all be classes."""
+    if labels.evidence == "labels are 0 and 1" or "as chosen" in labels.evidence:
+        return False
+    blank = {v for v, code in labels.codes.items() if code == -1}
+    whole = _as_whole({*labels.codes, *labels.unknown} - blank)
+    places = range(1, len(labels.classes) + 1)
+    return bool(whole) and set((whole or {}).values()) <= set(places)
+
+
 def _label_fix(labels: LabelMap) -> str:
     n_classes = len(labels.classes)
-    whole = _as_whole([v for v in (*labels.codes, *labels.unknown) if v])
     if labels.evidence == "labels are 0 and 1":
         return (
             "One score column is a binary score and needs two labels. Choose the "
@@ -233,10 +277,10 @@ def _label_fix(labels: LabelMap) -> str:
             "The scores have no class names: call the columns logit_<class>, or save "
             "the names in the order of the scores as the array classes of an NPZ."
         )
-    if whole and set(whole.values()) <= set(range(1, n_classes + 1)):
+    if _counts_from_one(labels):
         return (
-            f"The labels seem to count from 1: subtract 1, so that they run from 0 "
-            f"to {n_classes - 1}, or name the score columns after the labels."
+            "The labels seem to count from 1. If they do, say so, or subtract 1, so "
+            f"that they run from 0 to {n_classes - 1}."
         )
     return (
         "Write labels as the class names in the score columns (label cat for "

@@ -38,7 +38,8 @@ NAMES: dict[str, tuple[str, ...]] = {
     "id": (
         *("id", "ids", "row_id", "sample_id", "uid", "uuid", "guid", "image_id"),
         *("case_id", "example_id", "item_id", "instance_id", "record_id", "key"),
-        *("filename", "file_name", "file", "path", "image", "index"),
+        *("sampleid", "docid", "filename", "file_name", "file", "path", "image"),
+        *("row", "index"),
     ),
     "group": (
         *("group", "groups", "group_id", "cluster", "cluster_id", "patient"),

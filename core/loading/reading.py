@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
+from core.loading.files import FileSources, read_files
 from core.loading.rows import assemble, head_of
 from core.loading.schema import Schema
 from core.loading.understanding import understand
-from core.messages import Progress, no_progress
+from core.messages import DataError, Progress, no_progress
 from core.predictions import Predictions, Study
 from core.settings import Settings
 
@@ -24,28 +25,28 @@ __all__ = [
 READING_FIELDS = (
     *("input_kind", "label_column", "score_columns", "id_column", "group_column"),
     *("weight_column", "time_column", "split_column", "slice_columns"),
-    *("positive_class", "invalid_rows", "renormalise"),
+    *("positive_class", "invalid_rows", "renormalise", "label_base"),
 )
 """Fields of `Settings` that decide how a file is read."""
 
 
 def inspect_file(
-    source: bytes | str | Path,
+    source: FileSources,
     *,
     settings: Settings | None = None,
-    name: str | None = None,
+    name: str | Sequence[str] | None = None,
     progress: Progress = no_progress,
 ) -> Schema:
     """Say what each column of a file is taken for, and why.
 
     Parameters
     ----------
-    source : bytes, str or Path
-        Bytes of an upload, or a path.
+    source : bytes, str, Path or a list of these
+        Bytes of an upload, or a path; several files that belong together.
     settings : Settings, optional
         Choices that the user made already.
-    name : str, optional
-        Name to show for bytes.
+    name : str or sequence of str, optional
+        Name to show for bytes, one per file.
     progress : callable, optional
         Called with a fraction and a message; may raise `Cancelled`.
 
@@ -59,14 +60,15 @@ def inspect_file(
     DataError
         If the file cannot be read at all.
     """
-    return understand(source, settings or Settings(), name, progress).schema
+    raw = read_files(source, name, progress)["evaluation"]
+    return understand(raw, settings or Settings(), progress).schema
 
 
 def read_predictions(
-    source: bytes | str | Path,
+    source: FileSources,
     *,
     schema: Schema | None = None,
-    name: str | None = None,
+    name: str | Sequence[str] | None = None,
     progress: Progress = no_progress,
     **overrides: Any,
 ) -> Predictions:
@@ -74,12 +76,12 @@ def read_predictions(
 
     Parameters
     ----------
-    source : bytes, str or Path
-        Bytes of an upload, or a path.
+    source : bytes, str, Path or a list of these
+        Bytes of an upload, or a path; several files that belong together.
     schema : Schema, optional
         Roles as `inspect_file` found them; taken where no override speaks.
-    name : str, optional
-        Name to show for bytes.
+    name : str or sequence of str, optional
+        Name to show for bytes, one per file.
     progress : callable, optional
         Called with a fraction and a message; may raise `Cancelled`.
     **overrides
@@ -97,26 +99,36 @@ def read_predictions(
         would let the file through.
     """
     settings = _settings_of(schema, overrides)
-    return assemble(understand(source, settings, name, progress), settings, progress)
+    raws = read_files(source, name, progress)
+    own = raws.pop("evaluation")
+    if raws:
+        raise DataError(
+            "The files hold different parts of the data; they are a study.",
+            ", ".join((own.name, *(raw.name for raw in raws.values()))),
+            "Read them with open_study, or give one of them.",
+        )
+    is_wanted = overrides.get("label_column") != ""
+    understood = understand(own, settings, progress)
+    return assemble(understood, settings, progress, is_label_wanted=is_wanted)
 
 
 def read_study(
-    source: bytes | str | Path,
+    source: FileSources,
     settings: Settings,
     *,
-    name: str | None = None,
+    name: str | Sequence[str] | None = None,
     progress: Progress = no_progress,
 ) -> Study:
     """Read one file as the evaluation rows of a study, with its last layer.
 
     Parameters
     ----------
-    source : bytes, str or Path
-        Bytes of an upload, or a path.
+    source : bytes, str, Path or a list of these
+        Bytes of an upload, or a path; several files that belong together.
     settings : Settings
         Choices; only the reading fields are used.
-    name : str, optional
-        Name to show for bytes.
+    name : str or sequence of str, optional
+        Name to show for bytes, one per file.
     progress : callable, optional
         Called with a fraction and a message; may raise `Cancelled`.
 
@@ -128,22 +140,22 @@ def read_study(
 
 
 def open_study(
-    source: bytes | str | Path,
+    source: FileSources,
     settings: Settings,
     *,
-    name: str | None = None,
+    name: str | Sequence[str] | None = None,
     progress: Progress = no_progress,
 ) -> tuple[Study, Schema]:
     """Read a study and what was understood of its file, in one trip.
 
     Parameters
     ----------
-    source : bytes, str or Path
-        Bytes of an upload, or a path.
+    source : bytes, str, Path or a list of these
+        Bytes of an upload, or a path; several files that belong together.
     settings : Settings
         Choices; only the reading fields are used.
-    name : str, optional
-        Name to show for bytes.
+    name : str or sequence of str, optional
+        Name to show for bytes, one per file.
     progress : callable, optional
         Called with a fraction and a message; may raise `Cancelled`.
 
@@ -152,9 +164,25 @@ def open_study(
     study : Study
     schema : Schema
     """
-    understood = understand(source, settings, name, progress)
+    raws = read_files(source, name, progress)
+    understood = understand(raws.pop("evaluation"), settings, progress)
     rows = assemble(understood, settings, progress)
-    return Study(evaluation=rows, head=head_of(understood)), understood.schema
+    # The other parts hold scores of the same kind.
+    same = settings.replace(
+        input_kind=understood.schema.input_kind, split_column="", slice_columns=()
+    )
+    others = {
+        role: assemble(understand(raw, same, progress), same, progress)
+        for role, raw in raws.items()
+    }
+    head = head_of(understood)
+    study = Study(
+        evaluation=rows,
+        fit=others.get("fit"),
+        reference=others.get("reference"),
+        head=head,
+    )
+    return study, understood.schema
 
 
 def _settings_of(schema: Schema | None, overrides: dict[str, Any]) -> Settings:

@@ -24,10 +24,14 @@ from core.loading.sources import Raw
 from core.messages import DataError
 from core.settings import Settings
 
-__all__ = ["MOST_SLICES", "find_roles"]
+__all__ = ["BY_LABEL_VALUES", "MOST_SLICES", "UNCLAIMED_DECIMALS", "find_roles"]
 
 MOST_SLICES = 20
 """A column with more distinct values is not offered as a slice."""
+BY_LABEL_VALUES = "named like a value of the label column"
+"""Evidence of scores that are called like classes."""
+UNCLAIMED_DECIMALS = "decimals that no name speaks for"
+"""Evidence of decimals without a role."""
 _COLUMN_ROLES = ("id", "group", "weight", "time", "split")
 _ARRAY_ROLES = ("features", "classes", "head_weight", "head_bias")
 _NEVER_DECIMAL = ("id", "group", "split")
@@ -37,6 +41,7 @@ def find_roles(raw: Raw, settings: Settings) -> Roles:
     """Give every column a role."""
     roles = Roles(raw)
     chosen = _take_chosen(roles, settings)
+    _take_known(roles, settings)
     if settings.label_column == "":
         _set_label_aside(roles)
     if raw.arrays or not raw.is_table:
@@ -82,6 +87,18 @@ def _take_chosen(roles: Roles, settings: Settings) -> set[str]:
         if name not in roles.found:
             roles.give(name, "slice", "chosen")
     return decided
+
+
+def _take_known(roles: Roles, settings: Settings) -> None:
+    """Enter what the layout of the file decides, where the user chose nothing else."""
+    has_scores = bool(settings.score_columns)
+    for name, (role, evidence) in roles.raw.known.items():
+        is_score = role in {"score", "confidence"}
+        if name in roles.found or (is_score and has_scores):
+            continue
+        if role == "label" and settings.label_column is not None:
+            continue
+        roles.give(name, role, evidence)
 
 
 def _check_there(raw: Raw, name: str, setting: str, names: Collection[str]) -> None:
@@ -201,12 +218,16 @@ def _no_outcome(roles: Roles) -> DataError:
     return DataError(
         "A file of confidences needs to say which predictions were right.",
         roles.raw.name,
-        "Give a column correct (0 or 1), or both true_label and pred_label.",
+        "Give a column correct (0 or 1), or both true_label and pred_label; or, "
+        "together with this file, a second one with the same id and the true label.",
     )
 
 
 def _find_confidence(roles: Roles, settings: Settings) -> None:
     """Recognise files that hold only the top confidence and whether it was right."""
+    if roles.column("confidence") is not None:
+        _find_outcome(roles)
+        return
     name = _named(roles, NAMES["confidence"])
     is_asked = settings.input_kind == "confidence"
     if name is None and not is_asked:
@@ -238,6 +259,15 @@ def _find_confidence(roles: Roles, settings: Settings) -> None:
         roles.give(correct, "correct", "its name")
     if predicted is not None:
         roles.give(predicted, "predicted", "its name")
+
+
+def _find_outcome(roles: Roles) -> None:
+    """Find what says whether the top class, which the layout names, was right."""
+    correct = _named(roles, NAMES["correct"])
+    if correct is not None:
+        roles.give(correct, "correct", "its name")
+    elif roles.column("label") is None:
+        raise _no_outcome(roles)
 
 
 def _families(roles: Roles) -> dict[str, list[tuple[str, str]]]:
@@ -306,7 +336,7 @@ def _is_logit(stem: str) -> int:
 
 
 _EVIDENCE = {
-    "_by_label_values": "named like a value of the label column",
+    "_by_label_values": BY_LABEL_VALUES,
     "_by_common_stem": "a common stem and the name of a class",
 }
 
@@ -455,18 +485,25 @@ def _without_index(names: list[str]) -> list[str]:
 
 def _find_headerless(roles: Roles, settings: Settings) -> None:
     names = _without_index(roles.free())
-    last = names[-1] if names else None
-    if (
-        last is not None
-        and settings.label_column is None
-        and len(names) > 1
-        and roles.kind(last) in {"whole", "text"}
-    ):
-        roles.give(last, "label", "the last column, and columns have no names")
-        names.remove(last)
+    label = _end_label(roles, names) if settings.label_column is None else None
+    if label is not None:
+        where = "last" if label == names[-1] else "first"
+        roles.give(label, "label", f"the {where} column, and columns have no names")
+        names.remove(label)
     for name in names:
         if roles.is_numeric(name):
-            roles.give(name, "score", "a column of numbers before the label")
+            roles.give(name, "score", "a column of numbers beside the label")
+
+
+def _end_label(roles: Roles, names: list[str]) -> str | None:
+    """Return the last column, or the first one before decimals, if it holds labels."""
+    if len(names) < 2:
+        return None
+    if roles.kind(names[-1]) in {"whole", "text"}:
+        return names[-1]
+    is_first = roles.kind(names[0]) in {"whole", "text"}
+    others = {roles.kind(name) for name in names[1:]}
+    return names[0] if is_first and others == {"decimal"} else None
 
 
 def _find_label_by_values(roles: Roles) -> None:
@@ -501,7 +538,7 @@ def _find_named(roles: Roles, settings: Settings, decided: set[str]) -> None:
         if name is not None and not _is_slice(settings, name):
             roles.give(name, "other", "repeats what scores and label say")
     for role in _COLUMN_ROLES:
-        name = _named(roles, NAMES[role])
+        name = _named_id(roles) if role == "id" else _named(roles, NAMES[role])
         if role in decided or name is None or _is_slice(settings, name):
             continue
         if role == "weight" and roles.kind(name) == "text":
@@ -510,6 +547,15 @@ def _find_named(roles: Roles, settings: Settings, decided: set[str]) -> None:
             roles.give(name, "other", "named as a time, but some values are not times")
             continue
         roles.give(name, role, "its name")
+
+
+def _named_id(roles: Roles) -> str | None:
+    """Return the column named as an id, one without repeated values before others."""
+    free = {plain(name): name for name in reversed(roles.free())}
+    there = [free[name] for name in NAMES["id"] if name in free]
+    columns = roles.raw.table
+    unique = (n for n in there if len(columns[n].unique()) == len(columns[n]))
+    return next(unique, next(iter(there), None))
 
 
 def _is_slice(settings: Settings, name: str) -> bool:
@@ -529,7 +575,7 @@ def _find_slices(roles: Roles, settings: Settings) -> None:
     for name in roles.free():
         column = roles.raw.table[name]
         if roles.kind(name) == "decimal":
-            roles.give(name, "other", "decimals that no name speaks for")
+            roles.give(name, "other", UNCLAIMED_DECIMALS)
             continue
         n_values = pc.count_distinct(column).as_py()
         is_repeated = 2 <= n_values < len(column)

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from core.loading.labels import encode
-from core.loading.names import NAMES, plain
+from core.loading.names import NAMES, common_stem, parse_score_name, plain
+from core.loading.roles import BY_LABEL_VALUES, UNCLAIMED_DECIMALS
 from core.loading.schema import Schema
 from core.loading.sources import Raw
 from core.loading.understanding import Understood
@@ -28,9 +30,23 @@ _LEAVE_OUT = Answer("Leave such rows out", "invalid_rows", "leave-out")
 
 
 def assemble(
-    understood: Understood, settings: Settings, progress: Progress
+    understood: Understood,
+    settings: Settings,
+    progress: Progress,
+    *,
+    is_label_wanted: bool | None = None,
 ) -> Predictions:
-    """Return the rows of a file as Predictions, or say which row cannot be used."""
+    """Return the rows of a file as Predictions, or say which row cannot be used.
+
+    Parameters
+    ----------
+    understood : Understood
+    settings : Settings
+    progress : callable
+    is_label_wanted : bool, optional
+        Whether to say so where there is no label; by default where the settings do
+        not refuse one.
+    """
     raw, schema, scores = understood.raw, understood.schema, understood.scores
     if scores is None:
         raise _no_scores(raw)
@@ -41,7 +57,9 @@ def assemble(
         outcome, more = _outcome(understood)
         bad = pd.concat([bad, more]).drop_duplicates("row").sort_values("row")
     kept, left_out, notes = _leave_out(raw, bad, schema.input_kind, settings)
-    labels, more_notes = _labels(understood, kept, settings)
+    if is_label_wanted is None:
+        is_label_wanted = settings.label_column != ""
+    labels, more_notes = _labels(understood, kept, is_wanted=is_label_wanted)
     matrix = scores.matrix if kept is None else scores.matrix[kept]
     is_confidence = schema.input_kind == "confidence"
     if outcome is not None and kept is not None:
@@ -60,12 +78,48 @@ def assemble(
         file_rows=rows + 1,
         left_out=left_out,
         name=raw.name,
-        renormalise=settings.renormalise == "yes",
+        renormalise=settings.renormalise == "yes" or _is_named_by_target(understood),
         copy=False,
-        notes=(*raw.notes, *notes, *more_notes),
+        notes=(*raw.notes, *notes, *more_notes, *_remarks(understood)),
     )
     progress(1.0, "Read")
     return result
+
+
+def _is_named_by_target(understood: Understood) -> bool:
+    """Whether the scores are called <label>_<class>, as Kaggle has them.
+
+    Competitions rescale such rows to 1 before they measure anything.
+    """
+    roles = understood.roles
+    label = roles.column("label")
+    stem = common_stem(roles.scores) if len(roles.scores) > 1 else ""
+    return label is not None and stem[:-1] == label and parse_score_name(stem) is None
+
+
+def _remarks(understood: Understood) -> list[Note]:
+    """Say what else may be a score, and what one score is the score of."""
+    roles, schema = understood.roles, understood.schema
+    notes = []
+    if any(roles.found[n][1] == BY_LABEL_VALUES for n in roles.scores):
+        rest = [
+            name
+            for name, (role, evidence) in roles.found.items()
+            if role == "other" and evidence == UNCLAIMED_DECIMALS
+        ]
+        if rest:
+            listed = ", ".join(rest[:5]) + (" ..." if rest[5:] else "")
+            text = (
+                f"Decimals that no label names were not taken as scores: {listed}. Are "
+                "these classes without a row? Then choose them as score columns too."
+            )
+            notes.append(Note("unclaimed-decimals", "question", text))
+    is_one = understood.scores is not None and understood.scores.matrix.shape[1] == 1
+    is_unnamed = schema.classes == ("0", "1") and roles.column("label") is None
+    if is_one and is_unnamed and schema.input_kind != "confidence":
+        text = "The one score column names no class; it counts for the second one."
+        notes.append(Note("one-unnamed-score", "info", text))
+    return notes
 
 
 def _no_scores(raw: Raw) -> DataError:
@@ -186,13 +240,13 @@ def _row_fix(kind: str, value: str, *, is_any_left: bool) -> str:
 
 
 def _labels(
-    understood: Understood, kept: NDArray[np.int64] | None, settings: Settings
+    understood: Understood, kept: NDArray[np.int64] | None, *, is_wanted: bool
 ) -> tuple[NDArray[np.int64] | None, list[Note]]:
     """Return labels of the rows that stay, and what is to be said about them."""
     raw, label = understood.raw, understood.roles.column("label")
     if understood.schema.input_kind == "confidence":
         return None, []
-    if label is None and settings.label_column == "":
+    if label is None and not is_wanted:
         return None, []  # as the user wants it
     if label is None:
         said = "There is no label column: these rows can be calibrated, not evaluated."
@@ -201,12 +255,12 @@ def _labels(
     codes = encode(indices, texts, understood.labels, f"{raw.name}, column {label}")
     if kept is not None:
         codes = codes[kept]
+    notes = _label_remarks(raw, label)
     given = codes[codes >= 0]
     n_missing = len(codes) - len(given)
     if not given.size:
         said = "No row has a label: these rows can be calibrated, not evaluated."
         return None, [Note("unlabelled", "info", said)]
-    notes = []
     if n_missing:
         said = f"{n_missing:,} of {len(codes):,} rows have no label."
         notes.append(Note("unlabelled-rows", "info", said))
@@ -217,6 +271,16 @@ def _labels(
         )
         notes.append(Note("one-class", "warning", said))
     return codes, notes
+
+
+def _label_remarks(raw: Raw, label: str) -> list[Note]:
+    """Say so where labels are written as decimals."""
+    column = raw.table[label]
+    is_decimal = pa.types.is_floating(column.type) and not column.null_count
+    if not is_decimal or pc.any(pc.is_nan(column)).as_py():
+        return []  # whole numbers become decimals beside a gap
+    text = f"The labels in {label} are decimals; 1.0 was read as 1."
+    return [Note("float-labels", "info", text)]
 
 
 def _features(

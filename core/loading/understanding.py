@@ -5,16 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from core.loading import sources
-from core.loading.arrays import read_arrays
-from core.loading.columnar import read_arrow, read_parquet
 from core.loading.columns import Roles
 from core.loading.labels import LabelMap, map_binary, map_labels
 from core.loading.names import class_names, parse_score_name
 from core.loading.roles import find_roles
 from core.loading.schema import ColumnGuess, Schema
-from core.loading.sources import Raw, as_source
-from core.loading.text import read_text
+from core.loading.sources import Raw
 from core.loading.values import Scores, gather_scores, judge_kind
 from core.messages import DataError, Progress
 from core.settings import Settings
@@ -33,23 +29,8 @@ class Understood:
     labels: LabelMap
 
 
-def _read(source: Any, name: str | None, progress: Progress) -> Raw:
-    found = as_source(source, name)
-    kind = sources.recognise(found)
-    if kind in sources.ARRAY_FORMATS:
-        return read_arrays(found, kind, progress)
-    if kind == "parquet":
-        return read_parquet(found, progress)
-    if kind in {"arrow", "arrow stream"}:
-        return read_arrow(found, kind, progress)
-    return read_text(found, "" if kind == "text" else kind, progress)
-
-
-def understand(
-    source: Any, settings: Settings, name: str | None, progress: Progress
-) -> Understood:
-    """Read a file and find the role of each column, the scores and the classes."""
-    raw = _read(source, name, progress)
+def understand(raw: Raw, settings: Settings, progress: Progress) -> Understood:
+    """Find the role of each column of what was read, the scores and the classes."""
     progress(0.85, "Recognising the columns")
     roles = find_roles(raw, settings)
     label = roles.column("label")
@@ -106,7 +87,7 @@ def _match_labels(
         parsed = parse_score_name(roles.scores[0]) if not scores.array else None
         suffix = parsed.suffix if parsed else ""
         return map_binary(values, suffix, settings.positive_class, where)
-    labels = map_labels(values, _class_names(roles, scores))
+    labels = map_labels(values, _class_names(roles, scores), settings.label_base)
     if settings.positive_class is not None:
         _check_positive(settings.positive_class, labels.classes, where)
     return labels

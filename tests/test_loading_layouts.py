@@ -1,0 +1,615 @@
+"""The layouts that people have, one file or several, load without a mapping."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from core.analysis import analyze
+from core.loading import (
+    DataError,
+    inspect_file,
+    open_study,
+    read_predictions,
+)
+from core.predictions import Predictions
+from core.settings import Settings
+from core.softmax import softmax
+
+N, K = 40, 3
+RNG = np.random.default_rng(11)
+LOGITS = np.round(RNG.normal(size=(N, K)) * 3, 6)
+PROBS = softmax(LOGITS)
+LABELS = np.r_[0, 1, 2, RNG.integers(0, K, N - 3)]
+NAMES = ("cat", "dog", "emu")
+NAMED = np.array(NAMES)[LABELS]
+IDS = [f"img/{i:03d}.png" for i in range(N)]
+
+
+def csv(table: pd.DataFrame, **options: Any) -> bytes:
+    return table.to_csv(index=False, **options).encode()
+
+
+def npz(**arrays: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def npy(array: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def codes(rows: Predictions) -> list[str]:
+    return [note.code for note in rows.notes]
+
+
+def check(rows: Predictions, scores: np.ndarray, kind: str) -> None:
+    assert rows.input_kind == kind
+    found = np.exp(rows.logits) if kind == "probabilities" else rows.logits
+    np.testing.assert_allclose(found, scores, rtol=1e-12)
+    np.testing.assert_array_equal(rows.labels, LABELS)
+
+
+def columns(pattern: str, values: np.ndarray, names: Any = NAMES) -> pd.DataFrame:
+    return pd.DataFrame(values, columns=[pattern.format(name) for name in names])
+
+
+# --- one table ------------------------------------------------------------------------
+
+
+def test_calzone() -> None:
+    table = columns("proba_{}", PROBS, range(K)).assign(
+        subgroup_1=np.where(LABELS, "A", "B"), label=LABELS
+    )
+    rows = read_predictions(csv(table))
+    check(rows, PROBS, "probabilities")
+    assert rows.roles.slices == ("subgroup_1",)
+    plain = read_predictions(csv(table.drop(columns="subgroup_1"), header=False))
+    check(plain, PROBS, "probabilities")
+
+
+def test_hollance() -> None:
+    table = pd.DataFrame(
+        {"true_label": LABELS, "pred_label": LABELS.copy(), "confidence": PROBS.max(1)}
+    )
+    table.loc[:9, "pred_label"] = (LABELS[:10] + 1) % K
+    rows = read_predictions(csv(table))
+    assert rows.input_kind == "confidence"
+    np.testing.assert_array_equal(rows.correct, np.arange(N) >= 10)
+
+
+def timm(n_top: int, values: np.ndarray, output: str = "prob") -> pd.DataFrame:
+    order = np.argsort(-values, axis=1, kind="stable")[:, :n_top]
+    table = pd.DataFrame({"filename": IDS})
+    for rank in range(n_top):
+        suffix = f"_{rank}" if n_top > 1 else ""
+        table[f"index{suffix}"] = order[:, rank]
+    for rank in range(n_top):
+        suffix = f"_{rank}" if n_top > 1 else ""
+        table[f"label{suffix}"] = np.array(NAMES)[order[:, rank]]
+    for rank in range(n_top):
+        suffix = f"_{rank}" if n_top > 1 else ""
+        table[f"{output}{suffix}"] = np.take_along_axis(values, order, 1)[:, rank]
+    return table
+
+
+TRUTH = pd.DataFrame({"filename": IDS[::-1], "label": NAMED[::-1]})
+
+
+@pytest.mark.parametrize("n_top", [1, 2])
+@pytest.mark.parametrize("write", ["csv", "parquet"])
+def test_timm_top_classes_with_a_file_of_labels(n_top: int, write: str) -> None:
+    table = timm(n_top, PROBS)
+    data = csv(table) if write == "csv" else table.to_parquet(index=False)
+    rows = read_predictions([data, csv(TRUTH)], name=["preds", "truth.csv"])
+    assert rows.input_kind == "confidence"
+    np.testing.assert_allclose(rows.confidence, PROBS.max(1))
+    np.testing.assert_array_equal(rows.correct, PROBS.argmax(1) == LABELS)
+    assert rows.roles.id == "filename"
+    assert codes(rows) == ["top-k-only", "joined-by-id"]
+    note = rows.notes[0].text
+    assert "--topk 0" in note
+
+
+def test_timm_without_labels_is_no_binary_file() -> None:
+    for n_top in (1, 2):
+        with pytest.raises(DataError, match="which predictions were right") as caught:
+            read_predictions(csv(timm(n_top, PROBS)))
+        assert "second one with the same id" in caught.value.how_to_fix
+
+
+def test_timm_index_without_names_of_classes() -> None:
+    table = timm(1, PROBS).drop(columns="label")
+    truth = pd.DataFrame({"filename": IDS, "target": LABELS})
+    rows = read_predictions([csv(table), csv(truth)], name=["a.csv", "b.csv"])
+    np.testing.assert_array_equal(rows.correct, PROBS.argmax(1) == LABELS)
+
+
+@pytest.mark.parametrize("output", ["prob", "logit"])
+def test_timm_with_every_class(output: str) -> None:
+    values = PROBS if output == "prob" else LOGITS
+    ranked = timm(K, values, output)
+    rows = read_predictions([csv(ranked), csv(TRUTH)], name=["a.csv", "b.csv"])
+    check(rows, values, {"prob": "probabilities", "logit": "logits"}[output])
+    assert rows.classes == NAMES
+    table = columns(output + "_{}", values, range(K)).assign(filename=IDS)
+    truth = pd.DataFrame({"filename": IDS, "label": LABELS})
+    rows = read_predictions([csv(table), csv(truth)], name=["a.csv", "b.csv"])
+    check(rows, values, {"prob": "probabilities", "logit": "logits"}[output])
+
+
+def test_timm_top_logits_are_refused() -> None:
+    with pytest.raises(DataError, match="2 highest logits") as caught:
+        read_predictions(csv(timm(2, LOGITS, "logit")))
+    assert "--topk 0" in caught.value.how_to_fix
+
+
+def test_a_binary_file_with_index_and_filename_stays_one() -> None:
+    table = pd.DataFrame(
+        {"filename": IDS, "index": range(N), "label": LABELS % 2, "prob": PROBS[:, 1]}
+    )
+    rows = read_predictions(csv(table))
+    assert rows.input_kind == "probabilities"
+    np.testing.assert_array_equal(rows.labels, LABELS % 2)
+    table["index"] = np.tile([0, 1], N // 2)  # a class that is not that of the label
+    truth = read_predictions(csv(table))
+    assert truth.n_classes == 2
+
+
+def test_kaggle_out_of_fold() -> None:
+    given = PROBS * RNG.uniform(0.8, 1.2, (N, 1))
+    given = np.minimum(given, 1)
+    oof = columns("Status_{}", given, ("C", "CL", "D")).assign(id=range(100, 100 + N))
+    train = pd.DataFrame(
+        {
+            "id": range(100, 100 + N),
+            "Age": RNG.integers(20, 90, N),
+            "Bilirubin": RNG.uniform(0, 20, N),
+            "Copper": RNG.uniform(0, 20, N),
+            "Albumin": RNG.uniform(0, 20, N),
+            "Sex": np.where(LABELS, "F", "M"),
+            "Status": np.array(["C", "CL", "D"])[LABELS],
+        }
+    ).sample(frac=1, random_state=1)
+    for files in ([csv(oof), csv(train)], [csv(train), csv(oof)]):
+        rows = read_predictions(files, name=["one.csv", "two.csv"])
+        assert rows.input_kind == "probabilities"
+        assert rows.classes == ("C", "CL", "D")
+        assert codes(rows) == ["joined-by-id", "renormalised"]
+        np.testing.assert_array_equal(rows.labels, LABELS)
+        np.testing.assert_allclose(
+            softmax(rows.logits), given / given.sum(1, keepdims=True), rtol=1e-9
+        )
+        assert "Sex" in rows.roles.slices
+    whole = oof.assign(Status=np.array(["C", "CL", "D"])[LABELS])
+    assert "renormalised" in codes(read_predictions(csv(whole)))
+
+
+def test_catboost_prefers_raw_values() -> None:
+    table = pd.DataFrame({"SampleId": range(N)})
+    for name, values in zip(NAMES, LOGITS.T, strict=True):
+        table[f"RawFormulaVal:Class={name}"] = values
+    for name, values in zip(NAMES, PROBS.T, strict=True):
+        table[f"Probability:Class={name}"] = values
+    table["Class"] = np.array(NAMES)[LOGITS.argmax(1)]
+    table["Label"] = NAMED
+    rows = read_predictions(csv(table, sep="\t"), name="eval.tsv")
+    check(rows, LOGITS, "logits")
+    assert rows.classes == NAMES
+    assert rows.roles.id == "SampleId"
+    binary = pd.DataFrame(
+        {"DocId": range(N), "RawFormulaVal": LOGITS[:, 0], "Probability": PROBS[:, 0]}
+    ).assign(Label=LABELS % 2)
+    rows = read_predictions(csv(binary, sep="\t"), name="eval.tsv")
+    np.testing.assert_array_equal(rows.logits[:, 1], LOGITS[:, 0])
+
+
+def test_tidymodels() -> None:
+    table = columns(".pred_{}", PROBS).assign(
+        **{
+            "id": "Fold1",
+            ".row": range(1, N + 1),
+            ".pred_class": np.array(NAMES)[PROBS.argmax(1)],
+            "Class": NAMED,
+            ".config": "Preprocessor1_Model1",
+        }
+    )
+    rows = read_predictions(csv(table))
+    check(rows, PROBS, "probabilities")
+    assert rows.classes == NAMES
+    assert rows.roles.id == ".row"
+    renamed = table.rename(columns={"Class": "species"})
+    check(read_predictions(csv(renamed)), PROBS, "probabilities")
+
+
+@pytest.mark.parametrize("stem", ["label", "y_true", "target", "y"])
+def test_one_hot_labels_in_a_table(stem: str) -> None:
+    flags = columns(stem + "_{}", np.eye(K, dtype=int)[LABELS])
+    table = columns("logit_{}", LOGITS).join(flags)
+    rows = read_predictions(csv(table))
+    check(rows, LOGITS, "logits")
+    assert codes(rows) == ["one-hot-labels"]
+    guess = next(c for c in inspect_file(csv(table)).columns if c.role == "label")
+    assert "one 1 per row" in guess.evidence
+
+
+def test_hard_predictions_are_no_one_hot_labels() -> None:
+    flags = columns("class_{}", np.eye(K, dtype=int)[LABELS], range(K))
+    rows = read_predictions(csv(flags.assign(label=LABELS)))
+    assert rows.n_classes == K
+
+
+# --- named arrays ---------------------------------------------------------------------
+
+ARRAY_FILES: dict[str, dict[str, Any]] = {
+    "netcal": {"predictions": PROBS, "ground_truth": LABELS[:, None]},
+    "hugging face": {
+        "predictions": LOGITS.astype(np.float32),
+        "label_ids": LABELS,
+        "metrics": np.array({"loss": 0.5}, dtype=object),
+    },
+    "mix-n-match": {"arr_0": LOGITS, "arr_1": np.eye(K)[LABELS]},
+    "floats": {"logits": LOGITS, "labels": LABELS.astype(float)},
+    "parts": {
+        "logits_val": LOGITS[:15],
+        "logits_test": LOGITS[15:],
+        "labels_val": LABELS[:15],
+        "labels_test": LABELS[15:, None],
+    },
+    "parts in front": {
+        "val_logits": LOGITS[:15],
+        "test_logits": LOGITS[15:],
+        "val_labels": LABELS[:15],
+        "test_labels": LABELS[15:],
+    },
+    "one part": {"logits_test": LOGITS, "labels_test": LABELS},
+}
+
+
+@pytest.mark.parametrize("name", ARRAY_FILES)
+def test_array_files(name: str) -> None:
+    arrays = ARRAY_FILES[name]
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=True, **arrays)
+    rows = read_predictions(buffer.getvalue())
+    np.testing.assert_array_equal(rows.labels, LABELS)
+    found = rows.logits if rows.input_kind == "logits" else np.exp(rows.logits)
+    np.testing.assert_allclose(
+        found, PROBS if name == "netcal" else LOGITS, rtol=1e-6, atol=1e-7
+    )
+    expected = {
+        "hugging face": ["array-not-used"],
+        "floats": ["float-labels"],
+        "parts": ["split-from-names"],
+        "parts in front": ["split-from-names"],
+    }
+    assert codes(rows) == expected.get(name, [])
+    if name.startswith("parts"):
+        split = rows.metadata[rows.roles.split]
+        assert split.tolist() == ["calibration"] * 15 + ["test"] * (N - 15)
+
+
+def test_tokens_with_ignored_labels() -> None:
+    logits = LOGITS[:30].reshape(6, 5, K)
+    labels = LABELS[:30].reshape(6, 5).copy()
+    labels[:, 3:] = -100
+    rows = read_predictions(npz(predictions=logits, label_ids=labels))
+    np.testing.assert_array_equal(rows.logits, logits[:, :3].reshape(-1, K))
+    assert codes(rows) == ["tokens"]
+    assert len(set(rows.group_codes())) == 6
+    flat = read_predictions(npz(predictions=LOGITS[:30], label_ids=labels.ravel()))
+    assert (flat.labels == -1).sum() == 12
+    assert codes(flat) == ["unlabelled-rows"]
+
+
+def test_parts_that_do_not_fit_are_refused() -> None:
+    cases = (
+        {"logits_val": LOGITS, "labels_val": LABELS, "logits_test": LOGITS},
+        {"logits_val": LOGITS, "logits_test": LOGITS[:, :2]},
+        {
+            "logits_val": LOGITS,
+            "logits_test": LOGITS,
+            "labels_val": LABELS,
+            "labels_test": LABELS[:-1],
+        },
+        {"logits_val": LOGITS, "logits_valid": LOGITS},
+    )
+    for arrays in cases:
+        with pytest.raises(DataError) as caught:
+            read_predictions(npz(**arrays), name="a.npz")
+        assert caught.value.how_to_fix
+
+
+# --- several files --------------------------------------------------------------------
+
+PAIRS = {
+    "cleanlab": (("pred_probs.npy", PROBS), ("labels.npy", LABELS)),
+    "logits": (("labels.npy", LABELS[:, None]), ("logits.npy", LOGITS)),
+    "common stem": (("resnet_logits.npy", LOGITS), ("resnet_labels.npy", LABELS)),
+    "long names": (("resnet-test-logits.npy", LOGITS), ("y_true.npy", LABELS)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_of_arrays(name: str, tmp_path: Path) -> None:
+    paths = []
+    for file, array in PAIRS[name]:
+        np.save(tmp_path / file, array)
+        paths.append(tmp_path / file)
+    rows = read_predictions(paths)
+    kind = "probabilities" if name == "cleanlab" else "logits"
+    check(rows, PROBS if name == "cleanlab" else LOGITS, kind)
+    assert rows.name == " + ".join(path.name for path in paths)
+    assert codes(rows) == []
+
+
+def test_parts_in_several_array_files() -> None:
+    files = {
+        "val.npz": npz(logits=LOGITS[:15], labels=LABELS[:15]),
+        "test.npz": npz(logits=LOGITS[15:], labels=LABELS[15:]),
+    }
+    rows = read_predictions(list(files.values()), name=list(files))
+    check(rows, LOGITS, "logits")
+    assert rows.metadata["split"].tolist() == ["calibration"] * 15 + ["test"] * 25
+    four = {
+        "logits_val.npy": npy(LOGITS[:15]),
+        "labels_val.npy": npy(LABELS[:15]),
+        "logits_test.npy": npy(LOGITS[15:]),
+        "labels_test.npy": npy(LABELS[15:]),
+    }
+    rows = read_predictions(list(four.values()), name=list(four))
+    check(rows, LOGITS, "logits")
+    assert "split" in rows.roles.named()
+
+
+def test_scores_and_labels_in_two_tables() -> None:
+    scores = columns("logit_{}", LOGITS).assign(id=range(N))
+    truth = pd.DataFrame({"id": range(N), "label": NAMED}).sample(frac=1)
+    rows = read_predictions([csv(scores), csv(truth)], name=["a.csv", "b.csv"])
+    check(rows, LOGITS, "logits")
+    assert codes(rows) == ["joined-by-id"]
+    # As text in one and as numbers in the other, and fewer rows on one side.
+    some = csv(truth.assign(id=truth["id"].astype(float)).query("id < 30"))
+    rows = read_predictions([csv(scores), some], name=["a.csv", "b.csv"])
+    np.testing.assert_array_equal(rows.labels[:30], LABELS[:30])
+    assert (rows.labels[30:] == -1).all()
+    assert "10 rows of a.csv are not in b.csv" in rows.notes[0].text
+    few = csv(scores.query("id < 30"))
+    rows = read_predictions([few, csv(truth)], name=["a.csv", "b.csv"])
+    assert "10 rows of b.csv have no scores" in rows.notes[0].text
+
+
+def test_scores_and_labels_by_order() -> None:
+    scores, truth = columns("logit_{}", LOGITS), pd.DataFrame({"label": NAMED})
+    rows = read_predictions([csv(scores), csv(truth)], name=["a.csv", "b.csv"])
+    check(rows, LOGITS, "logits")
+    assert [(n.code, n.severity) for n in rows.notes] == [
+        ("joined-by-order", "question")
+    ]
+    truth = truth.assign(label=LABELS)
+    mixed = read_predictions([npy(LOGITS), csv(truth)], name=["logits.npy", "b.csv"])
+    check(mixed, LOGITS, "logits")
+
+
+def test_files_by_role_become_a_study() -> None:
+    tables = {
+        "val.csv": columns("logit_{}", LOGITS[:15]).assign(label=NAMED[:15]),
+        "preds_test.csv": columns("logit_{}", LOGITS[15:]).assign(label=NAMED[15:]),
+    }
+    files = [csv(table) for table in tables.values()]
+    study, schema = open_study(files, Settings(), name=list(tables))
+    assert study.fit is not None
+    np.testing.assert_array_equal(study.fit.logits, LOGITS[:15])
+    np.testing.assert_array_equal(study.evaluation.logits, LOGITS[15:])
+    assert schema.name == "preds_test.csv"
+    assert "files-by-role" in codes(study.evaluation)
+    chosen = Settings(calibrators=("temperature",), n_resamples=100)
+    assert analyze(study, chosen).to_dict()
+    with pytest.raises(DataError, match="different parts"):
+        read_predictions(files, name=list(tables))
+
+
+def test_the_same_file_twice_is_used_once() -> None:
+    data = csv(columns("logit_{}", LOGITS).assign(label=NAMED))
+    rows = read_predictions([data, data], name=["a.csv", "copy.csv"])
+    check(rows, LOGITS, "logits")
+    assert codes(rows) == ["same-file"]
+
+
+SCORES = columns("logit_{}", LOGITS).assign(id=range(N))
+
+
+@pytest.mark.parametrize(
+    ("files", "what"),
+    [
+        ([SCORES, SCORES + 0.5], "2 of the files hold scores"),
+        ([SCORES, pd.DataFrame({"id": range(900, 940), "label": NAMED})], "None of"),
+        ([SCORES, pd.DataFrame({"id": [1, 1], "label": NAMED[:2]})], "more than once"),
+        ([SCORES, pd.DataFrame({"name": ["x"], "label": ["cat"]})], "no column with"),
+        (
+            [pd.DataFrame({"id": [1], "a": ["x"]}), pd.DataFrame({"b": ["x"]})],
+            "None of the files holds",
+        ),
+    ],
+)
+def test_files_that_do_not_belong_together(files: Any, what: str) -> None:
+    with pytest.raises(DataError) as caught:
+        read_predictions([csv(f) for f in files], name=["a.csv", "b.csv"])
+    assert what in caught.value.what
+    assert caught.value.how_to_fix
+
+
+def test_arrays_of_one_name_need_a_part() -> None:
+    files = [npz(logits=LOGITS), npz(logits=LOGITS * 2)]
+    with pytest.raises(DataError, match="More than one of the files"):
+        read_predictions(files, name=["a.npz", "b.npz"])
+    with pytest.raises(DataError, match="no files"):
+        read_predictions([])
+
+
+# --- what was lost before -------------------------------------------------------------
+
+
+def test_headerless_with_the_label_first() -> None:
+    table = pd.DataFrame(LOGITS).assign(y=LABELS)[["y", 0, 1, 2]]
+    check(read_predictions(csv(table, header=False)), LOGITS, "logits")
+    named = csv(table.assign(y=NAMED), header=False)
+    with pytest.raises(DataError, match="'cat' is not one of the 3 classes"):
+        read_predictions(named)
+
+
+def test_counted_header_with_the_label_first() -> None:
+    table = pd.DataFrame(np.c_[LABELS, LOGITS]).astype({0: int})
+    check(read_predictions(table.to_csv(index=False).encode()), LOGITS, "logits")
+
+
+def test_decimals_beside_the_classes_are_a_question() -> None:
+    table = columns("{}", LOGITS).assign(
+        zebra=0.25, label=np.where(LABELS, "cat", "emu")
+    )
+    table.insert(0, "ant", 0.5)
+    rows = read_predictions(csv(table))
+    note = next(n for n in rows.notes if n.code == "unclaimed-decimals")
+    assert note.severity == "question"
+    assert "ant" in note.text
+    assert "zebra" in note.text
+
+
+def test_a_schema_without_label_says_so() -> None:
+    data = csv(columns("logit_{}", LOGITS))
+    schema = inspect_file(data)
+    assert codes(read_predictions(data, schema=schema)) == ["unlabelled"]
+    assert codes(read_predictions(data, schema=schema, label_column="")) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "classes"),
+    [
+        (("logit_-1", "logit_1"), ("-1", "1")),
+        (("logit_[a]", "logit_[b]"), ("[a]", "[b]")),
+        (("logit[a]", "logit[b]"), ("a", "b")),
+        (("logit - a", "logit - b"), ("a", "b")),
+        (("logit-a", "logit-b"), ("a", "b")),
+        (("logit = a", "logit = b"), ("a", "b")),
+        (("logit: a", "logit: b"), ("a", "b")),
+        (("logit_class_a", "logit_class_b"), ("a", "b")),
+        (("logit_class1", "logit_class2"), ("1", "2")),
+        (("logit__a", "logit__b"), ("a", "b")),
+    ],
+)
+def test_names_of_score_columns(
+    written: tuple[str, str], classes: tuple[str, str]
+) -> None:
+    table = pd.DataFrame(LOGITS[:, :2], columns=list(written))
+    rows = read_predictions(csv(table.assign(label=np.array(classes)[LABELS % 2])))
+    assert rows.classes == classes
+    np.testing.assert_array_equal(rows.labels, LABELS % 2)
+    np.testing.assert_array_equal(rows.logits, LOGITS[:, :2])
+
+
+# --- labels by number -----------------------------------------------------------------
+
+
+def test_labels_from_1_are_a_question() -> None:
+    for data in (
+        csv(columns("logit_{}", LOGITS).assign(label=LABELS + 1)),
+        npz(logits=LOGITS, labels=LABELS + 1),
+    ):
+        with pytest.raises(DataError, match="'3' is not one of") as caught:
+            read_predictions(data)
+        assert [a.flag for a in caught.value.answers] == ["--label-base 1"]
+        check(read_predictions(data, label_base="1"), LOGITS, "logits")
+        with pytest.raises(DataError) as caught:
+            read_predictions(data, label_base="0")
+        assert not caught.value.answers
+
+
+# --- properties -----------------------------------------------------------------------
+
+
+@st.composite
+def rows_of(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    n, k = draw(st.integers(2, 12)), draw(st.integers(2, 5))
+    value = st.floats(-30, 30, allow_nan=False, width=32)
+    logits = draw(hnp.arrays(np.float64, (n, k), elements=value))
+    labels = draw(hnp.arrays(np.int64, n, elements=st.integers(0, k - 1)))
+    word = st.text("abcdefgh", min_size=2, max_size=6)
+    names = draw(st.lists(word, min_size=k, max_size=k, unique=True))
+    logits[:, 0] += 100 * np.arange(n)  # no two rows are alike
+    return logits + 0.125, labels, tuple(f"x{name}" for name in names)
+
+
+@settings(max_examples=30)
+@given(rows_of(), st.sampled_from(["csv", "tsv", "semicolon", "utf-16"]))
+def test_random_tables_of_every_layout(
+    data: tuple[np.ndarray, np.ndarray, tuple[str, ...]], written: str
+) -> None:
+    logits, labels, names = data
+    named = np.array(names)[labels]
+    options = {"csv": {}, "tsv": {"sep": "\t"}, "utf-16": {"sep": "\t"}}.get(
+        written, {"sep": ";", "decimal": ","}
+    )
+    layouts = {
+        "plain": columns("logit_{}", logits, names).assign(label=named),
+        "catboost": columns("RawFormulaVal:Class={}", logits, names).assign(
+            Label=named
+        ),
+        "one-hot": columns("logit_{}", logits, names).join(
+            columns("label_{}", np.eye(len(names), dtype=int)[labels], names)
+        ),
+    }
+    for table in layouts.values():
+        text = table.to_csv(index=False, **options)
+        raw = text.encode("utf-16" if written == "utf-16" else "utf-8")
+        rows = read_predictions(raw, input_kind="logits")
+        np.testing.assert_array_equal(rows.logits, logits)
+        np.testing.assert_array_equal(rows.labels, labels)
+        assert rows.classes == names
+
+
+@settings(max_examples=30)
+@given(rows_of(), st.integers(1, 11))
+def test_random_arrays_of_every_layout(
+    data: tuple[np.ndarray, np.ndarray, tuple[str, ...]], cut: int
+) -> None:
+    logits, labels, _ = data
+    cut = min(cut, len(labels) - 1)
+    files: dict[str, list[tuple[str, bytes]]] = {
+        "one": [("a.npz", npz(logits=logits, labels=labels))],
+        "hugging face": [("a.npz", npz(predictions=logits, label_ids=labels))],
+        "one-hot": [
+            ("a.npz", npz(logits=logits, labels=np.eye(logits.shape[1])[labels]))
+        ],
+        "pair": [("logits.npy", npy(logits)), ("labels.npy", npy(labels[:, None]))],
+        "parts": [
+            (
+                "a.npz",
+                npz(
+                    logits_val=logits[:cut],
+                    labels_val=labels[:cut],
+                    logits_test=logits[cut:],
+                    labels_test=labels[cut:],
+                ),
+            )
+        ],
+        "two": [
+            ("val.npz", npz(logits=logits[:cut], labels=labels[:cut])),
+            ("test.npz", npz(logits=logits[cut:], labels=labels[cut:])),
+        ],
+    }
+    for given_files in files.values():
+        names, contents = zip(*given_files, strict=True)
+        rows = read_predictions(list(contents), name=names, input_kind="logits")
+        np.testing.assert_array_equal(rows.logits, logits)
+        np.testing.assert_array_equal(rows.labels, labels)
