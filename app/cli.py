@@ -93,14 +93,14 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate = _command(
         commands, "evaluate", _evaluate, "measure a file of predictions"
     )
-    evaluate.add_argument("file", type=Path, metavar="FILE", help="CSV, Parquet or NPZ")
+    _add_files(evaluate, "predictions; several files that belong together")
     cli_flags.add_method_flags(evaluate)
     evaluate.add_argument(
         "--no-calibrators", action="store_true", help="measure only, fit nothing"
     )
 
     calibrate = _command(commands, "calibrate", _calibrate, "fit, compare and export")
-    calibrate.add_argument("file", type=Path, metavar="FILE", help="labelled rows")
+    _add_files(calibrate, "labelled rows; several files that belong together")
     calibrate.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder to write into"
     )
@@ -128,7 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     apply.add_argument(
         "calibrator", type=Path, metavar="CALIBRATOR", help="calibrator.json"
     )
-    apply.add_argument("file", type=Path, metavar="FILE", help="the new rows")
+    _add_files(apply, "the new rows")
     apply.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="CSV to write"
     )
@@ -140,7 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
         "say what each column is taken for",
         aliases=["inspect"],
     )
-    check.add_argument("file", type=Path, metavar="FILE", help="CSV, Parquet or NPZ")
+    _add_files(check, "predictions; several files that belong together")
 
     for command in (evaluate, calibrate):
         cli_flags.add_settings_flags(command, _ALL)
@@ -151,6 +151,11 @@ def build_parser() -> argparse.ArgumentParser:
     _command(commands, "methods", _methods, "list calibrators and metrics")
     _command(commands, "warm-up", _warm_up, "compile the kernels")
     return parser
+
+
+def _add_files(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add the files to read: one, or several that `core.loading` puts together."""
+    parser.add_argument("files", type=Path, metavar="FILE", nargs="+", help=text)
 
 
 def _command(
@@ -175,7 +180,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     with _progress() as report:
         reading = part_of(report, 0, 0.3)
-        study, schema = open_study(args.file, settings, progress=reading)
+        study, schema = open_study(args.files, settings, progress=reading)
         _save_session(args, settings)
         _check_split(study, settings)
         analysis = analyze(study, settings, part_of(report, 0.3, 1))
@@ -204,14 +209,14 @@ def _calibrate(args: argparse.Namespace) -> int:
     model = None
     if args.fuse is not None:
         model = cli_export.UserModel.read(args.fuse, args.fuse_output)
-    sources = [args.file, *([args.fuse] if model else [])]
+    sources = [*args.files, *([args.fuse] if model else [])]
     cli_export.check_target(args.out, *sources, is_folder=True)
     from core.analysis import analyze
     from core.loading import open_study
 
     with _progress() as report:
         reading = part_of(report, 0, 0.2)
-        study, schema = open_study(args.file, settings, progress=reading)
+        study, schema = open_study(args.files, settings, progress=reading)
         _save_session(args, settings)
         _check_split(study, settings)
         analysis = analyze(study, settings, part_of(report, 0.2, 0.8))
@@ -237,7 +242,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 def _apply(args: argparse.Namespace) -> int:
     settings = _settings(args)
-    cli_export.check_target(args.out, args.file, args.calibrator)
+    cli_export.check_target(args.out, *args.files, args.calibrator)
     text = cli_flags.read_text(args.calibrator, "calibrator file")
     from core.export import apply_calibrator, from_json, write_csv
     from core.loading import read_predictions
@@ -250,7 +255,7 @@ def _apply(args: argparse.Namespace) -> int:
     if settings.label_column is None:
         reading["label_column"] = ""  # labels play no part
     with _progress() as report:
-        own = read_predictions(args.file, progress=report, **reading)
+        own = read_predictions(args.files, progress=report, **reading)
         frame = apply_calibrator(calibrator, metadata, own)
         with cli_export.whole(args.out) as path:
             write_csv(frame, path)
@@ -282,15 +287,15 @@ def _apply(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     settings = _settings(args)
-    from core.loading import inspect_file, read_predictions
+    from core.loading import inspect_file, open_study
 
     with _progress() as report:
-        schema = inspect_file(args.file, settings=settings, progress=report)
+        schema = inspect_file(args.files, settings=settings, progress=report)
     if not args.json:
         print(cli_text.columns_text(schema), end="\n\n")
         print(cli_text.wrapped(f"{schema.name}: {schema.summary()}"), flush=True)
     with _progress() as report:
-        own = read_predictions(args.file, progress=report, **_reading(settings))
+        own = open_study(args.files, settings, progress=report)[0].evaluation
     _save_session(args, settings)
     if args.json:
         found = schema.to_dict() | {
@@ -345,9 +350,9 @@ def _warm_up(args: argparse.Namespace) -> int:
 def _settings(args: argparse.Namespace) -> Settings:
     """Return the settings of session and flags, with the methods checked."""
     settings = cli_flags.chosen_settings(args)
-    file = getattr(args, "file", None)
-    if file is not None and not file.exists():
-        raise DataError("There is no such file.", str(file), "Check the path.")
+    for file in getattr(args, "files", ()):
+        if not file.exists():
+            raise DataError("There is no such file.", str(file), "Check the path.")
     from core.calibrators import CALIBRATORS
 
     names = dict.fromkeys((*settings.calibrators, settings.method))
