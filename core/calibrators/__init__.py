@@ -1,9 +1,15 @@
 """Calibrators: scikit-learn estimators over logits, entered in `CALIBRATORS`."""
 
-from core.calibrators.base import CALIBRATORS, Calibrator, neg_log_loss_scorer
+from core.calibrators.base import (
+    CALIBRATORS,
+    Calibrator,
+    keeps_predictions,
+    neg_log_loss_scorer,
+)
 from core.calibrators.histogram import HistogramBinning
 from core.calibrators.isotonic import IsotonicCalibration
 from core.calibrators.logistic import BetaCalibration, PlattScaling
+from core.calibrators.one_vs_rest import OneVsRest
 from core.calibrators.scaling import TemperatureScaling, Uncalibrated
 from core.calibrators.vector import VectorScaling
 
@@ -13,9 +19,11 @@ __all__ = [
     "Calibrator",
     "HistogramBinning",
     "IsotonicCalibration",
+    "OneVsRest",
     "PlattScaling",
     "TemperatureScaling",
     "Uncalibrated",
     "VectorScaling",
+    "keeps_predictions",
     "neg_log_loss_scorer",
 ]

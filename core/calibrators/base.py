@@ -16,7 +16,7 @@ from core.registry import Registry
 from core.softmax import RowStatistics, row_statistics
 from core.validation import checked_logits, log_probabilities, two_class_logits
 
-__all__ = ["CALIBRATORS", "Calibrator", "neg_log_loss_scorer"]
+__all__ = ["CALIBRATORS", "Calibrator", "keeps_predictions", "neg_log_loss_scorer"]
 
 FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
@@ -201,7 +201,34 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         return self._state()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fitted calibrator as plain JSON values, exactly."""
+        """Return the fitted calibrator as plain JSON values, exactly.
+
+        Returns
+        -------
+        dict
+            "method", "options" (constructor arguments), "input", "n_scores",
+            "n_classes" and "parameters"; the last by method, with p = softmax(z), lists
+            in the order of the classes, and "curve" meaning class, or the second class
+            of two:
+
+            - uncalibrated: nothing.
+            - temperature: "temperature" T; softmax(z / T).
+            - vector: "weights" and "bias" (k); softmax(weights * z + bias).
+            - platt: "slope" and "intercept", one per curve;
+              sigmoid(slope * (log p - log(1 - p)) + intercept).
+            - beta: "a", "b" and "c", one per curve;
+              sigmoid(a * log p - b * log(1 - p) + c).
+            - histogram: "maps", one per curve, of "edges" (m + 1) and "values" (m); the
+              value of the bin (lo, hi] of p, 0 in the first.
+            - isotonic: "mixing" and "maps", one per curve, of knots "x" and "y";
+              linear between knots, constant outside; the result is
+              (1 - mixing) * mapped + mixing * p.
+
+            For all but the first three: log p and log(1 - p) are floored at -700; the
+            first of two classes has the rest; classes whose logit is -inf are set to 0;
+            rows of more classes are divided by their sum; rows of zeros become uniform
+            over the classes that are not ruled out (isotonic: before the mixing).
+        """
         check_is_fitted(self)
         return {
             "method": self.method_id,
@@ -263,6 +290,17 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
             self.notes_.append(Note("looks-like-probabilities", "question", text))
             warnings.warn(text, UserWarning, stacklevel=3)
         return two_class_logits(checked_logits(scores, "logits"))
+
+
+def keeps_predictions(method: str) -> bool:
+    """Return whether a calibrator never changes which class is predicted.
+
+    Parameters
+    ----------
+    method : str
+        Id or alias in `CALIBRATORS`.
+    """
+    return bool(CALIBRATORS[method].target.is_accuracy_preserving)  # type: ignore[attr-defined]
 
 
 def neg_log_loss_scorer(estimator: Any, X: ArrayLike, y: ArrayLike) -> float:

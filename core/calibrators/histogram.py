@@ -166,6 +166,11 @@ class HistogramBinning(OneVsRest):
         edges, values = self.maps_[curve]
         return np.asarray(values[assign_bins(np.asarray(p), edges)])
 
+    def breaks(self, curve: int = 0) -> FloatArray:
+        """Return both sides of each inner edge."""
+        inner = self.maps_[curve][0][1:-1]
+        return np.sort(np.concatenate([inner, np.nextafter(inner, 1.0)]))
+
     def _log_map(self, logits: FloatArray) -> FloatArray:
         p = np.exp(log_probabilities(logits, row_offsets(logits)))
         mapped: FloatArray = np.empty(p.shape)

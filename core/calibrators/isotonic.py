@@ -86,6 +86,10 @@ class IsotonicCalibration(OneVsRest):
         mapped = np.interp(p, *self.maps_[curve])
         return np.asarray((1.0 - self.mixing_) * mapped + self.mixing_ * np.asarray(p))
 
+    def breaks(self, curve: int = 0) -> FloatArray:
+        """Return the knots."""
+        return self.maps_[curve][0]
+
     def _log_map(self, logits: FloatArray) -> FloatArray:
         logs = log_probabilities(logits, row_offsets(logits))
         probabilities = np.exp(logs)

@@ -86,6 +86,10 @@ class LogisticOneVsRest(OneVsRest):
         a, b, c = self.coefficients_[curve]
         return np.asarray(special.expit(a * log_p - b * log_rest + c))
 
+    def breaks(self, curve: int = 0) -> FloatArray:  # noqa: ARG002
+        """Return points at equal distances in log-odds: curves bend near 0 and 1."""
+        return np.asarray(special.expit(np.linspace(-14.0, 14.0, 113)))
+
     def _log_map(self, logits: FloatArray) -> FloatArray:
         k = logits.shape[1]
         columns = np.array(curve_columns(k))
@@ -316,10 +320,10 @@ def _counted(weight: FloatArray) -> FloatArray:
 
 def _smoothed(target: FloatArray, mass: FloatArray) -> FloatArray:
     """Return Platt's targets: as if each side had one more row of the other."""
-    n_positive = mass @ target
+    n_positive = (mass * target).sum()
     n_negative = mass.sum() - n_positive
     high = (n_positive + 1.0) / (n_positive + 2.0)
-    return np.where(target > 0, high, 1.0 / (n_negative + 2.0))
+    return np.asarray(np.where(target > 0, high, 1.0 / (n_negative + 2.0)))
 
 
 def _is_separable(score: FloatArray, target: FloatArray) -> bool:
@@ -351,8 +355,8 @@ def _fit_logistic(
         and standard deviation 1, in which the optimum is looked for.
     """
     weight = mass / mass.sum()
-    centre = features @ weight
-    spread = np.sqrt(((features - centre[:, None]) ** 2) @ weight)
+    centre = (features * weight).sum(axis=1)
+    spread = np.sqrt(((features - centre[:, None]) ** 2 * weight).sum(axis=1))
     # A spread that is rounding noise is none.
     has_spread = spread > 1e-12 * np.maximum(np.abs(centre), 1.0)
     wanted = range(len(features)) if used is None else used
@@ -362,7 +366,7 @@ def _fit_logistic(
         inputs[row] = (features[place] - centre[place]) / spread[place]
     objective = _Objective(inputs, target, weight)
     start = np.zeros(len(inputs))
-    n_positive = float(mass @ target)
+    n_positive = float((mass * target).sum())
     start[-1] = np.log((n_positive + 1.0) / (mass.sum() - n_positive + 1.0))
     found = objective.minimise(start)
     slope = np.zeros(len(features))
@@ -375,7 +379,11 @@ def _fit_logistic(
 
 
 class _Objective:
-    """Mean log loss of a logistic curve, its gradient and its Hessian."""
+    """Mean log loss of a logistic curve, its gradient and its Hessian.
+
+    Sums, not products of matrices: many curves are fitted side by side, and threads
+    of a linear algebra library under each of them would wait for each other.
+    """
 
     def __init__(
         self, inputs: FloatArray, target: FloatArray, weight: FloatArray
@@ -388,24 +396,27 @@ class _Objective:
     def _move(self, point: FloatArray) -> None:
         if self._point is None or not np.array_equal(point, self._point):
             self._point = point.copy()
-            self._score = point @ self.inputs
+            self._score = (point[:, None] * self.inputs).sum(axis=0)
             self._chance = special.expit(self._score)
 
     def loss(self, point: FloatArray) -> float:
         self._move(point)
         rows = np.logaddexp(0.0, self._score) - self.target * self._score
-        return float(self.weight @ rows + 0.5 * self.penalty @ point**2)
+        penalty = 0.5 * float((self.penalty * point**2).sum())
+        return float((self.weight * rows).sum()) + penalty
 
     def gradient(self, point: FloatArray) -> FloatArray:
         self._move(point)
-        slope: FloatArray = self.inputs @ (self.weight * (self._chance - self.target))
+        residual = self.weight * (self._chance - self.target)
+        slope: FloatArray = (self.inputs * residual).sum(axis=1)
         return slope + self.penalty * point
 
     def hessian(self, point: FloatArray) -> FloatArray:
         self._move(point)
         scale = self.weight * self._chance * (1.0 - self._chance)
-        curvature = (self.inputs * scale) @ self.inputs.T
-        return np.asarray(curvature + np.diag(self.penalty))
+        bent = self.inputs * scale
+        curvature = [(bent * row).sum(axis=1) for row in self.inputs]
+        return np.array(curvature) + np.diag(self.penalty)
 
     def minimise(self, start: FloatArray) -> FloatArray:
         """Return the minimiser; where the loss no longer changes, Newton steps go on.

@@ -85,7 +85,7 @@ def curve_columns(k: int) -> list[int]:
 
 def effective_rows(weight: FloatArray) -> float:
     """Return Kish's effective number of rows: n for n equal weights of any scale."""
-    return float(weight.sum() ** 2 / (weight @ weight))
+    return float(weight.sum() ** 2 / (weight**2).sum())
 
 
 def row_offsets(logits: FloatArray) -> RowOffsets:
@@ -187,6 +187,10 @@ class OneVsRest(Calibrator):
         curve : int, default=0
             Number of the curve: the class, or 0 for two classes.
         """
+
+    def breaks(self, curve: int = 0) -> FloatArray:  # noqa: ARG002
+        """Return the probabilities at which a curve bends or jumps, ascending."""
+        return np.empty(0)
 
     @abstractmethod
     def _log_map(self, logits: FloatArray) -> FloatArray:

@@ -257,7 +257,7 @@ class _VectorFit:
             *(self.y, self.weight, slope, offset, losses),
         )
         self.n_passes += 1
-        return float(self.weight @ losses), gradient
+        return float((self.weight * losses).sum()), gradient
 
     def loss(self, slope: FloatArray, offset: FloatArray) -> float:
         """Return the mean NLL."""
