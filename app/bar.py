@@ -102,10 +102,13 @@ def uploader(name: str, label: str, *, is_bare: bool = False) -> None:
         label,
         key=widget,
         label_visibility="collapsed" if is_bare else "visible",
+        accept_multiple_files=True,
         on_change=state.open_upload,
         args=(widget,),
-        help="CSV or TSV (also .gz), Parquet or NPZ with one row per prediction: "
-        "logits or probabilities of every class, and the label.",
+        help="CSV or TSV (also .gz and .zst), Parquet, Arrow, NPZ, NPY or safetensors "
+        "with one row per prediction: logits or probabilities of every class, and the "
+        "label. Several files that belong together go in at once: scores and labels, "
+        "or val and test.",
     )
 
 

@@ -113,9 +113,11 @@ def division_problem(study: Study, settings: Settings) -> FitError | None:
     return found if isinstance(found, FitError) else None
 
 
-def inspected(path: str, name: str, number: int, settings: Settings) -> Schema:
-    """Return what would be understood of a file; `number` tells openings apart."""
-    return _inspected(path, name, number, settings)
+def inspected(
+    paths: tuple[str, ...], names: tuple[str, ...], number: int, settings: Settings
+) -> Schema:
+    """Return what would be understood of files; `number` tells openings apart."""
+    return _inspected(paths, names, number, settings)
 
 
 def overview(
@@ -179,8 +181,13 @@ def _division(study: Study, settings: Settings) -> Split | FitError:
 @st.cache_resource(
     scope="session", max_entries=4, show_spinner=False, hash_funcs=_BY_CONTENT
 )
-def _inspected(path: str, name: str, number: int, settings: Settings) -> Schema:  # noqa: ARG001 - part of the key
-    return inspect_file(path, settings=settings, name=name)
+def _inspected(
+    paths: tuple[str, ...],
+    names: tuple[str, ...],
+    number: int,  # noqa: ARG001 - part of the key
+    settings: Settings,
+) -> Schema:
+    return inspect_file(paths, settings=settings, name=names)
 
 
 @st.cache_resource(

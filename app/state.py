@@ -11,7 +11,7 @@ import itertools
 import os
 import tempfile
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,8 @@ class Source:
         Where its bytes are: an upload lies in a temporary file that goes with the
         session, so that its bytes do not stay in memory.
     kind : {"sample", "upload", "path"}
+    more : tuple of Source
+        The other files of the same upload.
     """
 
     name: str
@@ -94,6 +96,17 @@ class Source:
     kind: str
     number: int = field(default_factory=lambda: next(_numbers))
     holder: Any = None
+    more: tuple[Source, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The paths of every file that is read together."""
+        return (self.path, *(item.path for item in self.more))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of every file that is read together."""
+        return (self.name, *(item.name for item in self.more))
 
 
 class _Spool:
@@ -348,7 +361,8 @@ def target_schema() -> Schema | None:
         return schema()
     own = found.source
     try:
-        return compute.inspected(str(own.path), own.name, own.number, found.settings)
+        paths = tuple(map(str, own.paths))
+        return compute.inspected(paths, own.names, own.number, found.settings)
     except DataError:
         return schema() if study() is not None and source() is own else None
 
@@ -372,11 +386,12 @@ def open_path(text: str, *, trusted: bool = False) -> None:
 
 
 def open_upload(widget: str) -> None:
-    """Read what an uploader holds; its bytes go to a temporary file."""
-    upload = st.session_state.get(widget)
-    if upload is None:
+    """Read the files that an uploader holds; their bytes go to temporary files."""
+    uploads = st.session_state.get(widget)
+    if not uploads:
         return
-    _open(kept(upload))
+    first, *others = [kept(upload) for upload in uploads]
+    _open(replace(first, more=tuple(others)))
     st.session_state["_upload_round"] = st.session_state.get("_upload_round", 0) + 1
 
 
@@ -442,7 +457,7 @@ def ensure_study() -> bool:
     def read(progress: Any) -> tuple[Study, Schema]:
         if file.kind == "sample" and _reading(wanted) == _reading(Settings()):
             return compute.sample()
-        return open_study(file.path, wanted, name=file.name, progress=progress)
+        return open_study(file.paths, wanted, name=file.names, progress=progress)
 
     try:
         found = jobs.run(name, "Reading the file", read, slot="read", again=False)

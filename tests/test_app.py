@@ -145,6 +145,24 @@ def test_an_upload_replaces_the_sample_and_its_bytes_are_let_go() -> None:
     assert not [u for u in at.file_uploader if u.value]
 
 
+def test_two_files_of_one_upload_are_read_together() -> None:
+    rows = pd.read_csv(io.BytesIO(table(400)))
+    rows.insert(0, "id", range(400))
+    scores, truth = rows.drop(columns="label"), rows[["id", "label"]]
+    at = opened()
+    uploader = next(u for u in at.file_uploader if "upload_bar" in u.key)
+    uploader.set_value(
+        [
+            ("scores.csv", scores.to_csv(index=False).encode(), "text/csv"),
+            ("labels.csv", truth.to_csv(index=False).encode(), "text/csv"),
+        ]
+    )
+    at.run()
+    settle(at)
+    assert not at.exception
+    assert "scores.csv + labels.csv" in words(at)
+
+
 def test_few_rows_get_no_verdict() -> None:
     at = upload(opened(), "few.csv", table(90))
     assert "Too few rows to tell." in at.title[0].value

@@ -5,6 +5,7 @@ import streamlit as st
 from app import bar, compute, state
 from components import controls, display, tables
 from core.loading import ColumnGuess, Schema
+from core.loading.snippets import SNIPPETS
 from core.predictions import Study
 from core.settings import Settings
 
@@ -98,6 +99,14 @@ def privacy_section() -> None:
             "the choices.]]",
             width="content",
         )
+
+
+def snippets_section() -> None:
+    """Show how to save logits from the libraries that people train with."""
+    with st.expander("Save logits from your library", icon=":material/code:"):
+        tabs = st.tabs([snippet.label for snippet in SNIPPETS.values()])
+        for tab, snippet in zip(tabs, SNIPPETS.values(), strict=True):
+            tab.code(snippet.code, language="python")
 
 
 def kind_section(schema: Schema) -> None:
@@ -286,6 +295,7 @@ def session_section(chosen: Settings) -> None:
 
 st.header("Data", anchor=False)
 file_section()
+snippets_section()
 privacy_section()
 
 schema = state.target_schema()
