@@ -14,6 +14,7 @@ from core.predictions import Study
 from core.settings import Settings
 
 __all__ = [
+    "BINNINGS",
     "CONFIDENCES_ONLY",
     "ROLE_LABELS",
     "draw",
@@ -268,3 +269,12 @@ def _shared(assigned: set[str]) -> None:
             is_assigned="method" in assigned,
             on_change=state.touch,
         )
+    st.segmented_control(
+        "Figures are saved as",
+        ["PNG", "SVG"],
+        default="PNG",
+        required=True,
+        key=state.key(display.PICTURE),
+        persist_state="session",
+        help="By the camera in the corner of each figure.",
+    )

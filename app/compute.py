@@ -15,6 +15,7 @@ import numpy as np
 import streamlit as st
 
 from core.analysis import (
+    UNCALIBRATED,
     Analysis,
     Comparison,
     Overview,
@@ -24,10 +25,14 @@ from core.analysis import (
     positive_index,
     preview_temperature,
 )
+from core.binning import BinStatistics
 from core.calibrators import CALIBRATORS
 from core.fitting import Fitted, fit_method, unusable_reason
 from core.loading import Schema, inspect_file, open_study
 from core.messages import FitError, Progress, no_progress
+from core.per_class import ClassGaps, ClassScores, scores_for
+from core.per_class import class_bins as class_bins_of
+from core.per_class import class_gaps as class_gaps_of
 from core.predictions import Study
 from core.settings import Settings
 from core.splitting import Split, make_split
@@ -35,6 +40,9 @@ from core.splitting import Split, make_split
 __all__ = [
     "SAMPLE",
     "analysis",
+    "class_bins",
+    "class_gaps",
+    "class_scores",
     "comparison",
     "division",
     "division_problem",
@@ -152,6 +160,27 @@ def comparison(
     return analysis(study, settings.replace(calibrators=methods), progress).comparison
 
 
+def class_scores(study: Study, settings: Settings, method: str) -> ClassScores:
+    """Return the probabilities of every class, before a repair or after it."""
+    first = overview(study, settings)
+    if CALIBRATORS[method].id == UNCALIBRATED:
+        return scores_for(study.evaluation, first, None)
+    own = fit_settings(settings, method)
+    return _class_scores(study, own, CALIBRATORS[method].id, first)
+
+
+def class_bins(scores: ClassScores, column: int, settings: Settings) -> BinStatistics:
+    """Return the bins of one class against the rest."""
+    return class_bins_of(scores, column, settings)
+
+
+def class_gaps(study: Study, settings: Settings, method: str) -> ClassGaps:
+    """Return the gap of every class, before a repair or after it."""
+    return _class_gaps(
+        study, settings.replace(calibrators=(), temperature=None), method
+    )
+
+
 def preview(study: Study, settings: Settings, temperature: float) -> ViewResult:
     """Return the test rows at a temperature set by hand, rounded to four digits."""
     return _preview(study, measuring_settings(settings), round(temperature, 4))
@@ -159,7 +188,9 @@ def preview(study: Study, settings: Settings, temperature: float) -> ViewResult:
 
 def forget() -> None:
     """Drop everything that was computed for this session."""
-    for cached in (_division, _inspected, _overview, _fitted, _analysis, _preview):
+    session_caches = (_division, _inspected, _overview, _fitted, _analysis, _preview)
+    cached: Any
+    for cached in (*session_caches, _class_scores, _class_gaps):
         cached.clear()
 
 
@@ -212,6 +243,22 @@ def _fitted(
 )
 def _analysis(study: Study, settings: Settings, _progress: Progress) -> Analysis:
     return analyze(study, settings, _progress, measured=overview, fitted=fitted)
+
+
+@st.cache_resource(
+    scope="session", max_entries=1, show_spinner=False, hash_funcs=_BY_CONTENT
+)
+def _class_scores(
+    study: Study, settings: Settings, method: str, _first: Overview
+) -> ClassScores:
+    return scores_for(study.evaluation, _first, fitted(study, settings, method))
+
+
+@st.cache_resource(
+    scope="session", max_entries=8, show_spinner=False, hash_funcs=_BY_CONTENT
+)
+def _class_gaps(study: Study, settings: Settings, method: str) -> ClassGaps:
+    return class_gaps_of(class_scores(study, settings, method), settings.level)
 
 
 @st.cache_resource(

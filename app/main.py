@@ -33,6 +33,12 @@ page = st.navigation(
             help="How far the confidence of the model can be trusted, and the repair.",
         ),
         st.Page(
+            "views/reliability.py",
+            title="Reliability",
+            icon=":material/show_chart:",
+            help="Reliability of the predicted class and of each class, bin by bin.",
+        ),
+        st.Page(
             "views/calibrators.py",
             title="Calibrators",
             icon=":material/tune:",

@@ -17,7 +17,10 @@ from core.metrics import METRICS
 from core.uncertainty import Estimate
 
 __all__ = [
+    "PICTURE",
+    "chart",
     "code",
+    "download_json",
     "download_table",
     "error_box",
     "escape_markdown",
@@ -32,6 +35,9 @@ __all__ = [
     "table",
     "verdict",
 ]
+
+PICTURE = "picture"
+"""Where the session keeps the format of saved pictures: "PNG" or "SVG"."""
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>~$&|#])")
 _LIST_MARK = re.compile(r"^(\d*)([-+=.)])")
@@ -98,12 +104,56 @@ def download_table(
     )
 
 
-def figure(fig: Any, *, alt: str, name: str, key: str, table: pd.DataFrame) -> None:
-    """Show a figure with its description, its saved name and its numbers as CSV."""
-    st.plotly_chart(
-        fig, key=key, alt=alt, config=theme.chart_config(name), theme="streamlit"
+def download_json(table: pd.DataFrame, name: str, key: str) -> None:
+    """Offer a table as JSON, one object per line of the table."""
+    st.download_button(
+        "JSON",
+        data=lambda: table.to_json(orient="records", indent=1, double_precision=15),
+        file_name=f"{name}.json",
+        mime="application/json",
+        key=key,
+        type="tertiary",
+        on_click="ignore",
+        help=f"{name}.json",
     )
-    download_table(table, name, f"{key}-csv", "Numbers in this figure")
+
+
+def chart(
+    fig: Any, *, alt: str, name: str, key: str, on_bin: Callable[[], None] | None = None
+) -> None:
+    """Show a figure with its description and the name of its saved picture.
+
+    Parameters
+    ----------
+    on_bin : callable, optional
+        Called when somebody clicks a point; the selection is in the session state.
+    """
+    picture = st.session_state.get(PICTURE, "PNG").lower()
+    st.plotly_chart(
+        fig,
+        key=key,
+        alt=alt,
+        config=theme.chart_config(name, picture),
+        theme="streamlit",
+        on_select=on_bin or "ignore",
+        selection_mode="points",
+    )
+
+
+def figure(
+    fig: Any,
+    *,
+    alt: str,
+    name: str,
+    key: str,
+    table: pd.DataFrame,
+    on_bin: Callable[[], None] | None = None,
+) -> None:
+    """Show a figure with its description, its saved name and its numbers."""
+    chart(fig, alt=alt, name=name, key=key, on_bin=on_bin)
+    with st.container(horizontal=True, gap="small"):
+        download_table(table, name, f"{key}-csv", "Numbers in this figure")
+        download_json(table, name, f"{key}-json")
 
 
 def table(frame: pd.DataFrame, alt: str) -> None:

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from components import tables, theme
 from components.theme import Style
-from core.binning import BinStatistics
+from core.binning import BinStatistics, assign_bins
 from core.uncertainty import Estimate
 
 __all__ = [
+    "bin_at",
+    "bin_names",
     "reliability_alt",
     "reliability_figure",
     "reliability_table",
@@ -46,6 +48,8 @@ def reliability_figure(
     x_title: str = "Confidence",
     y_title: str = "Accuracy",
     height: int = HEIGHT,
+    styles: Mapping[str, Style] | None = None,
+    has_counts: bool = True,
 ) -> go.Figure:
     """Draw accuracy against confidence with intervals, and the counts under it.
 
@@ -59,6 +63,11 @@ def reliability_figure(
         What is estimated.
     height : int, default=560
         In pixels.
+    styles : mapping of str to Style, optional
+        By name of the series; by default the uncalibrated scores and the others keep
+        theirs.
+    has_counts : bool, default=True
+        Whether the rows of each bin are drawn underneath.
 
     Returns
     -------
@@ -66,7 +75,7 @@ def reliability_figure(
         Bins with fewer than ten rows are grey.
     """
     shown = labels or {}
-    styles = styles_of(list(bins))
+    styles = styles or styles_of(list(bins))
     fig = go.Figure()
     fig.add_trace(
         {
@@ -85,13 +94,18 @@ def reliability_figure(
         title = theme.figure_text(shown.get(name, name))
         for trace in _points(found, styles[name], title, name):
             fig.add_trace(trace)
+        if not has_counts:
+            continue
         if is_even:
             bars = _counts(found, styles[name], title, name, number, len(bins))
         else:
             bars = _spans(found, styles[name], title, name, len(bins) - 1 - number)
         fig.add_trace(bars)
     fig.update_layout(**_layout(x_title, y_title, height))
-    if not is_even:
+    if not has_counts:
+        fig.update_layout(yaxis={"domain": [0, 1]}, xaxis={"anchor": "y"})
+        fig.layout.yaxis2 = None
+    elif not is_even:
         lanes = {"range": [-0.6, len(bins) - 0.4], "showticklabels": False}
         fig.update_layout(
             yaxis2={"title": {"text": "Bins"}, "showgrid": False, **lanes}
@@ -122,6 +136,23 @@ def reliability_table(
         for name, found in bins.items()
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def bin_at(found: BinStatistics, x: float) -> int:
+    """Return the bin of a point that was clicked: a mean, a middle or an upper end."""
+    return int(assign_bins(np.array([x]), found.edges)[0])
+
+
+def bin_names(found: BinStatistics) -> dict[int, str]:
+    """Return number -> words of the bins that hold rows."""
+    return {
+        number: (
+            f"{found.edges[number]:.4g} to {found.edges[number + 1]:.4g}, "
+            f"{tables.count_of(int(found.count[number]), 'row')}"
+        )
+        for number in range(found.n_bins)
+        if found.count[number]
+    }
 
 
 def reliability_alt(

@@ -101,10 +101,12 @@ CHART_CONFIG: dict[str, Any] = {
 }
 
 
-def chart_config(name: str) -> dict[str, Any]:
-    """Return Plotly's configuration with a name for the saved picture."""
-    picture = {"format": "png", "filename": name, "scale": 3}
-    return {**CHART_CONFIG, "toImageButtonOptions": picture}
+def chart_config(name: str, picture: str = "png") -> dict[str, Any]:
+    """Return Plotly's configuration with name and format of the saved picture."""
+    options: dict[str, Any] = {"format": picture, "filename": name}
+    if picture == "png":
+        options["scale"] = 3
+    return {**CHART_CONFIG, "toImageButtonOptions": options}
 
 
 def layout(height: int, **changes: Any) -> dict[str, Any]:

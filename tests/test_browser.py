@@ -35,7 +35,7 @@ from core.loading import open_study
 from core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("Calibrators", "Data", "Export", "Methods", "Overview")
+PAGES = ("Reliability", "Calibrators", "Data", "Export", "Methods", "Overview")
 CLASSES = ("cat", "dog", "newt", "owl")
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -266,6 +266,35 @@ def cell(metric: str, item: dict[str, Any]) -> list[str]:
     return lines
 
 
+# ------------------------------------------------------------------------ the bins
+
+
+def test_a_click_on_a_bin_lists_its_rows(visitor) -> None:
+    v = visitor
+    v.upload("mine.csv", predictions(colour=np.arange(1500) % 3))
+    v.go("Reliability")
+    v.charts()
+    assert "No bin chosen" in v.page.content()
+    figure = v.page.locator(".js-plotly-plot")
+    bar = figure.locator(".barlayer .point").last
+    box = bar.bounding_box()
+    assert box is not None
+    v.clicks = 0
+    v.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    rows = v.page.get_by_test_id("stDataFrame")
+    expect(rows).to_be_visible()
+    v.settle()
+    name, content = v.download(v.key("get_bin").get_by_role("button"))
+    assert name == "mine-bin-15.csv"
+    found = pd.read_csv(io.BytesIO(content))
+    assert {"id", "colour", "label", "prediction", "correct"} <= set(found)
+    assert (found["confidence"] > 14 / 15).all()
+    assert list(found["correct"]) == sorted(found["correct"])
+    v.page.get_by_role("radio", name="Each class").click(force=True)
+    v.settle()
+    v.charts(4)
+
+
 # ------------------------------------------------------------------------ the keyboard
 
 
@@ -318,7 +347,7 @@ def test_every_page_fits_and_speaks(browser, server, theme, size) -> None:
             expect(v.page).to_have_title(f"{title} · Plumbline")
             assert v.overflow() <= 1, title
             charts = v.page.locator(".js-plotly-plot")
-            assert charts.count() or title not in ("Calibrators", "Overview")
+            assert charts.count() or title not in PAGES[:2] + PAGES[-1:]
             for chart in charts.all():
                 expect(chart.locator(".main-svg").first).to_be_attached()
             said = v.page.get_by_test_id("stPlotlyChart").evaluate_all(
