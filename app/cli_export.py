@@ -65,14 +65,14 @@ class UserModel:
     output: str | None = None
 
     @classmethod
-    def read(cls, path: Path, output: str | None) -> UserModel:
+    def read(cls, path: Path, output: str | None, name: str = "") -> UserModel:
         """Read a file; one that is too large is refused before it is read."""
         if not path.is_file():
             raise DataError("There is no such file.", str(path), "Check the path.")
         from core.export.user_model import check_size
 
-        check_size(path.stat().st_size, str(path))
-        return cls(path.name, path.read_bytes(), output)
+        check_size(path.stat().st_size, name or str(path))
+        return cls(name or path.name, path.read_bytes(), output)
 
     @property
     def fused_name(self) -> str:

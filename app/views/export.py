@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from app import apply, bar, cli_export, compute, jobs, state
+from app import apply, bar, cli_export, compute, fuse, jobs, state
 from components import controls, display, tables
 from core.analysis import UNCALIBRATED, Analysis
 from core.calibrators import CALIBRATORS
@@ -298,11 +298,14 @@ def files(study: Study, wanted: Settings, *, is_asked: bool) -> Analysis | None:
             ("csv", "report"),
             ("python", "json"),
             ("onnx32", "onnx"),
-            ("torch",),
+            ("torch", "fused"),
         ):
-            for column, kind in zip(st.columns(2, gap="small"), kinds, strict=False):
+            for column, kind in zip(st.columns(2, gap="small"), kinds, strict=True):
                 with column:
-                    draw_card(kind, CARDS[kind], prepared.get(kind), own, stem)
+                    if kind == "fused":
+                        fuse.draw(study, wanted)
+                    else:
+                        draw_card(kind, CARDS[kind], prepared.get(kind), own, stem)
     return None if made is None else made[0]
 
 
