@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from bad_input_cases import CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.loading import DataError, inspect_file, read_predictions
+from app import cli
+from core.loading import DataError, inspect_file, open_study, read_predictions
 from core.loading import sources as sources_module
 from core.predictions import Predictions
+from core.settings import Settings
 
 HEADER = "logit_cat,logit_dog,label\n"
 
@@ -225,6 +228,85 @@ def test_no_such_file_and_folder(tmp_path: Path) -> None:
         read_predictions("a\0b")
     with pytest.raises(DataError, match="not from int"):
         read_predictions(3)  # type: ignore[arg-type]
+
+
+# --- one row per case: core and command line ------------------------------------------
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_case(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = CASES[name]
+    files = case.make()
+    paths = []
+    for file, content in files:
+        (tmp_path / file).write_bytes(content)
+        paths.append(str(tmp_path / file))
+    names, contents = zip(*files, strict=True)
+    argv = ["check", *paths]
+    if case.verdict == "note":
+        study, _ = open_study(contents, Settings(), name=names)
+        codes = [note.code for note in study.evaluation.notes]
+        assert case.said in codes if case.said else not codes
+        assert cli.main(argv) == 0
+        return
+    with pytest.raises(DataError) as caught:
+        open_study(contents, Settings(), name=names)
+    error = caught.value
+    assert case.said in error.what
+    assert case.where in error.where
+    assert len(error.what) < 1000
+    assert error.how_to_fix
+    assert case.flag in [answer.flag for answer in error.answers] or not case.flag
+    assert bool(error.answers) == (case.verdict == "ask")
+    capsys.readouterr()
+    assert cli.main(argv) == 2
+    told = capsys.readouterr().err
+    assert "Traceback" not in told
+    assert "How to fix" in told
+    if case.verdict == "ask":
+        assert case.flag in " ".join(told.split())
+        assert cli.main([*argv, *case.flag.split()]) == 0
+
+
+def wide_table(**columns: Any) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    scores = pd.DataFrame(rng.normal(size=(200, 3)), columns=list("abc"))
+    labels = np.array(list("abc"))[np.arange(200) % 3]
+    return scores.add_prefix("logit_").assign(label=labels, **columns)
+
+
+def test_a_class_without_a_fit_row_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = wide_table(split=["calibration"] * 100 + ["test"] * 100)
+    table.loc[(table.index < 100) & (table["label"] == "c"), "label"] = "a"
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    argv = ["evaluate", str(tmp_path / "rows.csv"), "--n-resamples", "100"]
+    assert cli.main(argv) == 0
+    assert "1 of 3 classes have no fit row" in capsys.readouterr().out
+
+
+def test_a_calibrator_that_cannot_use_the_input_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("confidence,correct\n" + "0.75,1\n0.5,0\n" * 60)
+    assert cli.main(["evaluate", str(file), "--n-resamples", "100"]) == 0
+    why = "this calibrator needs the scores of every class"
+    assert why in " ".join(capsys.readouterr().out.split())
+    assert cli.main(["calibrate", str(file), "--out", str(tmp_path / "out")]) == 2
+    assert why in " ".join(capsys.readouterr().err.split())
+
+
+def test_one_row_is_measured_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide_table().head(1).to_csv(tmp_path / "rows.csv", index=False)
+    argv = ["evaluate", str(tmp_path / "rows.csv"), "--n-resamples", "100"]
+    assert cli.main(argv) == 0
+    assert "Nothing can be held out" in capsys.readouterr().out
 
 
 # --- questions ------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.loading.names import MISSING, parse_score_name
+from core.loading.sources import clipped
 from core.messages import Answer, DataError
 
 __all__ = ["LabelMap", "encode", "map_binary", "map_labels"]
@@ -187,8 +188,8 @@ def _positive_of(
         if suffix and not suffix.isdigit():
             return suffix, f"the score column names {suffix}"
         raise DataError(
-            f"Every label is {given[0]!r}, so it is unknown whether the score is for "
-            "or against it.",
+            f"Every label is {clipped(given[0])}, so it is unknown whether the score "
+            "is for or against it.",
             where,
             "Choose the positive class, or name it in the score column "
             f"(prob_{given[0]}).",
@@ -237,11 +238,11 @@ def encode(
         is_unknown = np.array([text in unknown for text in texts])[indices]
         row = int(np.flatnonzero(is_unknown)[0])
         value, n_bad = texts[indices[row]], int(is_unknown.sum())
-        names = ", ".join(labels.classes[:10])
+        names = ", ".join(name[:80] for name in labels.classes[:10])
         more = len(labels.classes) - 10
         raise DataError(
-            f"The label {value!r} is not one of the {len(labels.classes)} classes "
-            f"({names}{f' and {more} more' if more > 0 else ''}); {n_bad:,} "
+            f"The label {clipped(value)} is not one of the {len(labels.classes)} "
+            f"classes ({names}{f' and {more} more' if more > 0 else ''}); {n_bad:,} "
             f"{'row has' if n_bad == 1 else 'rows have'} such a label.",
             f"{where}, row {row + 1}",
             _label_fix(labels),

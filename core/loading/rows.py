@@ -15,7 +15,7 @@ from core.loading.labels import encode
 from core.loading.names import NAMES, common_stem, parse_score_name, plain
 from core.loading.roles import BY_LABEL_VALUES, UNCLAIMED_DECIMALS
 from core.loading.schema import Schema
-from core.loading.sources import Raw
+from core.loading.sources import Raw, clipped
 from core.loading.understanding import Understood
 from core.loading.values import find_invalid
 from core.messages import Answer, DataError, Note, Progress
@@ -206,7 +206,7 @@ def _leave_out(
     table = table.reset_index(drop=True)
     first = table.iloc[0]
     where = f"{raw.name}, column {first['column']}, row {first['row']}"
-    got = f"{first['value']!r} " if first["value"] else ""
+    got = f"{clipped(first['value'])} " if first["value"] else ""
     n_bad = len(table)
     count = "1 row" if n_bad == 1 else f"{n_bad:,} rows"
     if settings.invalid_rows != "leave-out" or not kept.size:

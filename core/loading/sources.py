@@ -58,8 +58,10 @@ _MARKS = (
 _HOW = {
     "HDF5 file": "Save the arrays with numpy.savez, or the table as CSV or Parquet.",
     "Feather file of version 1": "Write it again as Feather 2, Parquet or CSV.",
+    "JSON file": "Write the rows as CSV or Parquet, or the arrays with numpy.savez.",
     "Git LFS pointer": "Fetch the real file with `git lfs pull` and give that one.",
 }
+_JSON = re.compile(rb"\s*(?:\{\s*[\"}]|\[\s*[\[{\"\d])")
 _ACCEPTED = (
     "Give a CSV or TSV (also .gz or .zst), a Parquet, Arrow, NPZ, NPY or safetensors "
     "file."
@@ -254,6 +256,8 @@ def recognise(source: Source, head: bytes | None = None) -> str:
         _refuse_pickles(source.name, first)
     if kind == "zip" and not is_inner:
         return _kind_of_zip(source)
+    if kind == "text" and _JSON.match(first):
+        kind = "JSON file"
     known = _PACKINGS | _TABLES | _ARRAYS
     if kind in known | {"zip"} and is_inner:
         raise DataError(
@@ -370,6 +374,12 @@ def shortened(error: BaseException, length: int = 160) -> str:
         c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text
     )
     return printable if len(printable) <= length else printable[:length] + "..."
+
+
+def clipped(value: object, length: int = 80) -> str:
+    """Return a value of the file as it is quoted in a message, cut to a length."""
+    text = str(value)
+    return repr(text if len(text) <= length else text[:length] + "...")
 
 
 def check_size(n_cells: float, name: str, n_bytes_each: float = 8) -> None:
