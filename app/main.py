@@ -45,6 +45,12 @@ page = st.navigation(
             help="Fit calibrators, compare them on the same rows, try a temperature.",
         ),
         st.Page(
+            "views/decisions.py",
+            title="Decisions",
+            icon=":material/rule:",
+            help="Confusion matrix, recall and precision, thresholds and their cost.",
+        ),
+        st.Page(
             "views/data.py",
             title="Data",
             icon=":material/table_view:",

@@ -1,0 +1,210 @@
+"""What predictions decide: the confusion matrix, and thresholds with what they cost."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from app import bar, compute, jobs, state
+from components import decisions, display, tables
+from core.analysis import Analysis, positive_index
+from core.decisions import (
+    OperatingPoint,
+    class_rates,
+    confusion_matrix,
+    confusions,
+    halves,
+    selective_points,
+    sensitivity_points,
+)
+
+TARGETS = (0.8, 0.9, 0.95, 0.99)
+RATE_COLUMNS = {
+    "class": "Class",
+    "recall_rows": "Rows with this label",
+    "recall": "Recall",
+    "recall_low": "low",
+    "recall_high": "high",
+    "precision_rows": "Rows predicted",
+    "precision": "Precision",
+    "precision_low": "low ",
+    "precision_high": "high ",
+}
+
+
+def matrix_section(analysis: Analysis, stem: str) -> None:
+    """Draw the matrix of the rows in use, and the rates of each class."""
+    own, used = analysis.study.evaluation, analysis.overview.used
+    rows = analysis.overview.rows.take(used)
+    assert own.labels is not None  # noqa: S101 - the page has looked
+    assert rows.prediction is not None  # noqa: S101
+    labels, k = own.labels[used], own.n_classes
+    matrix = confusion_matrix(labels, rows.prediction, k)
+    level = analysis.settings.level
+    weight, codes = own.sample_weight(), own.group_codes()
+    rates = class_rates(
+        labels,
+        rows.prediction,
+        k,
+        sample_weight=None if weight is None else weight[used],
+        groups=None if codes is None else codes[used],
+        level=level,
+    )
+    left, right = st.columns(2, gap="large")
+    with left:
+        if k <= decisions.MOST_DRAWN:
+            display.figure(
+                decisions.confusion_figure(matrix, own.classes),
+                alt=decisions.confusion_alt(matrix),
+                name=f"{stem}-confusion",
+                key=state.key("figure_confusion"),
+                table=decisions.confusion_frame(matrix, own.classes),
+            )
+        else:
+            st.markdown(
+                f":gray[{k:,} classes: the matrix is not drawn, the most frequent "
+                "confusions are listed.]"
+            )
+            frame = decisions.confusion_frame(matrix, own.classes)
+            display.download_table(
+                frame, f"{stem}-confusion", state.key("get_confusion"), "The matrix"
+            )
+    with right:
+        st.markdown("**Most frequent confusions**")
+        found = confusions(matrix, own.classes)
+        st.dataframe(
+            found.assign(share=100 * found["share"]),
+            hide_index=True,
+            height=min(36 * (len(found) + 1) + 2, 420),
+            column_config={
+                "label": "Label",
+                "prediction": "Predicted",
+                "rows": "Rows",
+                "rows_with_label": "of",
+                "share": st.column_config.NumberColumn("%", format="%.1f"),
+            },
+            alt="The most frequent confusions",
+        )
+        st.caption(
+            f"{tables.count_of(labels.size, 'labelled row')}. Temperature scaling "
+            "changes none of these predictions."
+        )
+    st.subheader("Each class", anchor=False)
+    frame = decisions.rates_table(rates, own.classes)
+    st.dataframe(
+        frame,
+        hide_index=True,
+        height=min(36 * (len(frame) + 1) + 2, 420),
+        column_order=list(RATE_COLUMNS),
+        column_config={
+            name: label
+            if name == "class" or name.endswith("rows")
+            else st.column_config.NumberColumn(label, format="%.3f")
+            for name, label in RATE_COLUMNS.items()
+        },
+        alt="Recall and precision of every class with intervals, lowest recall first",
+    )
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        display.download_table(frame, f"{stem}-rates", state.key("get_rates"))
+        display.download_json(frame, f"{stem}-rates", state.key("get_rates_json"))
+        st.caption(f"Wilson intervals at {level:.0%}.", width="content")
+
+
+def points_section(analysis: Analysis, stem: str) -> None:
+    """Show thresholds that were chosen on some rows and measured on others."""
+    st.subheader("Operating points", anchor=False)
+    own, overview = analysis.study.evaluation, analysis.overview
+    is_after = "temperature" in analysis.fitted and overview.split is not None
+    name = "uncalibrated"
+    if is_after:
+        name = st.segmented_control(
+            "Scores",
+            ["uncalibrated", "temperature"],
+            default="uncalibrated",
+            required=True,
+            format_func={"uncalibrated": "Before", "temperature": "After"}.__getitem__,
+            key=state.key("decision_scores"),
+            persist_state="session",
+            label_visibility="collapsed",
+        )
+    rows, kind, statistics = overview.used, "all", overview.rows.take(overview.used)
+    if name == "temperature" and overview.split is not None:
+        rows, kind = overview.split.test, overview.split.rows
+        statistics = analysis.fitted[name].rows
+    weight, codes = own.sample_weight(), own.group_codes()
+    groups = None if codes is None else codes[rows]
+    divided = halves(rows, groups, analysis.settings.seed, overview.split)
+    options: dict[str, Any] = {
+        "sample_weight": None if weight is None else weight[rows],
+        "groups": groups,
+        "level": analysis.settings.level,
+        "rows": kind,
+    }
+    assert statistics.correct is not None  # noqa: S101 - the page has looked
+    st.caption(
+        f"{divided.sentence} ({int(divided.choose.sum()):,}), measured on "
+        f"{int(divided.measure.sum()):,} others. Wilson intervals at "
+        f"{analysis.settings.level:.0%}."
+    )
+    made = selective_points(
+        statistics.confidence, statistics.correct, divided, TARGETS, **options
+    )
+    st.markdown("**Act only where the confidence is high**")
+    show_points(made, "Wanted accuracy", "Least confidence", f"{stem}-selective")
+    if own.n_classes != 2 or own.labels is None:
+        return
+    positive = positive_index(own, analysis.settings)
+    assert statistics.prediction is not None  # noqa: S101 - class scores
+    is_predicted = statistics.prediction == positive
+    chance = np.where(is_predicted, statistics.confidence, 1 - statistics.confidence)
+    points = sensitivity_points(
+        chance, own.labels[rows] == positive, divided, TARGETS, **options
+    )
+    st.markdown(f"**Call it {display.code(own.classes[positive])} above a threshold**")
+    show_points(points, "Wanted sensitivity", "Threshold", f"{stem}-sensitivity")
+
+
+def show_points(
+    made: list[OperatingPoint], wanted: str, threshold: str, name: str
+) -> None:
+    """Show one table of operating points with its downloads."""
+    display.table(
+        decisions.points_frame(made, wanted, threshold),
+        alt=f"Operating points by {wanted.lower()}",
+    )
+    frame, key = decisions.points_table(made), wanted.split()[-1]
+    with st.container(horizontal=True, gap="small"):
+        display.download_table(frame, name, state.key(f"get_points_{key}"))
+        display.download_json(frame, name, state.key(f"get_points_{key}_json"))
+
+
+study = state.study()
+st.header("Decisions", anchor=False)
+if study is None:
+    bar.uploader("upload_first", "Drop your file")
+    st.stop()
+
+wanted = compute.temperature_settings(study, state.settings())
+result = jobs.run(
+    f"analysis {study.fingerprint} {wanted.to_json()}",
+    "Measuring",
+    partial(compute.analysis, study, wanted),
+    slot="decisions",
+)
+if result is None:
+    st.stop()
+if not result.overview.views:
+    st.markdown("**No labels, nothing to count.** Choose the label column:")
+    bar.label_choice()
+    st.stop()
+
+file_stem = display.file_stem(study.evaluation.name)
+if study.evaluation.logits is None:
+    st.markdown(
+        ":gray[:material/block: The file has one confidence per row: which class was "
+        "taken for which is not in it.]"
+    )
+else:
+    matrix_section(result, file_stem)
+points_section(result, file_stem)
