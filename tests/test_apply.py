@@ -179,6 +179,21 @@ def test_one_score_without_labels(
         apply_calibrator(calibrator, other, strange)
 
 
+@pytest.mark.parametrize("labels", [("0", "1"), ("benign", "malignant")])
+def test_one_score_stays_that_of_the_chosen_positive_class(
+    labels: tuple[str, str],
+) -> None:
+    own = read_predictions(binary_csv("prob", labels), positive_class=labels[0])
+    assert own.classes == labels[::-1]
+    analysis = analyze(Study(own), QUICK)
+    metadata = export_metadata(analysis, "temperature")
+    calibrator = exported_calibrator(analysis, "temperature")
+    rows = read_predictions(binary_csv("prob", None), label_column="")
+    expected = apply_calibrator(calibrator, metadata, own)
+    found = apply_calibrator(calibrator, metadata, rows)
+    pd.testing.assert_frame_equal(found, expected)
+
+
 @pytest.mark.parametrize("labels", [None, ("benign", "malignant"), ("ben", "cow")])
 def test_one_score_on_the_command_line(
     labels: tuple[str, str] | None,

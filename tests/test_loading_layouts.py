@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.feather
 import pytest
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -572,10 +575,18 @@ def test_random_tables_of_every_layout(
     for table in layouts.values():
         text = table.to_csv(index=False, **options)
         raw = text.encode("utf-16" if written == "utf-16" else "utf-8")
-        rows = read_predictions(raw, input_kind="logits")
-        np.testing.assert_array_equal(rows.logits, logits)
-        np.testing.assert_array_equal(rows.labels, labels)
-        assert rows.classes == names
+        feather = io.BytesIO()
+        pyarrow.feather.write_feather(table, feather)
+        for content in (
+            raw,
+            pa.compress(raw, codec="zstd", asbytes=True),
+            feather.getvalue(),
+            table.to_parquet(index=False),
+        ):
+            rows = read_predictions(content, input_kind="logits")
+            np.testing.assert_array_equal(rows.logits, logits)
+            np.testing.assert_array_equal(rows.labels, labels)
+            assert rows.classes == names
 
 
 @settings(max_examples=30)
@@ -590,6 +601,9 @@ def test_random_arrays_of_every_layout(
         "hugging face": [("a.npz", npz(predictions=logits, label_ids=labels))],
         "one-hot": [
             ("a.npz", npz(logits=logits, labels=np.eye(logits.shape[1])[labels]))
+        ],
+        "safetensors": [
+            ("a.safetensors", safetensors.numpy.save({"z": logits, "y": labels}))
         ],
         "pair": [("logits.npy", npy(logits)), ("labels.npy", npy(labels[:, None]))],
         "parts": [

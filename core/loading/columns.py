@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.loading.names import NAMES, plain
 from core.loading.sources import Raw
 
-__all__ = ["Roles"]
+__all__ = [
+    "Roles",
+    "has_names",
+    "is_reserved",
+    "named",
+    "without_index",
+]
 
+_ARRAY_ROLES = ("features", "classes", "head_weight", "head_bias")
+_NEVER_DECIMAL = ("id", "group", "split")
 _ENOUGH = 0.5  # share of a score column's cells that are numbers
 _ALTERNATIVES = {
     "array": ("score", "features", "other"),
@@ -106,3 +116,35 @@ class Roles:
         """Return the other roles that a column's values would allow."""
         kinds = _ALTERNATIVES[self.kind(name)]
         return tuple(other for other in kinds if other != role)
+
+
+def named(roles: Roles, names: Sequence[str]) -> str | None:
+    """Return the free column whose name comes first among `names`."""
+    free = {plain(name): name for name in reversed(roles.free())}
+    return next((free[name] for name in names if name in free), None)
+
+
+def has_names(roles: Roles) -> bool:
+    """Whether the columns have names; those that pandas counts from 0 are none."""
+    if not roles.raw.has_header:
+        return False
+    names = without_index(roles.raw.table.column_names)
+    is_counted = names == [str(i) for i in range(len(names))] and len(names) > 1
+    return not (is_counted and roles.raw.is_table)
+
+
+def without_index(names: list[str]) -> list[str]:
+    """Return names without the one that an index written by pandas lacks."""
+    return names[1:] if names[:1] == ["unnamed 1"] else names
+
+
+def is_reserved(roles: Roles, name: str) -> bool:
+    """Whether a name speaks of another role, which the values could play."""
+    word = plain(name)
+    said = {role for role, names in NAMES.items() if word in names}
+    if roles.raw.is_table:
+        # Only arrays are called w, b or features; of a table these are classes.
+        said = set() if len(word) == 1 else said.difference(_ARRAY_ROLES)
+    if roles.kind(name) == "decimal":
+        said.difference_update(_NEVER_DECIMAL)
+    return bool(said)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from core.loading.labels import encode
 from core.loading.names import NAMES, common_stem, parse_score_name, plain
-from core.loading.roles import BY_LABEL_VALUES, UNCLAIMED_DECIMALS
+from core.loading.roles import UNCLAIMED_DECIMALS
 from core.loading.schema import Schema
+from core.loading.score_columns import BY_LABEL_VALUES
 from core.loading.sources import Raw, clipped
 from core.loading.understanding import Understood
 from core.loading.values import find_invalid
