@@ -121,9 +121,10 @@ def _show(made: Written, name: str) -> None:
     )
     if proof.ok:
         rows = tables.count_of(proof.n_rows, "row")
+        rows += " of made-up inputs" if proof.is_made_up else ""
         st.markdown(
             f":green[:material/check_circle:] :small[largest difference "
-            f"{proof.max_difference:.1e} over {rows} of made-up inputs, "
+            f"{proof.max_difference:.1e} over {rows}, "
             f"{proof.seconds:.1f} s]"
         )
     elif not proof.is_run:

@@ -490,6 +490,23 @@ def test_another_model_is_noticed() -> None:
     assert "differ from those of your model" in found.problem
 
 
+def test_features_of_the_file_are_the_inputs_where_they_can_be() -> None:
+    calibrator, x = fitted("temperature"), features(500)
+    logits = np.float64(run(WHOLE, x)["logits"])
+    fused = fuse(WHOLE, calibrator, {})
+    found = verify_fused(WHOLE, fused, calibrator, rows=(x, logits))
+    assert found.ok, found.problem
+    assert (found.n_rows, found.is_made_up) == (500, False)
+    assert "made-up" not in found.sentence
+    other = verify_fused(WHOLE, fused, calibrator, rows=(x, logits[::-1]))
+    assert not other.is_offered
+    assert "not those of your file" in other.problem
+    wide = np.hstack([x, x])
+    made_up = verify_fused(WHOLE, fused, calibrator, rows=(wide, logits))
+    assert made_up.ok
+    assert made_up.is_made_up
+
+
 def test_another_calibrator_is_noticed() -> None:
     fused = fuse(WHOLE, fitted("temperature"), {})
     found = verify_fused(WHOLE, fused, fitted("isotonic"))
@@ -534,7 +551,8 @@ def test_command_line(
     assert "head_calibrated.onnx" in document["files"]
     proof = document["verification"]["head_calibrated.onnx"]
     assert proof["ok"]
-    assert proof["is_made_up"]
+    assert not proof["is_made_up"]  # the file holds the features that it takes
+    assert proof["n_rows"] == len(sample["features"])
     calibrator, _ = from_json((out / "calibrator.json").read_text(encoding="utf-8"))
     found = onnxruntime.InferenceSession(str(out / "head_calibrated.onnx")).run(
         ["probabilities", "label", "logits"], {"x": sample["features"][:50]}
@@ -554,7 +572,7 @@ def test_evaluate_needs_nothing_of_the_exports(root: Path) -> None:
         "import sys\nfrom app.cli import main\n"
         f"main(['evaluate', {file!r}, "
         "'--n-resamples', '100', '--no-calibrators', '--json'])\n"
-        "heavy = {'onnx', 'onnxruntime', 'safetensors', 'torch'}\n"
+        "heavy = {'onnx', 'onnxruntime', 'torch'}\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
     )
     done = subprocess.run(

@@ -28,6 +28,7 @@ from core.export.onnx import (
     set_properties,
 )
 from core.export.portable import (
+    as_given,
     document_of,
     export_metadata,
     exported_calibrator,
@@ -37,6 +38,7 @@ from core.export.portable import (
 from core.export.runners import RUN_FUSED, run_clean
 from core.export.user_model import graphs_of, opset_of, read_model
 from core.export.verification import (
+    MAX_CELLS,
     TOLERANCES,
     Verification,
     judge,
@@ -58,6 +60,7 @@ _REAL: dict[int, Precision] = {
 }
 _N_INPUTS = 32
 _SAME = 1e-4  # how far scores may lie apart, relative to the largest
+_SAME_FILE = 1e-3  # how far probabilities may lie from those of the file's scores
 _REFUSES = ("it ended with: it refuses inputs", "it ended with: its inputs are text")
 
 
@@ -175,11 +178,15 @@ def export_fused(
     metadata = export_metadata(analysis, method)
     calibrator = exported_calibrator(analysis, method)
     fused = fuse(data, calibrator, metadata, output=output, name=name)
-    chosen = analysis.settings
+    chosen, own = analysis.settings, analysis.study.evaluation
+    rows = None
+    if isinstance(own.features, np.ndarray) and own.logits is not None:
+        rows = (own.features, own.logits)
     proof = verify_fused(
         data,
         fused,
         calibrator,
+        rows=rows,
         input_kind=metadata["input"],
         bins=(chosen.n_bins, chosen.strategy),
     )
@@ -191,15 +198,17 @@ def verify_fused(
     fused: Fused,
     calibrator: Calibrator,
     *,
+    rows: tuple[FloatArray, FloatArray] | None = None,
     input_kind: str = "logits",
     bins: tuple[int, str] = (15, "uniform"),
     timeout: float = 120.0,
 ) -> Verification:
-    """Run both models on made-up inputs, and compare with the calibrator.
+    """Run both models on the same inputs, and compare with the calibrator.
 
-    The inputs of the user's model are not known, so they are random. What is compared
-    is what the fused model says with what the calibrator makes of the scores that the
-    same model gives, and these scores with those of the user's model.
+    What the fused model says is compared with what the calibrator makes of the scores
+    that the same model gives, and these scores with those of the user's model. Inputs
+    are random, unless the file of the analysis holds features that the model takes:
+    then its scores must also be those of the file.
 
     Parameters
     ----------
@@ -208,6 +217,8 @@ def verify_fused(
     fused : Fused
         From `fuse`.
     calibrator : Calibrator
+    rows : tuple of ndarray, optional
+        Features (n, d) and logits (n, k) of the file.
     input_kind : {"logits", "probabilities"}, default="logits"
     bins : tuple of int and str, default=(15, "uniform")
     timeout : float, default=120.0
@@ -226,16 +237,20 @@ def verify_fused(
         (place / "fused.onnx").write_bytes(fused.model)
         (place / "run.py").write_text(RUN_FUSED, encoding="utf-8")
         asked = np.array([fused.place, _N_INPUTS])
+        if rows is not None:
+            rows = _sampled(rows)
+            np.save(place / "features.npy", rows[0], allow_pickle=False)
         arrays, problem = run_clean(place, "run.py", asked, timeout)
     scores = _two_columns(arrays.get("scores"), k, input_kind)
     n = 0 if scores is None else len(scores)
+    is_of_file = rows is not None and int(arrays.get("of_file", np.array(0))) > 0
     facts: dict[str, Any] = {
         "n_rows": n,
         "n_total": n,
         "seconds": time.perf_counter() - start,
         "interpreter": f"Python {platform.python_version()}, onnxruntime "
         f"{version('onnxruntime')}",
-        "is_made_up": True,
+        "is_made_up": not is_of_file,
     }
     tolerance = TOLERANCES["onnx" if fused.precision == "float64" else "onnx32"]
     if problem.startswith(_REFUSES):
@@ -254,6 +269,14 @@ def verify_fused(
     expected: FloatArray = np.zeros((n, k))
     if scores is not None and not problem:
         expected = predict_given(calibrator, scores, input_kind)
+    if rows is not None and is_of_file and not problem:
+        shown = predict_given(calibrator, as_given(rows[1], input_kind), input_kind)
+        gap = float(np.abs(expected - shown).max())
+        if not gap <= _SAME_FILE:
+            problem = (
+                "its scores are not those of your file: calibrated, they differ by up "
+                f"to {gap:.1e}"
+            )
     return judge(
         arrays,
         problem,
@@ -264,6 +287,14 @@ def verify_fused(
         may_differ=True,
         **facts,
     )
+
+
+def _sampled(rows: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """Return at most `MAX_CELLS` features and scores, of evenly spaced rows."""
+    features, logits = rows
+    n = min(len(features), max(1, MAX_CELLS // (features.shape[1] + logits.shape[1])))
+    places = np.linspace(0, len(features) - 1, n).round().astype(np.int64)
+    return features[places], logits[places]
 
 
 def _two_columns(

@@ -91,6 +91,7 @@ onnx.save(shape_inference.infer_shapes(model), "prepared.onnx")
 RUN_FUSED = (
     _LIMIT
     + """\
+import pathlib
 import sys
 
 import numpy as np
@@ -126,18 +127,36 @@ def made_up(inputs, n, other, rng):
     return feed
 
 
+def of_file(inputs):
+    # Rows of the user's file, where they can be inputs.
+    path = pathlib.Path("features.npy")
+    given = inputs[0]
+    dtype = {"tensor(float)": "float32", "tensor(double)": "float64"}.get(given.type)
+    if not path.is_file() or len(inputs) > 1 or not dtype or len(given.shape) != 2:
+        return []
+    rows = np.load(path, allow_pickle=False).astype(dtype)
+    if isinstance(given.shape[0], int) or given.shape[1] != rows.shape[1]:
+        return []
+    starts = [0, *range(1, len(rows), 4096)]  # one row alone, then blocks
+    ends = [*starts[1:], len(rows)]
+    return [{given.name: rows[a:b]} for a, b in zip(starts, ends)]
+
+
 place, n = np.load(sys.argv[1], allow_pickle=False).tolist()
 own, fused = opened("model.onnx"), opened("fused.onnx")
 inputs, rng = own.get_inputs(), np.random.default_rng(0)
+feeds = of_file(inputs)
+np.save("of_file.npy", np.array(len(feeds)))
 is_dynamic = any(i.shape and not isinstance(i.shape[0], int) for i in inputs)
 blocks = [n, 1] if is_dynamic else [1] * n
 for other in (8, 32, 128, 224, 1):
     try:
-        feeds = [made_up(inputs, block, other, rng) for block in blocks]
+        if not feeds:
+            feeds = [made_up(inputs, block, other, rng) for block in blocks]
         theirs = [own.run(None, feed)[place] for feed in feeds]
         break
     except Exception as error:
-        why = str(error)
+        why, feeds = str(error), []
 else:
     sys.exit("it refuses inputs that are made up: " + why[:200])
 ours = [fused.run(None, feed) for feed in feeds]
