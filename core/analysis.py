@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from core.binning import BinStatistics
 from core.calibrators import CALIBRATORS, TemperatureScaling
@@ -18,12 +17,20 @@ from core.fitting import Fitted, fit_method, unusable_reason
 from core.messages import DataError, FitError, Note, Progress, no_progress, part_of
 from core.metrics import RowScores, Sample, changes, estimates, row_scores
 from core.metrics.base import METRICS
+from core.metrics.estimation import FEW_OUTCOMES
 from core.predictions import Predictions, Study
 from core.settings import Settings
 from core.softmax import RowStatistics, row_statistics
 from core.splitting import Split, make_split, usable_rows
 from core.uncertainty import Estimate
-from core.verdict import NO_LABELS, Verdict, repair_sentence, verdict
+from core.verdict import (
+    NO_LABELS,
+    SampleSize,
+    Verdict,
+    repair_sentence,
+    sample_size,
+    verdict,
+)
 
 __all__ = [
     "Analysis",
@@ -319,7 +326,7 @@ def measure(
         found["accuracy"],
         found["gap"],
         found["ece"],
-        n_effective=_effective_rows(samples["top-label"], found["gap"]),
+        _size(samples["top-label"]),
     )
     return Overview(rows, used, views, said, split, notes, samples)
 
@@ -470,15 +477,14 @@ def _rows_in_use(split: Split) -> IndexArray:
     return np.unique(np.concatenate(parts))
 
 
-def _effective_rows(sample: Sample, gap: Estimate) -> int:
-    """Independent rows whose mean gap would be as uncertain: weights, groups count."""
-    if not gap.half_width or any(note.code == "few-outcomes" for note in gap.notes):
-        return round(sample.n_units)
+def _size(sample: Sample) -> SampleSize:
     scores = sample.scores[UNCALIBRATED]
-    z = float(stats.norm.ppf(0.5 + gap.level / 2))
-    error = gap.half_width / z
-    spread = float(np.var(scores.confidence - scores.outcome))
-    return min(gap.n, round(spread / error**2))
+    return sample_size(
+        scores.confidence - scores.outcome,
+        sample.sample_weight,
+        sample.groups,
+        few_outcomes=sample.n_rare(UNCALIBRATED) < FEW_OUTCOMES,
+    )
 
 
 def _doubts(

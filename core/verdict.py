@@ -2,17 +2,145 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
 from core.uncertainty import Estimate
 
-__all__ = ["FEW_ROWS", "Verdict", "repair_sentence", "verdict"]
+__all__ = [
+    "FEW_ROWS",
+    "SampleSize",
+    "Verdict",
+    "repair_sentence",
+    "sample_size",
+    "verdict",
+]
 
-FEW_ROWS = 200
-_PRECISION = 0.02  # half width of the gap's interval that "about N rows" aims at
+FloatArray = NDArray[np.floating[Any]]
+
+FEW_ROWS = 200  # independent rows below which nothing is told
+_ROUND = 50  # rows that are asked for come in steps of so many
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSize:
+    """How much rows say, and how many of their kind would say enough.
+
+    Parameters
+    ----------
+    n : int
+        Rows.
+    n_effective : float
+        Independent rows of equal weight that say as much.
+    n_groups : int or None
+        None where rows are independent.
+    n_needed : int or None
+        Rows of this kind that count as `FEW_ROWS` independent ones, rounded up; None
+        where one group tells nothing of others.
+    is_weighted : bool
+        Whether rows have weights that differ.
+    """
+
+    n: int
+    n_effective: float
+    n_groups: int | None = None
+    n_needed: int | None = FEW_ROWS
+    is_weighted: bool = False
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether something can be told from these rows."""
+        return self.n_effective >= FEW_ROWS
+
+    @property
+    def advice(self) -> str:
+        """How many rows would do, in one sentence."""
+        if self.n_needed is None:
+            return (
+                "All rows belong to one group, which says nothing about others: rows "
+                "of more groups are needed."
+            )
+        kind = ""
+        if self.n_groups is not None:
+            groups = math.ceil(self.n_needed * self.n_groups / self.n)
+            kind = f" in groups like these ({groups:,} groups)"
+        elif self.is_weighted:
+            kind = " with weights like these"
+        return f"About {self.n_needed:,} rows{kind} would do."
+
+
+def sample_size(
+    residual: FloatArray,
+    sample_weight: FloatArray | None = None,
+    groups: NDArray[Any] | None = None,
+    *,
+    few_outcomes: bool = False,
+) -> SampleSize:
+    """Return how many independent rows say as much about the mean residual.
+
+    Parameters
+    ----------
+    residual : ndarray of shape (n,)
+        Confidence minus outcome.
+    sample_weight : ndarray of shape (n,), optional
+        Positive. Rows count by Kish's effective number, (sum w)^2 / sum w^2.
+    groups : ndarray of shape (n,), optional
+        Rows of a group depend on each other: their number is divided by the design
+        effect, the variance of the mean between groups over that between rows, and by
+        the squared ratio of Student's quantiles for so few groups.
+    few_outcomes : bool, default=False
+        Whether nearly all outcomes are alike, so that the design effect is not known:
+        then a group counts as one row.
+
+    References
+    ----------
+    Kish (1965), Survey Sampling, chapters 5 and 8.
+    """
+    n = residual.size
+    weight = np.ones(n) if sample_weight is None else sample_weight
+    count = float(weight.sum() ** 2 / (weight @ weight))
+    is_weighted = bool(np.ptp(weight) > 0) if n else False
+    if groups is None:
+        count = count if is_weighted else float(n)
+        needed = _rounded(FEW_ROWS * n / count)
+        return SampleSize(n, count, None, needed, is_weighted)
+    names, unit = np.unique(groups, return_inverse=True)
+    n_groups = int(names.size)
+    if n_groups < 2:
+        return SampleSize(n, 1.0, n_groups, None, is_weighted)
+    parts = weight * (residual - np.average(residual, weights=weight))
+    sums = np.bincount(unit, weights=parts)
+    mass = np.bincount(unit, weights=weight)
+    alone = float(parts @ parts)
+    if few_outcomes or alone <= 0:
+        independent = min(count, float(mass.sum() ** 2 / (mass @ mass)))
+    else:
+        independent = count / max(1.0, float(sums @ sums) / alone)
+
+    def counted(k: int) -> float:
+        """Return how many independent rows k groups like these are."""
+        quantiles = stats.t.ppf(0.975, [k * n / n_groups - 1, k - 1])
+        return independent * k / n_groups * float(quantiles[0] / quantiles[1]) ** 2
+
+    most = n_groups
+    while counted(most) < FEW_ROWS:
+        most *= 2
+    limit = float(FEW_ROWS)
+    enough = bisect.bisect_left(range(most + 1), limit, lo=2, key=counted)
+    needed = _rounded(enough * n / n_groups)
+    return SampleSize(n, counted(n_groups), n_groups, needed, is_weighted)
+
+
+def _rounded(rows: float) -> int:
+    """Return a number of rows rounded up, but for noise in the last digits."""
+    return math.ceil(rows / _ROUND - 1e-9) * _ROUND
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +173,7 @@ NO_LABELS = Verdict(
 
 
 def verdict(
-    accuracy: Estimate, gap: Estimate, ece: Estimate, *, n_effective: int
+    accuracy: Estimate, gap: Estimate, ece: Estimate, size: SampleSize
 ) -> Verdict:
     """Return what the gap, its interval and the ECE's null say together.
 
@@ -53,23 +181,16 @@ def verdict(
     ----------
     accuracy, gap, ece : Estimate
         On the same rows, uncalibrated.
-    n_effective : int
-        Independent rows that would give the same precision.
+    size : SampleSize
+        Of these rows.
     """
     said = accuracy.value + gap.value
     facts = (
         f"It says {_percent(said)} and is right {_percent(accuracy.value)} of the time "
         f"({gap_words(gap)})."
     )
-    half = gap.half_width or 0.0
-    if n_effective < FEW_ROWS:
-        wanted = max(FEW_ROWS, math.ceil(n_effective * (half / _PRECISION) ** 2))
-        wanted = math.ceil(wanted / 50) * 50
-        return Verdict(
-            "too-few",
-            "Too few rows to tell.",
-            f"{facts} About {wanted:,} rows would do.",
-        )
+    if not size.is_enough:
+        return Verdict("too-few", "Too few rows to tell.", f"{facts} {size.advice}")
     if gap.low is not None and gap.low > 0:
         return Verdict("overconfident", "Overconfident.", facts)
     if gap.high is not None and gap.high < 0:

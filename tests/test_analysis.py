@@ -26,7 +26,13 @@ from core.settings import Settings
 from core.softmax import row_statistics, softmax
 from core.splitting import make_split
 from core.uncertainty import Estimate
-from core.verdict import repair_sentence, verdict
+from core.verdict import (
+    FEW_ROWS,
+    SampleSize,
+    repair_sentence,
+    sample_size,
+    verdict,
+)
 
 QUICK = Settings(n_resamples=100)
 
@@ -411,12 +417,122 @@ def test_verdicts(gap, half, p_value, n, kind):
         estimate(0.8, 0.01),
         estimate(gap, half),
         estimate(0.05, p_value=p_value, null_low=0.01, null_high=0.03),
-        n_effective=n,
+        SampleSize(n, float(n)),
     )
     assert said.kind == kind
     assert said.to_dict()["headline"].endswith(".")
     if kind == "too-few":
         assert "rows would do" in said.sentence
+
+
+def residuals(n, seed=0):
+    rng = np.random.default_rng(seed)
+    confidence = rng.uniform(0.5, 1, n)
+    return confidence - (rng.random(n) < confidence)
+
+
+@pytest.mark.parametrize("n", [1, 2, 50, 150, 199, 200, 201, 5000])
+def test_independent_rows_count_as_they_are(n):
+    size = sample_size(residuals(n))
+    assert size.n_effective == n
+    assert size.is_enough == (n >= FEW_ROWS)
+    assert size.n_needed == FEW_ROWS
+    assert size.advice == "About 200 rows would do."
+    # Equal weights say nothing, and neither do groups of one row.
+    assert sample_size(residuals(n), np.full(n, 0.1)).n_effective == n
+    if n > 1:
+        alone = sample_size(residuals(n), groups=np.arange(n))
+        assert alone.n_effective == pytest.approx(n)
+        assert alone.is_enough == (n >= FEW_ROWS)
+
+
+KINDS = {
+    "weights": {"weights": True},
+    "weights and pairs": {"weights": True, "size": 2},
+    "pairs": {"size": 2},
+    "groups of ten": {"size": 10},
+    "groups of ten, alike": {"size": 10, "shared": 1.0},
+    "groups of a hundred": {"size": 100, "shared": 0.3},
+    "groups of a hundred, alike": {"size": 100, "shared": 1.0},
+    "ten groups of forty, all right": {"size": 40, "few_outcomes": True},
+}
+
+
+def rows_of_a_kind(n, seed=0, *, weights=False, size=1, shared=0.0, few_outcomes=False):
+    """Return residuals, weights and groups, and whether outcomes are nearly alike."""
+    rng = np.random.default_rng(seed)
+    groups = np.arange(n) // size
+    own = rng.normal(size=n)
+    common = rng.normal(size=n)[groups]
+    residual = math.sqrt(shared) * common + math.sqrt(1 - shared) * own
+    return {
+        "residual": residual,
+        "sample_weight": rng.gamma(1, size=n) if weights else None,
+        "groups": groups if size > 1 else None,
+        "few_outcomes": few_outcomes,
+    }
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("n", [200, 400])
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_the_rows_asked_for_lift_the_verdict(kind, n, seed):
+    given = rows_of_a_kind(n, seed, **KINDS[kind])
+    size = sample_size(**given)
+    assert size.n_effective <= n
+    if size.is_enough:
+        return
+    assert size.n_needed > n
+    # The same rows again and again, in new groups, until they are as many.
+    times = math.ceil(size.n_needed / n)
+    width = KINDS[kind].get("size", 1)
+    more = {
+        key: np.tile(value, times)[: size.n_needed]
+        for key, value in given.items()
+        if isinstance(value, np.ndarray)
+    }
+    if given["groups"] is not None:
+        more["groups"] = np.arange(size.n_needed) // width
+    again = sample_size(**{**given, **more})
+    assert again.n_effective >= FEW_ROWS * 0.9  # the last repetition is cut
+    words = "in groups like these" if width > 1 else "with weights like these"
+    assert words in size.advice
+    if width > 1:
+        n_groups = int(size.advice.split("(")[1].split()[0].replace(",", ""))
+        assert n_groups == math.ceil(size.n_needed / width)
+
+
+def test_groups_count_less_the_more_alike_and_the_fewer_they_are():
+    found = [
+        sample_size(**rows_of_a_kind(4000, shared=shared, size=20)).n_effective
+        for shared in (0.0, 0.2, 0.5, 1.0)
+    ]
+    assert found == sorted(found, reverse=True)
+    assert found[-1] == pytest.approx(200, rel=0.05)  # as many as there are groups
+    # Two groups tell little, however many rows they have and however close they are.
+    twins = np.tile(residuals(5000), 2)
+    two = sample_size(twins, groups=np.arange(10_000) // 5000)
+    assert two.n_effective < 300
+    assert sample_size(twins, groups=np.arange(10_000) // 50).n_effective > 5000
+
+
+@pytest.mark.parametrize("n", [1, 400, 5000])
+def test_one_group_needs_more_groups(n):
+    size = sample_size(residuals(n), groups=np.zeros(n, int))
+    assert not size.is_enough
+    assert size.n_needed is None
+    assert "more groups are needed" in size.advice
+    z, y = draw(400)
+    said = measure(study(z, y, group=np.zeros(400, int)), QUICK).verdict
+    assert said.kind == "too-few"
+    assert "more groups are needed" in said.sentence
+
+
+@pytest.mark.parametrize(("n", "kind"), [(199, "too-few"), (200, "overconfident")])
+def test_exactly_two_hundred_rows_are_enough(n, kind):
+    for seed in range(5):
+        z, y = draw(n, t=3.0, seed=seed)
+        assert measure(study(z, y), QUICK).verdict.kind == kind
 
 
 @pytest.mark.parametrize(
