@@ -375,12 +375,11 @@ def _ranking(analysis: Analysis) -> str:
 
 
 def _refits_words(item: Fitted) -> str:
-    nll = [refit.nll for refit in item.refits]
-    gap = [refit.gap for refit in item.refits]
+    ranges = item.refit_range
     return wrapped(
         f"Over {len(item.refits)} repetitions of the split: NLL "
-        f"{_span(min(nll), max(nll), 'nll')}, signed gap "
-        f"{_span(min(gap), max(gap), 'gap')} points."
+        f"{_span(*ranges['nll'], 'nll')}, signed gap "
+        f"{_span(*ranges['gap'], 'gap')} points."
     )
 
 

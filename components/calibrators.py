@@ -244,14 +244,11 @@ def comparison_frame(analysis: Analysis) -> pd.DataFrame:
         line["rows"] = split.rows if split else ""
         line["n_fit_rows"] = split.fit.size if split and fitted else 0
         line["n_parameters"] = _n_parameters(analysis, method)
-        line["keeps_predictions"] = _keeps(method)
-        refits = fitted.refits if fitted else ()
-        for name, values in (
-            ("nll", [item.nll for item in refits]),
-            ("gap", [item.gap for item in refits]),
-        ):
-            line[f"refit_{name}_min"] = min(values, default=None)
-            line[f"refit_{name}_max"] = max(values, default=None)
+        line["keeps_predictions"] = CALIBRATORS[method].is_accuracy_preserving
+        ranges = fitted.refit_range if fitted else {}
+        for name in ("nll", "gap"):
+            ends = ranges.get(name, (None, None))
+            line[f"refit_{name}_min"], line[f"refit_{name}_max"] = ends
         line["notes"] = " ".join(note.text for note in fitted.notes) if fitted else ""
         lines.append(line)
     return pd.DataFrame(lines)
@@ -445,27 +442,22 @@ def _unbroken(cell: str) -> str:
     return "  \n".join(part.replace(" ", "\u00a0") for part in cell.split("  \n"))
 
 
-def _keeps(method: str) -> bool:
-    return bool(CALIBRATORS[method].target.is_accuracy_preserving)  # type: ignore[attr-defined]
-
-
 def _keeps_words(method: str) -> str:
-    return "kept" if _keeps(method) else "may change"
+    return "kept" if CALIBRATORS[method].is_accuracy_preserving else "may change"
 
 
 def _n_parameters(analysis: Analysis, method: str) -> str:
     k = analysis.study.evaluation.n_classes
-    return f"{CALIBRATORS[method].target.n_parameters(k):,}"  # type: ignore[attr-defined]
+    return f"{CALIBRATORS[method].n_parameters(k):,}"
 
 
 def _range_cells(fitted: Fitted) -> tuple[str, str]:
     """Return the ranges of NLL and gap over refits."""
-    cells = []
-    for metric in ("nll", "gap"):
-        values = [getattr(item, metric) for item in fitted.refits]
-        ends = [tables.format_value(metric, f(values)) for f in (min, max) if values]
-        cells.append(" to ".join(ends) or DASH)
-    return cells[0], cells[1]
+    cells = {
+        metric: " to ".join(tables.format_value(metric, end) for end in ends)
+        for metric, ends in fitted.refit_range.items()
+    }
+    return cells.get("nll", DASH), cells.get("gap", DASH)
 
 
 def _columns(name: str, item: Estimate) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from components import tables
+from core.calibrators import CalibratorMethod
 from core.registry import Method, Param, Registry
 
 __all__ = [
@@ -78,11 +79,12 @@ def methods_frame(methods: Iterable[tuple[str, Method]]) -> pd.DataFrame:
 
 def reading_order(method: Method) -> tuple[int, int, str]:
     """Return a key that sorts what matters most, and what is simplest, first."""
+    place = 0
     if "direction" in method.traits:
         known = tables.ORDER
         place = known.index(method.id) if method.id in known else len(known)
-    else:
-        place = int(method.target.n_parameters(10))  # type: ignore[attr-defined]
+    elif isinstance(method, CalibratorMethod):
+        place = method.n_parameters(10)
     return int(method.tier != "default"), place, method.label
 
 

@@ -67,11 +67,22 @@ class Fitted:
     refits: tuple[Refit, ...]
     notes: tuple[Note, ...]
 
+    @property
+    def refit_range(self) -> dict[str, tuple[float, float]]:
+        """Metric id -> least and greatest value over the refits; empty without them."""
+        if not self.refits:
+            return {}
+        values = {
+            "nll": [item.nll for item in self.refits],
+            "gap": [item.gap for item in self.refits],
+        }
+        return {metric: (min(found), max(found)) for metric, found in values.items()}
+
 
 def unusable_reason(study: Study, method: str) -> str | None:
     """Return why a calibrator cannot be used on this study, or None if it can."""
     own = study.evaluation
-    requires = CALIBRATORS[method].target.requires  # type: ignore[attr-defined]
+    requires = CALIBRATORS[method].requires
     if own.logits is None:
         return (
             "The file has one confidence per row; this calibrator needs the scores of "

@@ -7,11 +7,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 __all__ = ["Method", "Param", "Registry"]
 
 T = TypeVar("T", bound=Callable[..., Any])
+M_co = TypeVar("M_co", bound="Method", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +132,27 @@ class Method:
         return {name: known[name].validate(value) for name, value in options.items()}
 
 
-class Registry(Mapping[str, Method]):
+class Registry(Mapping[str, M_co]):
     """A mapping from public id to `Method`; aliases find the same entry.
 
     Parameters
     ----------
     family : str
         What its members are, in the singular, such as ``"calibrator"``.
+    kind : type, default=Method
+        Class of its entries.
     """
 
-    def __init__(self, family: str) -> None:
+    @overload
+    def __init__(self: Registry[Method], family: str) -> None: ...
+
+    @overload
+    def __init__(self, family: str, kind: type[M_co]) -> None: ...
+
+    def __init__(self, family: str, kind: type[Any] = Method) -> None:
         self.family = family
-        self._methods: dict[str, Method] = {}
+        self._kind = kind
+        self._methods: dict[str, M_co] = {}
         self._aliases: dict[str, str] = {}
 
     def register(
@@ -164,7 +174,7 @@ class Registry(Mapping[str, Method]):
                 if name in self._methods or name in self._aliases:
                     msg = f"{self.family} {name!r} is registered twice"
                     raise ValueError(msg)
-            self._methods[method_id] = Method(
+            self._methods[method_id] = self._kind(
                 id=method_id,
                 target=target,
                 label=label,
@@ -180,7 +190,7 @@ class Registry(Mapping[str, Method]):
 
         return enter
 
-    def __getitem__(self, name: str) -> Method:
+    def __getitem__(self, name: str) -> M_co:
         method_id = self._aliases.get(name, name)
         try:
             return self._methods[method_id]

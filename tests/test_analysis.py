@@ -116,7 +116,19 @@ def test_cross_fitted_rows_are_those_of_their_round():
 
 def test_many_fit_rows_are_not_refitted():
     z, y = draw(FEW_FIT_ROWS, k=2)
-    assert fit_method(study(z, y), QUICK, "temperature").refits == ()
+    found = fit_method(study(z, y), QUICK, "temperature")
+    assert found.refits == ()
+    assert found.refit_range == {}
+
+
+def test_the_range_over_refits_is_from_the_least_to_the_greatest():
+    found = fit_method(study(*draw()), QUICK, "isotonic")
+    assert len(found.refits) == 5
+    for metric, (low, high) in found.refit_range.items():
+        values = sorted(getattr(item, metric) for item in found.refits)
+        assert (low, high) == (values[0], values[-1])
+        assert low < high
+    assert set(found.refit_range) == {"nll", "gap"}
 
 
 def test_two_classes_have_two_views():

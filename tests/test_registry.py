@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.calibrators import CALIBRATORS, TemperatureScaling
+from core.calibrators import CALIBRATORS, CalibratorMethod, TemperatureScaling
 from core.messages import Answer, Cancelled, DataError, FitError, Note, no_progress
 from core.metrics import METRICS, accuracy
 from core.registry import Param, Registry
@@ -21,6 +21,16 @@ def test_an_entry_calls_the_thing_itself_and_aliases_find_it():
     assert len(METRICS) == 8
     assert "log-loss" in METRICS
     assert "no-such" not in METRICS
+
+
+def test_a_calibrators_entry_says_what_its_class_says():
+    for name, method in CALIBRATORS.items():
+        assert isinstance(method, CalibratorMethod), name
+        assert method.requires == method.target.requires
+        assert method.is_accuracy_preserving is method.target.is_accuracy_preserving
+        assert method.n_parameters(7) == method().n_parameters(7)
+    assert CALIBRATORS["ts"].n_parameters(10) == 1
+    assert not isinstance(METRICS["ece"], CalibratorMethod)
 
 
 def test_unknown_names_list_what_there_is():

@@ -1,5 +1,6 @@
 """Fit calibrators, compare them on the same rows, try a temperature by hand."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -60,7 +61,7 @@ def choice(study: Study, chosen: Settings) -> None:
 
 
 def grid(
-    members: list[Method], chosen: Settings, reasons: dict[str, str | None]
+    members: Sequence[Method], chosen: Settings, reasons: dict[str, str | None]
 ) -> None:
     """Draw the boxes of some calibrators, three in a row."""
     for start in range(0, len(members), 3):

@@ -3,6 +3,7 @@
 from core.calibrators.base import (
     CALIBRATORS,
     Calibrator,
+    CalibratorMethod,
     keeps_predictions,
     neg_log_loss_scorer,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "CALIBRATORS",
     "BetaCalibration",
     "Calibrator",
+    "CalibratorMethod",
     "HistogramBinning",
     "IsotonicCalibration",
     "OneVsRest",

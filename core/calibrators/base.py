@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,16 +13,50 @@ from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from core.messages import DataError, Note, Progress, no_progress
-from core.registry import Registry
+from core.registry import Method, Registry
 from core.softmax import RowStatistics, row_statistics
 from core.validation import checked_logits, log_probabilities, two_class_logits
 
-__all__ = ["CALIBRATORS", "Calibrator", "keeps_predictions", "neg_log_loss_scorer"]
+__all__ = [
+    "CALIBRATORS",
+    "Calibrator",
+    "CalibratorMethod",
+    "keeps_predictions",
+    "neg_log_loss_scorer",
+]
 
 FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
 
-CALIBRATORS = Registry("calibrator")
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CalibratorMethod(Method):
+    """A registered calibrator, and what its class says of itself.
+
+    Parameters
+    ----------
+    target : type
+        Subclass of `Calibrator`.
+    """
+
+    target: type[Calibrator]
+
+    @property
+    def requires(self) -> frozenset[str]:
+        """What a fit needs, within {"logits", "features", "copies"}."""
+        return self.target.requires
+
+    @property
+    def is_accuracy_preserving(self) -> bool:
+        """Whether the predicted class never changes."""
+        return self.target.is_accuracy_preserving
+
+    def n_parameters(self, k: int) -> int:
+        """Return the number of fitted numbers for k classes."""
+        return self.target.n_parameters(k)
+
+
+CALIBRATORS = Registry("calibrator", CalibratorMethod)
 """Calibrators by id; scikit-learn's and probmetrics' spellings are aliases."""
 
 _BLOCK = 1 << 22  # scores transformed at once where only statistics of them are kept
@@ -300,7 +335,7 @@ def keeps_predictions(method: str) -> bool:
     method : str
         Id or alias in `CALIBRATORS`.
     """
-    return bool(CALIBRATORS[method].target.is_accuracy_preserving)  # type: ignore[attr-defined]
+    return CALIBRATORS[method].is_accuracy_preserving
 
 
 def neg_log_loss_scorer(estimator: Any, X: ArrayLike, y: ArrayLike) -> float:

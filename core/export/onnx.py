@@ -119,7 +119,7 @@ def add_calibrator(
     probabilities = writer.write(graph, logits, document["parameters"], k)
     # Where the order of the classes is kept, labels come from the scores: rounded
     # probabilities may tie.
-    is_kept = CALIBRATORS[document["method"]].target.is_accuracy_preserving  # type: ignore[attr-defined]
+    is_kept = CALIBRATORS[document["method"]].is_accuracy_preserving
     best = logits if is_kept else probabilities
     graph.give(probabilities, outputs[0], precision)
     graph.give(graph.op("ArgMax", best, axis=1, keepdims=0), outputs[1])
