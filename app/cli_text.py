@@ -182,7 +182,7 @@ def methods_text(families: Mapping[str, Iterable[Method]]) -> str:
         lines = [title]
         for item in members:
             also = f" (also: {', '.join(item.aliases)})" if item.aliases else ""
-            lines.append(f"  {item.id:<14}{item.label:<26}{item.tier:<9}".rstrip())
+            lines.append(f"  {item.id:<24}{item.label:<36}{item.tier}")
             lines.append(wrapped(item.summary + also, " " * 16))
             if item.reference != "-":
                 lines.append(wrapped(item.reference, " " * 16))

@@ -41,6 +41,7 @@ __all__ = [
     "compare",
     "measure",
     "preview_temperature",
+    "sample_of",
     "scores_of",
 ]
 
@@ -316,7 +317,7 @@ def measure(
     samples, views = {}, {}
     for i, view in enumerate(names):
         scores = scores_of(own, rows.take(used), settings, view)
-        sample = _sample(own, used, {UNCALIBRATED: scores}, settings, "all")
+        sample = sample_of(own, used, {UNCALIBRATED: scores}, settings, "all")
         report = part_of(progress, i / len(names), (i + 1) / len(names))
         numbers = estimates(sample, report)[UNCALIBRATED]
         views[view] = ViewResult(numbers, sample.bins(UNCALIBRATED).statistics)
@@ -371,7 +372,7 @@ def compare(
         else:
             before = scores_of(own, overview.rows.take(test), settings, view)
             scores = {UNCALIBRATED: before, **added}
-            sample = _sample(own, test, scores, settings, split.rows)
+            sample = sample_of(own, test, scores, settings, split.rows)
         found = estimates(sample, part_of(progress, i / n_steps, (i + 1) / n_steps))
         views[view] = {
             name: ViewResult(numbers, sample.bins(name).statistics)
@@ -400,13 +401,13 @@ def preview_temperature(
         raise FitError("A temperature needs labelled rows with class scores.", own.name)
     found = row_statistics(own.logits, own.labels, temperature=temperature).take(rows)
     scores = scores_of(own, found, settings, "top-label")
-    sample = _sample(own, rows, {"manual": scores}, settings, "in-sample")
+    sample = sample_of(own, rows, {"manual": scores}, settings, "in-sample")
     weight = sample.sample_weight
     mass = (np.ones(rows.size) if weight is None else weight)[None, :]
     values = {
         method.id: float(method.traits["statistic"](scores, mass)[0])
         for method in METRICS.values()
-        if method.traits["needs"] == "rows"
+        if method.traits["needs"] == "rows" and method.tier == "default"
     }
     statistics = sample.bins("manual").statistics
     values["ece"] = statistics.error(settings.norm)
@@ -452,13 +453,14 @@ def scores_of(
     return row_scores(rows, own.n_classes, view=view, positive=positive)
 
 
-def _sample(
+def sample_of(
     own: Predictions,
     rows: IndexArray,
     scores: Mapping[str, RowScores],
     settings: Settings,
     kind: str,
 ) -> Sample:
+    """Return scores on some rows of a file, with their weights and groups."""
     weight, codes = own.sample_weight(), own.group_codes()
     return Sample(
         scores=scores,
@@ -540,7 +542,7 @@ def _fit_sample(
         name: RowScores(known.confidence, known.outcome, nll=item.ranking)
         for name, item in fitted.items()
     }
-    return _sample(own, rows, scores, settings, "cross-fitted")
+    return sample_of(own, rows, scores, settings, "cross-fitted")
 
 
 def _ranking(

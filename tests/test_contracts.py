@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -72,7 +73,13 @@ def test_the_function_gives_the_value_of_the_estimate(metric, weighted, k):
     views = METRICS[metric].traits["views"]
     for view in views if k == 2 else ("top-label",):
         scores = scores_of(own, rows_of(own), settings, view)
-        found = estimates(Sample({"a": scores}, settings, sample_weight=weight))["a"]
+        if METRICS[metric].traits["field"] == "probabilities":
+            scores = replace(scores, probabilities=softmax(z), labels=y)
+        sample = Sample(
+            {"a": scores}, settings, sample_weight=weight, metrics=(metric,)
+        )
+        found = estimates(sample)["a"]
+        assert list(found) == [metric]
         options = {} if view == "top-label" else {"view": view}
         value = METRICS[metric](y, softmax(z), sample_weight=weight, **options)
         assert found[metric].value == pytest.approx(value, rel=1e-9, abs=1e-11)

@@ -6,7 +6,22 @@ from core.metrics.calibration_error import (
     expected_calibration_error,
     squared_calibration_error,
 )
+from core.metrics.classwise import (
+    class_bins,
+    classwise_calibration_error,
+    classwise_squared_error,
+)
+from core.metrics.corp import Curve, reliability_curve, score_part
+from core.metrics.decomposition import brier_term
+from core.metrics.design import Design
+from core.metrics.distances import (
+    adaptive_calibration_error,
+    ks_calibration_error,
+    maximum_calibration_error,
+    root_mean_squared_calibration_error,
+)
 from core.metrics.estimation import Sample, changes, estimates
+from core.metrics.optimal_temperature import optimal_temperature
 from core.metrics.scoring_rules import (
     accuracy,
     brier_score,
@@ -14,22 +29,45 @@ from core.metrics.scoring_rules import (
     signed_gap,
 )
 from core.metrics.selective import area_under_risk_coverage, correctness_auroc
+from core.metrics.sharpness import excess_area, mean_entropy, sharpness
+from core.metrics.smooth import (
+    smooth_calibration_error,
+    smooth_calibration_error_relplot,
+)
 
 __all__ = [
     "METRICS",
     "Bins",
+    "Curve",
+    "Design",
     "RowScores",
     "Sample",
     "accuracy",
+    "adaptive_calibration_error",
     "area_under_risk_coverage",
     "brier_score",
+    "brier_term",
     "changes",
+    "class_bins",
+    "classwise_calibration_error",
+    "classwise_squared_error",
     "correctness_auroc",
     "estimates",
+    "excess_area",
     "expected_calibration_error",
+    "ks_calibration_error",
+    "maximum_calibration_error",
+    "mean_entropy",
     "negative_log_likelihood",
+    "optimal_temperature",
+    "reliability_curve",
+    "root_mean_squared_calibration_error",
     "row_scores",
+    "score_part",
     "scores_from_probabilities",
+    "sharpness",
     "signed_gap",
+    "smooth_calibration_error",
+    "smooth_calibration_error_relplot",
     "squared_calibration_error",
 ]

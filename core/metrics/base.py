@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,15 +28,19 @@ _TOLERATED = 1e-2  # departure of a row of probabilities from a sum of 1
 METRICS = Registry("metric")
 """Metrics by id.
 
-Traits of a metric: ``needs`` ("rows" or "bins"), ``direction`` ("lower", "higher" or
-"zero" is better), ``unit`` ("share" or "nats" or ""), ``views`` it makes sense in,
-``field`` of `RowScores` that must be there, and ``statistic``: a function of
-`RowScores` and weights of shape (b, n) that returns b values (needs "rows"), or a
-function of `RowScores` and `core.metrics.estimation.Bins` that returns an `Estimate`
-(needs "bins"). A metric that needs rows may have one of two more, by which many
-resamples are quicker: ``values``, where it is a weighted mean, is the function of
-`RowScores` that returns what is averaged, shape (n,); ``joint`` is a function that
-makes several metrics in one pass, shape (b, m), and the column of this one.
+Traits of a metric: ``needs`` ("rows", "bins" or "design"), ``direction`` ("lower",
+"higher" or "zero" is better, or "none"), ``unit`` ("share" or "nats" or ""),
+``views`` it makes sense in, ``field`` of `RowScores` that must be there, and
+``statistic``: a function of `RowScores` and weights of shape (b, n) that returns b
+values (needs "rows"), or a function of `RowScores` and
+`core.metrics.estimation.Bins` that returns an `Estimate` (needs "bins"), or a
+function of `RowScores` and `core.metrics.design.Design` that returns an `Estimate`
+(needs "design", with ``point`` for its value alone). A metric that needs rows may
+have one of two more, by which many resamples are quicker: ``values``, where it is a
+weighted mean, is the function of `RowScores` that returns what is averaged, shape
+(n,); ``joint`` is a function that makes several metrics in one pass, shape (b, m),
+and the column of this one. Metrics of the tier "more" are computed only when they are
+asked for by id.
 """
 
 
@@ -74,6 +78,10 @@ class RowScores:
     brier : ndarray of shape (n,) or None
         Squared error of the probabilities: (p - y)^2 of the positive class for two
         classes, summed over classes for more.
+    entropy : ndarray of shape (n,) or None
+        Entropy of the class probabilities, in nats.
+    probabilities, labels : ndarray of shape (n, k) and of shape (n,), or None
+        Whole rows, where a metric that was asked for needs them.
     view : {"top-label", "positive-class"}
     """
 
@@ -82,6 +90,9 @@ class RowScores:
     nll: FloatArray | None = None
     brier: FloatArray | None = None
     view: str = "top-label"
+    entropy: FloatArray | None = None
+    probabilities: FloatArray | None = None
+    labels: NDArray[np.int64] | None = None
     _order: list[ConfidenceOrder] = field(default_factory=list, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -105,6 +116,11 @@ class RowScores:
             nll=None if self.nll is None else self.nll[rows],
             brier=None if self.brier is None else self.brier[rows],
             view=self.view,
+            entropy=None if self.entropy is None else self.entropy[rows],
+            probabilities=(
+                None if self.probabilities is None else self.probabilities[rows]
+            ),
+            labels=None if self.labels is None else self.labels[rows],
         )
 
 
@@ -150,7 +166,7 @@ def row_scores(
         confidence = np.where(is_positive, confidence, 1.0 - confidence)
     # Noise in the last digits must break no ties and carry nothing over an edge.
     confidence = np.round(confidence, _DIGITS)
-    return RowScores(confidence, outcome, nll, brier, view)
+    return RowScores(confidence, outcome, nll, brier, view, rows.entropy)
 
 
 def scores_from_probabilities(
@@ -214,7 +230,8 @@ def scores_from_probabilities(
         )
     with np.errstate(divide="ignore"):
         rows = row_statistics(np.log(probabilities), truth.astype(np.int64))
-    return row_scores(rows, probabilities.shape[1], view=view)
+    scores = row_scores(rows, probabilities.shape[1], view=view)
+    return replace(scores, probabilities=probabilities, labels=truth.astype(np.int64))
 
 
 def one_weighting(sample_weight: ArrayLike | None, n: int) -> FloatArray:

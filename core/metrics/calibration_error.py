@@ -25,8 +25,10 @@ __all__ = [
     "STRATEGY",
     "Bins",
     "expected_calibration_error",
+    "score_interval",
     "squared_calibration_error",
     "squared_error_change",
+    "tail_share",
 ]
 
 FloatArray = NDArray[np.floating[Any]]
@@ -169,7 +171,7 @@ def ece_estimate(scores: RowScores, bins: Bins, *, norm: str = "l1") -> Estimate
         n=len(scores),
         null_low=low,
         null_high=high,
-        p_value=_tail_share(draws, value),
+        p_value=tail_share(draws, value),
         method=(
             f"{statistics.n_bins} bins; null: {bins.n_resamples:,} "
             + (
@@ -191,14 +193,20 @@ def squared_error_estimate(scores: RowScores, bins: Bins) -> Estimate:
     z = float(stats.norm.ppf(0.5 + bins.statistics.level / 2))
     low, high = value - z * error, value + z * error
     if bins.groups is not None:
-        low, high = _score_interval(value, gaps, weight, covariance, z)
+        scaled = weight[:, None] * covariance
+        plain = float(weight @ gaps**2)
+        leaning = weight * gaps
+        slope = float(leaning @ covariance @ leaning) / plain if plain > 0 else 0.0
+        low, high = score_interval(
+            value, slope, 2.0 * float((scaled * scaled.T).sum()), z
+        )
     return Estimate(
         value=value,
         low=low,
         high=high,
         level=bins.statistics.level,
         n=len(scores),
-        p_value=_tail_share(bins.null**2 @ weight, float(gaps**2 @ weight)),
+        p_value=tail_share(bins.null**2 @ weight, float(gaps**2 @ weight)),
         method=f"{bins.statistics.n_bins} bins; closed-form interval; p-value from "
         f"the null of the ECE, seed {bins.seed}",
     )
@@ -222,21 +230,16 @@ def squared_error_change(before: Bins, after: Bins) -> Estimate:
     )
 
 
-def _score_interval(
-    value: float, gaps: FloatArray, weight: FloatArray, covariance: FloatArray, z: float
+def score_interval(
+    value: float, slope: float, noise: float, z: float
 ) -> tuple[float, float]:
-    """Return the values t with (T - t)^2 <= z^2 (4 s t + 2 tr(ASAS)).
+    """Return the values t with (T - t)^2 <= z^2 (4 s t + noise), s = g'ASAg / g'Ag.
 
     Groups make the standard error vary with T itself, so that T +- z standard errors
     covers too rarely (.90 to .93 with 50 to 200 groups). As in Wilson's interval the
-    variance is taken at t: s = g'ASAg / g'Ag. Below t = 0 only the noise is left, so
-    that the interval holds the value itself.
+    variance is taken at t; the noise is 2 tr(ASAS). Below t = 0 only the noise is
+    left, so that the interval holds the value itself.
     """
-    scaled = weight[:, None] * covariance
-    noise = 2.0 * float((scaled * scaled.T).sum())
-    plain = float(weight @ gaps**2)
-    leaning = weight * gaps
-    slope = float(leaning @ covariance @ leaning) / plain if plain > 0 else 0.0
     centre = value + 2.0 * z**2 * slope
     square = 4.0 * slope * value + noise + 4.0 * z**2 * slope**2
     half = z * float(np.sqrt(max(square, 0.0)))
@@ -251,7 +254,7 @@ def _gram(parts: Any) -> FloatArray:
     return np.asarray((parts.T @ parts).toarray(), dtype=np.float64)
 
 
-def _tail_share(draws: FloatArray, value: float) -> float:
+def tail_share(draws: FloatArray, value: float) -> float:
     """Return the p-value of a simulation; draws equal but for rounding count."""
     reached = draws >= value - 1e-9 * max(abs(value), 1e-6)
     return (1 + int(reached.sum())) / (1 + draws.size)

@@ -16,6 +16,7 @@ from core.binning import bin_statistics
 from core.messages import Note, Progress, no_progress, part_of
 from core.metrics.base import METRICS, RowScores, one_weighting
 from core.metrics.calibration_error import Bins, squared_error_change
+from core.metrics.design import Design
 from core.metrics.scoring_rules import WeightedMeans
 from core.registry import Method
 from core.settings import Settings
@@ -47,7 +48,7 @@ class Sample:
     rows : {"all", "test", "cross-fitted", "in-sample"}
         Which rows these are.
     metrics : tuple of str, default=()
-        Ids of the metrics that are wanted; empty for all.
+        Ids of the metrics that are wanted; empty for those of the tier "default".
     """
 
     scores: Mapping[str, RowScores]
@@ -57,6 +58,7 @@ class Sample:
     rows: str = "all"
     metrics: tuple[str, ...] = ()
     _bins: dict[str, Bins] = field(default_factory=dict)
+    _designs: dict[str, Design] = field(default_factory=dict)
     _draws: Draws = field(default_factory=dict)
 
     def bins(self, name: str) -> Bins:
@@ -75,14 +77,33 @@ class Sample:
             )
         return self._bins[name]
 
+    def design(self, name: str) -> Design:
+        """Return what distances of one set of scores depend on, made once."""
+        if name not in self._designs:
+            chosen = self.settings
+            self._designs[name] = Design(
+                n_bins=chosen.n_bins,
+                strategy=chosen.strategy,
+                level=chosen.level,
+                n_resamples=chosen.n_resamples,
+                seed=chosen.seed,
+                sample_weight=self.sample_weight,
+                groups=self.groups,
+                _bins={chosen.strategy: self.bins(name)},
+            )
+        return self._designs[name]
+
     def methods(self, name: str) -> list[Method]:
         """Return the wanted metrics that these scores allow."""
         return [
             method
             for method in METRICS.values()
             if is_available(method, self.scores[name])
-            and (not self.metrics or method.id in self.metrics)
+            and (method.id in self.metrics or self._is_offered_at_once(method))
         ]
+
+    def _is_offered_at_once(self, method: Method) -> bool:
+        return not self.metrics and method.tier == "default"
 
     @property
     def n(self) -> int:
@@ -220,6 +241,9 @@ def estimates(
 def _estimate(method: Method, name: str, sample: Sample) -> Estimate:
     scores, chosen = sample.scores[name], sample.settings
     statistic = method.traits["statistic"]
+    if method.traits["needs"] == "design":
+        made: Estimate = statistic(scores, sample.design(name))
+        return replace(made, rows=sample.rows)
     if method.traits["needs"] == "bins":
         options = {"norm": chosen.norm} if method.id == "ece" else {}
         found: Estimate = statistic(scores, sample.bins(name), **options)
@@ -227,13 +251,13 @@ def _estimate(method: Method, name: str, sample: Sample) -> Estimate:
     value = float(statistic(scores, one_weighting(sample.sample_weight, sample.n))[0])
     if method.id == "accuracy":
         low, high = sample.accuracy_interval(name)
-        made = "Wilson interval"
+        words = "Wilson interval"
     elif method.id == "gap" and sample.n_rare(name) < FEW_OUTCOMES:
         low, high = _gap_interval(value, name, sample)
-        made = "Wilson interval of the outcomes, normal interval of the confidence"
+        words = "Wilson interval of the outcomes, normal interval of the confidence"
     else:
         low, high = _interval(sample, sample.resample()[name, method.id], value)
-        made = _bootstrap_words(sample)
+        words = _bootstrap_words(sample)
     return Estimate(
         value=value,
         low=None if low != low else low,
@@ -241,7 +265,7 @@ def _estimate(method: Method, name: str, sample: Sample) -> Estimate:
         level=chosen.level,
         n=sample.n,
         rows=sample.rows,
-        method=made,
+        method=words,
         notes=_doubts(method.id, value, name, sample),
     )
 
@@ -303,11 +327,8 @@ def changes(sample: Sample, before: str, after: str) -> dict[str, Estimate]:
             found["l2"] = squared_error_change(sample.bins(before), sample.bins(after))
             found["l2"] = replace(found["l2"], rows=sample.rows)
             continue
-        if method.traits["needs"] == "bins":
-            ends = [
-                sample.bins(key).statistics.error(sample.settings.norm)
-                for key in (before, after)
-            ]
+        if method.traits["needs"] != "rows":
+            ends = [_point(method, sample, key) for key in (before, after)]
             found[method.id] = Estimate(
                 value=ends[1] - ends[0],
                 level=sample.settings.level,
@@ -318,6 +339,13 @@ def changes(sample: Sample, before: str, after: str) -> dict[str, Estimate]:
             continue
         found[method.id] = _paired(method, sample, before, after)
     return found
+
+
+def _point(method: Method, sample: Sample, name: str) -> float:
+    """Return the value of a metric of bins, or of a design, without its null."""
+    if method.traits["needs"] == "bins":
+        return sample.bins(name).statistics.error(sample.settings.norm)
+    return float(method.traits["point"](sample.scores[name], sample.design(name)))
 
 
 def _paired(method: Method, sample: Sample, before: str, after: str) -> Estimate:

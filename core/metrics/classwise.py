@@ -1,0 +1,397 @@
+"""Calibration of every class: classwise ECE and its debiased square, closed forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse, special, stats
+
+from core.binning import assign_bins, bin_edges, bin_sums
+from core.metrics.base import METRICS, RowScores
+from core.metrics.calibration_error import N_BINS, STRATEGY, score_interval
+from core.metrics.design import Design
+from core.metrics.distances import point_of
+from core.uncertainty import Estimate
+
+__all__ = [
+    "ClassBins",
+    "class_bins",
+    "classwise_calibration_error",
+    "classwise_squared_error",
+]
+
+FloatArray = NDArray[np.floating[Any]]
+IndexArray = NDArray[np.int64]
+
+_SHARED = 0.01  # probability below which a class shares no noise with the others
+_THIRD_CUMULANT = float(np.sqrt(2 / np.pi) * (4 / np.pi - 1))  # of |N(0, 1)|
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassBins:
+    """Bins of the probability of each class: k classes with `n_bins` cells each.
+
+    Parameters
+    ----------
+    mass : ndarray of shape (k, n_bins)
+        Share of the total weight; each class sums to 1.
+    residual : ndarray of shape (k, n_bins)
+        Sum of share times (probability minus outcome).
+    null_variance : ndarray of shape (k, n_bins)
+        Variance of `residual` if the probabilities are right.
+    variance : ndarray of shape (k, n_bins)
+        Variance of `residual` from the rows, or groups, that were seen.
+    typical : ndarray of shape (k, n_bins)
+        Mean size of `residual` in standard deviations, under the null.
+    null_covariance, covariance : scipy.sparse array of shape (cells, cells)
+        Between different cells, class by class; the diagonal is empty.
+    """
+
+    mass: FloatArray
+    residual: FloatArray
+    null_variance: FloatArray
+    variance: FloatArray
+    typical: FloatArray
+    null_covariance: Any = None
+    covariance: Any = None
+
+    @property
+    def errors(self) -> FloatArray:
+        """ECE of each class, shape (k,)."""
+        return np.asarray(np.abs(self.residual).sum(axis=1))
+
+    @property
+    def gaps(self) -> FloatArray:
+        """Mean probability minus frequency of each class, shape (k,)."""
+        return np.asarray(self.residual.sum(axis=1))
+
+    @property
+    def scale(self) -> FloatArray:
+        """Factors that turn squared residuals of cells into the mean squared gap."""
+        mass = self.mass.ravel()
+        inverse = np.divide(1.0, mass, out=np.zeros_like(mass), where=mass > 0)
+        return np.asarray(inverse / self.mass.shape[0])
+
+
+def class_bins(
+    scores: RowScores, design: Design, *, has_covariance: bool = True
+) -> ClassBins:
+    """Sort the rows into bins of the probability of each class.
+
+    Parameters
+    ----------
+    scores : RowScores
+        With `probabilities` and `labels`.
+    design : Design
+    has_covariance : bool, default=True
+        Whether covariances are made; the value alone needs none.
+    """
+    assert scores.probabilities is not None  # noqa: S101 - the registry asks for them
+    assert scores.labels is not None  # noqa: S101
+    n, k = scores.probabilities.shape
+    size = design.n_bins
+    index: IndexArray = np.empty((n, k), dtype=np.int64)
+    cells = []
+    for column in range(k):
+        p = scores.probabilities[:, column].astype(np.float64)
+        edges = bin_edges(p, size, design.strategy)
+        index[:, column] = assign_bins(p, edges)
+        residual = p - (scores.labels == column)
+        cells.append(_cells(p, residual, index[:, column], design, size))
+    found = ClassBins(*np.stack(cells, axis=1))
+    if not has_covariance:
+        return found
+    under_null, seen = _covariances(scores, index, design, found)
+    return replace(found, null_covariance=under_null, covariance=seen)
+
+
+def _cells(
+    p: FloatArray, residual: FloatArray, index: IndexArray, design: Design, size: int
+) -> FloatArray:
+    """Return mass, residual, both variances and typical size, shape (5, size)."""
+    share = design.shares(p.shape[0])
+    mass = bin_sums(index, share, size)
+    safe = np.where(mass > 0, mass, 1.0)
+    total = bin_sums(index, share * residual, size)
+    centred = residual - (total / safe)[index]
+    if design.groups is None:
+        chance = np.maximum(p * (1 - p), 0.0)
+        null_variance = bin_sums(index, share**2 * chance, size)
+        count = bin_sums(index, (share > 0).astype(np.float64), size)
+        spread = bin_sums(index, (share * centred) ** 2, size)
+        squares = bin_sums(index, share**2, size)
+        independent = mass**2 / np.where(squares > 0, squares, 1.0)
+        chance = bin_sums(index, share * p, size) / safe
+    else:
+        cell = design.unit(p.shape[0]) * size + index
+        by_group = np.bincount(cell, share * residual)
+        by_group = np.pad(by_group, (0, -by_group.size % size)).reshape(-1, size)
+        null_variance = (by_group**2).sum(axis=0)
+        fourth = (by_group**4).sum(axis=0)
+        independent = null_variance**2 / np.where(fourth > 0, fourth, 1.0)
+        chance = np.full(size, 0.5)
+        count = (by_group != 0).sum(axis=0).astype(np.float64)
+        moved = np.bincount(cell, share * centred, minlength=by_group.size)
+        spread = np.asarray((moved.reshape(-1, size) ** 2).sum(axis=0))
+    variance = spread * count / np.maximum(count - 1, 1)
+    variance = np.where(count == 1, null_variance, variance)
+    typical = _mean_deviation(np.maximum(np.round(independent), 1.0), chance)
+    return np.stack([mass, total, null_variance, variance, typical])
+
+
+def _mean_deviation(n: FloatArray, p: FloatArray) -> FloatArray:
+    """Return the mean deviation of a binomial variable in standard deviations.
+
+    De Moivre's form; 0.798 for many draws, as for a normal variable, and far from it
+    in cells that expect less than a handful of outcomes.
+    """
+    p = np.clip(p, 1e-12, 1 - 1e-12)
+    m = np.minimum(np.floor(n * p) + 1, n)
+    log_choose = (
+        special.gammaln(n + 1) - special.gammaln(m + 1) - special.gammaln(n - m + 1)
+    )
+    log_mean = np.log(2 * m) + log_choose + m * np.log(p) + (n - m + 1) * np.log1p(-p)
+    return np.asarray(np.exp(log_mean - 0.5 * np.log(n * p * (1 - p))))
+
+
+def _covariances(
+    scores: RowScores, index: IndexArray, design: Design, cells: ClassBins
+) -> tuple[Any, Any]:
+    """Return covariances between cells under the null, and as they were seen.
+
+    Rows, or groups, are independent; cells share noise where they share rows, in
+    proportion to the product of two probabilities, so that small ones are left out.
+    """
+    assert scores.probabilities is not None  # noqa: S101 - class_bins has looked
+    assert scores.labels is not None  # noqa: S101
+    n, k = scores.probabilities.shape
+    share, unit = design.shares(n), design.unit(n)
+    is_label = scores.labels[:, None] == np.arange(k)
+    row, column = np.nonzero((scores.probabilities >= _SHARED) | is_label)
+    cell = column * cells.mass.shape[1] + index[row, column]
+    p = scores.probabilities[row, column].astype(np.float64)
+    residual = p - is_label[row, column]
+    mass = cells.mass.ravel()
+    mean = cells.residual.ravel() / np.where(mass > 0, mass, 1.0)
+    shape = (int(unit.max(initial=0)) + 1, mass.size)
+
+    def products(values: FloatArray) -> Any:
+        parts = sparse.csr_array((share[row] * values, (unit[row], cell)), shape=shape)
+        found = parts.T @ parts
+        return found - sparse.diags_array(found.diagonal())
+
+    seen = products(residual - mean[cell])
+    if design.groups is not None:
+        return products(residual), seen
+    return -products(p), seen
+
+
+def _point(scores: RowScores, design: Design) -> float:
+    return float(class_bins(scores, design, has_covariance=False).errors.mean())
+
+
+def _kept(scores: RowScores, design: Design) -> ClassBins:
+    found: ClassBins = design.kept("classwise", lambda: class_bins(scores, design))
+    return found
+
+
+def _words(scores: RowScores, design: Design) -> str:
+    assert scores.probabilities is not None  # noqa: S101 - the registry asks for them
+    return f"{scores.probabilities.shape[1]} classes x {design.n_bins} bins"
+
+
+def ece_estimate(scores: RowScores, design: Design) -> Estimate:
+    """Return the classwise ECE with its null range and p-value in closed form.
+
+    Under the null the residual of a cell is a sum of independent terms; the sizes of
+    these sums have known mean and variance, and so has their mean over classes. Its
+    distribution is taken as Pearson's type III with the same skewness.
+    """
+    cells = _kept(scores, design)
+    k = cells.mass.shape[0]
+    error = np.sqrt(cells.null_variance.ravel())
+    expected = cells.typical.ravel() * error
+    alone = float((error**2 - expected**2).sum())
+    pairs = cells.null_covariance.tocoo()
+    sizes = error[pairs.row] * error[pairs.col]
+    rho = np.clip(pairs.data / np.where(sizes > 0, sizes, np.inf), -1.0, 1.0)
+    joint = rho * np.arcsin(rho) + np.sqrt(1.0 - rho**2) - 1.0
+    variance = alone + float(2.0 / np.pi * (sizes * joint).sum())
+    third = (
+        _THIRD_CUMULANT * float((error**3).sum()) * (variance / max(alone, 1e-300)) ** 2
+    )
+    null = _pearson(float(expected.sum()), variance, third, k)
+    value = float(cells.errors.mean())
+    tail = (1 - design.level) / 2
+    return Estimate(
+        value=value,
+        level=design.level,
+        n=len(scores),
+        null_low=float(null.ppf(tail)),
+        null_high=float(null.ppf(1 - tail)),
+        p_value=float(null.sf(value)),
+        method=f"{_words(scores, design)}; null in closed form",
+    )
+
+
+def _pearson(mean: float, variance: float, third: float, k: int) -> Any:
+    spread = max(variance, 1e-300) ** 0.5
+    skewness = third / spread**3 if variance > 0 else 0.0
+    return stats.pearson3(skewness, loc=mean / k, scale=spread / k)
+
+
+def _square_point(scores: RowScores, design: Design) -> float:
+    cells = class_bins(scores, design, has_covariance=False)
+    return float(cells.scale @ (cells.residual**2 - cells.variance).ravel())
+
+
+def square_estimate(scores: RowScores, design: Design) -> Estimate:
+    """Return the debiased square with its closed-form interval and p-value."""
+    cells = _kept(scores, design)
+    a, s, v = cells.scale, cells.residual.ravel(), cells.variance.ravel()
+    value = float(a @ (s**2 - v))
+    pairs = cells.covariance.tocoo()
+    i, j, c = pairs.row, pairs.col, pairs.data
+    # As in `_quadratic_form`: no cell's own term below 0.
+    linear = float((a**2 * v * np.maximum(s**2 - v, 0.0)).sum())
+    linear += float((a[i] * a[j] * c * (s[i] * s[j] - c)).sum())
+    noise = 2.0 * float((a**2 * v**2).sum() + (a[i] * a[j] * c**2).sum())
+    z = float(stats.norm.ppf(0.5 + design.level / 2))
+    half = z * float(np.sqrt(4.0 * max(linear, 0.0) + noise))
+    low, high = value - half, value + half
+    if design.groups is not None:
+        plain = float(a @ s**2)
+        leaning = float((a**2 * v * s**2).sum())
+        leaning += float((a[i] * a[j] * s[i] * s[j] * c).sum())
+        slope = leaning / plain if plain > 0 else 0.0
+        low, high = score_interval(value, slope, noise, z)
+    return Estimate(
+        value=value,
+        low=low,
+        high=high,
+        level=design.level,
+        n=len(scores),
+        p_value=_square_p_value(cells),
+        method=f"{_words(scores, design)}; closed-form interval; null in closed form",
+    )
+
+
+def _square_p_value(cells: ClassBins) -> float:
+    a, v = cells.scale, cells.null_variance.ravel()
+    pairs = cells.null_covariance.tocoo()
+    alone = 2.0 * float((a**2 * v**2).sum())
+    shared = 2.0 * float((a[pairs.row] * a[pairs.col] * pairs.data**2).sum())
+    variance = alone + shared
+    third = 8.0 * float((a**3 * v**3).sum()) * (variance / max(alone, 1e-300)) ** 2
+    observed = float(a @ (cells.residual.ravel() ** 2 - v))
+    return float(_pearson(0.0, variance, third, 1).sf(observed))
+
+
+@METRICS.register(
+    "classwise-ece",
+    label="Classwise ECE",
+    reference="Kull et al. 2019, arXiv:1910.12656; Nixon et al. 2019, arXiv:1904.01685",
+    formula=r"\frac1K\sum_k \sum_b \frac{n_{kb}}{n}\,"
+    r"\bigl|\bar p_{kb} - \mathrm{freq}_{kb}\bigr|",
+    params=(N_BINS, STRATEGY),
+    tier="more",
+    aliases=("static-calibration-error", "sce", "cece"),
+    needs="design",
+    direction="lower",
+    unit="share",
+    views=("top-label",),
+    field="probabilities",
+    statistic=ece_estimate,
+    point=_point,
+)
+def classwise_calibration_error(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    n_bins: int = 15,
+    strategy: str = "uniform",
+    sample_weight: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+) -> float:
+    """Mean over classes of the ECE of each class's probability.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n,)
+        Class indices, or names where `labels` gives them in column order.
+    y_prob : array-like of shape (n, k), or (n,) for the positive class
+        Probabilities.
+    n_bins : int, default=15
+    strategy : {"uniform", "quantile"}, default="uniform"
+    sample_weight : array-like of shape (n,), optional
+    labels : array-like of shape (k,), optional
+        Class names in column order.
+
+    Returns
+    -------
+    float
+        In [0, 2 / k]: with many classes it is small whatever the model, since most
+        probabilities are near 0. Read it beside its null range.
+    """
+    return point_of(
+        _point,
+        y_true,
+        y_prob,
+        sample_weight=sample_weight,
+        labels=labels,
+        n_bins=n_bins,
+        strategy=strategy,
+    )
+
+
+@METRICS.register(
+    "classwise-l2",
+    label="Classwise squared error, debiased",
+    reference="Kumar, Liang and Ma 2019, arXiv:1909.10155; Sun et al. 2024, "
+    "arXiv:2408.08998",
+    formula=r"\frac1K\sum_k \sum_b \frac{n_{kb}}{n}"
+    r"\Bigl[g_{kb}^2 - \frac{v_{kb}}{n_{kb}}\Bigr]",
+    params=(N_BINS, STRATEGY),
+    tier="more",
+    needs="design",
+    direction="lower",
+    unit="",
+    views=("top-label",),
+    field="probabilities",
+    statistic=square_estimate,
+    point=_square_point,
+)
+def classwise_squared_error(
+    y_true: ArrayLike,
+    y_prob: ArrayLike,
+    *,
+    n_bins: int = 15,
+    strategy: str = "uniform",
+    sample_weight: ArrayLike | None = None,
+    labels: ArrayLike | None = None,
+) -> float:
+    """Mean over classes of the squared gaps, less what chance alone adds.
+
+    Parameters
+    ----------
+    y_true, y_prob, n_bins, strategy, sample_weight, labels
+        As in `classwise_calibration_error`.
+
+    Returns
+    -------
+    float
+        About 0 for a calibrated model, on either side of it; this is the form of the
+        classwise error that has a valid interval.
+    """
+    return point_of(
+        _square_point,
+        y_true,
+        y_prob,
+        sample_weight=sample_weight,
+        labels=labels,
+        n_bins=n_bins,
+        strategy=strategy,
+    )

@@ -1,0 +1,256 @@
+"""What is measured when it is asked for: more metrics, curves, other libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.analysis import (
+    UNCALIBRATED,
+    Overview,
+    positive_index,
+    sample_of,
+    scores_of,
+    view_names,
+)
+from core.fitting import Fitted
+from core.messages import DataError, Progress, no_progress, part_of
+from core.metrics import Curve, RowScores, Sample, estimates, reliability_curve
+from core.metrics.base import METRICS
+from core.metrics.presets import PeerNumber, peer_numbers
+from core.predictions import Predictions, Study
+from core.settings import Settings
+from core.softmax import softmax
+from core.uncertainty import Estimate
+
+__all__ = ["MORE_METRICS", "measure_metrics", "peers", "reliability_curves"]
+
+FloatArray = NDArray[np.floating[Any]]
+
+Found = dict[str, dict[str, dict[str, Estimate]]]
+
+
+def _more() -> tuple[str, ...]:
+    return tuple(name for name, item in METRICS.items() if item.tier == "more")
+
+
+MORE_METRICS = _more()
+"""Ids of the metrics that are computed only when they are asked for."""
+
+
+def measure_metrics(
+    study: Study,
+    settings: Settings,
+    overview: Overview,
+    metrics: Iterable[str],
+    fitted: Mapping[str, Fitted] | None = None,
+    progress: Progress = no_progress,
+) -> Found:
+    """Estimate the metrics that are asked for, and no others.
+
+    Parameters
+    ----------
+    study : Study
+    settings : Settings
+    overview : Overview
+        From `core.analysis.measure` with the same study and settings.
+    metrics : iterable of str
+        Ids or aliases in `core.metrics.METRICS`.
+    fitted : mapping of str to Fitted, optional
+        Calibrators to measure as well; then all numbers come from the test rows.
+        Without them they come from every labelled row that is used.
+    progress : callable, optional
+
+    Returns
+    -------
+    dict
+        View -> "uncalibrated" or calibrator id -> metric id -> Estimate. Metrics that
+        the file does not allow are left out.
+
+    Raises
+    ------
+    DataError
+        If a metric is unknown.
+    """
+    wanted = tuple(dict.fromkeys(_known(name) for name in metrics))
+    if not wanted:
+        return {}
+    is_whole = any(METRICS[m].traits["field"] == "probabilities" for m in wanted)
+    found: Found = {}
+    for view, sample in _samples(
+        study, settings, overview, fitted or {}, wanted, is_whole=is_whole
+    ).items():
+        found[view] = {}
+        for number, name in enumerate(sample.scores):
+            ends = (place / len(sample.scores) for place in (number, number + 1))
+            one = replace(sample, scores={name: sample.scores[name]})
+            found[view] |= estimates(one, part_of(progress, *ends))
+    return found
+
+
+def reliability_curves(
+    study: Study,
+    settings: Settings,
+    overview: Overview,
+    fitted: Mapping[str, Fitted] | None = None,
+    *,
+    level: float = 0.9,
+) -> dict[str, dict[str, Curve]]:
+    """Return isotonic reliability curves with consistency bands.
+
+    Parameters
+    ----------
+    study, settings, overview, fitted
+        As in `measure_metrics`.
+    level : float, default=0.9
+        Pointwise level of the bands.
+
+    Returns
+    -------
+    dict
+        View -> "uncalibrated" or calibrator id -> Curve.
+    """
+    samples = _samples(study, settings, overview, fitted or {}, ())
+    return {
+        view: {
+            name: reliability_curve(scores, sample.design(name), level=level)
+            for name, scores in sample.scores.items()
+        }
+        for view, sample in samples.items()
+    }
+
+
+def peers(
+    study: Study, settings: Settings, overview: Overview
+) -> tuple[PeerNumber, ...]:
+    """Return what scikit-learn, netcal, torchmetrics, MAPIE and relplot would print.
+
+    Parameters
+    ----------
+    study, settings, overview
+        As in `measure_metrics`; the rows are every labelled row that is used.
+
+    Returns
+    -------
+    tuple of PeerNumber
+        Empty without labels.
+    """
+    if not overview.used.size:
+        return ()
+    own, used = study.evaluation, overview.used
+    scores = _scores(own, settings, overview, is_whole=True)
+    weight = own.sample_weight()
+    sample = {
+        view: sample_of(own, used, {UNCALIBRATED: item}, settings, "all")
+        for view, item in scores.items()
+    }
+
+    def ours(metric: str, view: str) -> float:
+        method, item = METRICS[metric], scores[view]
+        design = sample[view].design(UNCALIBRATED)
+        if method.traits["needs"] == "design":
+            return float(method.traits["point"](item, design))
+        if method.traits["needs"] == "bins":
+            return design.bins(item).statistics.error("l1")
+        mass = design.shares(len(item))[None, :]
+        return float(method.traits["statistic"](item, mass)[0])
+
+    top = scores["top-label"]
+    return peer_numbers(
+        top.labels,
+        top.probabilities,
+        confidence=overview.rows.confidence[used],
+        correct=top.outcome,
+        positive=positive_index(own, settings),
+        n_bins=settings.n_bins,
+        ours=ours,
+        is_weighted=weight is not None,
+    )
+
+
+def _known(name: str) -> str:
+    if name not in METRICS:
+        raise DataError(
+            f"There is no metric called {name!r}.",
+            "metrics",
+            f"Choose among: {', '.join(METRICS)}.",
+        )
+    return METRICS[name].id
+
+
+def _scores(
+    own: Predictions, settings: Settings, overview: Overview, *, is_whole: bool
+) -> dict[str, RowScores]:
+    """Return the uncalibrated scores of the rows in use, in every view."""
+    rows = overview.rows.take(overview.used)
+    found = {view: scores_of(own, rows, settings, view) for view in view_names(own)}
+    if is_whole and own.logits is not None and own.labels is not None:
+        found["top-label"] = replace(
+            found["top-label"],
+            probabilities=softmax(own.logits[overview.used].astype(np.float64)),
+            labels=own.labels[overview.used],
+        )
+    return found
+
+
+def _samples(
+    study: Study,
+    settings: Settings,
+    overview: Overview,
+    fitted: Mapping[str, Fitted],
+    metrics: tuple[str, ...],
+    *,
+    is_whole: bool = False,
+) -> dict[str, Sample]:
+    """Return one sample per view: all rows in use, or the test rows of calibrators."""
+    own, split = study.evaluation, overview.split
+    if not overview.used.size:
+        return {}
+    if not fitted or split is None:
+        scores = _scores(own, settings, overview, is_whole=is_whole)
+        return {
+            view: replace(
+                sample_of(own, overview.used, {UNCALIBRATED: item}, settings, "all"),
+                metrics=metrics,
+            )
+            for view, item in scores.items()
+        }
+    rows = {UNCALIBRATED: overview.rows.take(split.test)}
+    rows |= {name: item.rows for name, item in fitted.items()}
+    found = {}
+    for view in view_names(own):
+        made = {name: scores_of(own, r, settings, view) for name, r in rows.items()}
+        if is_whole and view == "top-label" and own.labels is not None:
+            made = {
+                name: replace(
+                    item,
+                    probabilities=_calibrated(own, overview, fitted.get(name)),
+                    labels=own.labels[split.test],
+                )
+                for name, item in made.items()
+            }
+        sample = sample_of(own, split.test, made, settings, split.rows)
+        found[view] = replace(sample, metrics=metrics)
+    return found
+
+
+def _calibrated(
+    own: Predictions, overview: Overview, fitted: Fitted | None
+) -> FloatArray:
+    """Return probabilities of the test rows, each from a fit that never saw it."""
+    assert own.logits is not None  # noqa: S101 - calibrators have class scores
+    assert overview.split is not None  # noqa: S101 - the caller has looked
+    if fitted is None:
+        return softmax(own.logits[overview.split.test].astype(np.float64))
+    rounds = overview.split.rounds
+    tests = [round_.test for round_ in rounds]
+    parts = [
+        np.exp(item.transform(own.logits[test].astype(np.float64)))
+        for item, test in zip(fitted.rounds, tests, strict=True)
+    ]
+    order = np.argsort(np.concatenate(tests), kind="stable")
+    return np.asarray(np.concatenate(parts)[order])
