@@ -30,6 +30,13 @@ FloatArray = NDArray[np.floating[Any]]
 PARTS = {"mcb": "miscalibration", "dsc": "discrimination", "unc": "uncertainty"}
 _RULES = {"brier": "Brier score", "log": "log loss"}  # of the confidence
 _CLIPPED = 1e-12  # confidences of 0 and 1 have no logarithm
+_BIAS_FACTOR = 2.0
+"""Bias of the discrimination over the excess of its resamples.
+
+The gain of an isotonic fit grows with the variance of the noise to the power 2/3, so
+that twice the variance adds 2^(2/3) - 1 of the bias: a factor of 1.7 in theory, 1.7 to
+2 in simulations of 1,000 rows, where the ends of the fit count.
+"""
 _LEAST_VARIANCE = 1e-3  # of an outcome, where a second order is divided by it
 _MOST_POINTS = 200  # at which the band is taken
 
@@ -194,7 +201,9 @@ def _estimate(scores: RowScores, design: Design, *, rule: str, part: str) -> Est
     draws = found[:, place[0], place[1]]
     n_units = design.n_units(len(scores))
     if part == "dsc":
-        low, high = basic_interval(value, draws, design.level, n_units)
+        low, high = basic_interval(
+            value, draws, design.level, n_units, bias_factor=_BIAS_FACTOR
+        )
         words = f"isotonic fit; basic {design.bootstrap_words}"
     else:
         low, high = percentile_interval(draws, design.level, n_units)

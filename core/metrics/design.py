@@ -209,13 +209,22 @@ def resampled(
 
 
 def basic_interval(
-    value: float, draws: FloatArray, level: float, n_units: float
+    value: float,
+    draws: FloatArray,
+    level: float,
+    n_units: float,
+    *,
+    bias_factor: float = 1.0,
 ) -> tuple[float, float]:
     """Return the basic bootstrap interval, which takes the bias of draws off.
 
-    Plug-in components grow with noise: resamples add as much again as the sample has,
-    so that the percentile interval lies too high by twice the bias and the reflected
-    one does not.
+    Plug-in components grow with noise: resamples, which have twice the noise of the
+    sample, exceed it by as much as it exceeds the truth, so that the percentile
+    interval lies too high by twice the bias and the reflected one does not. Where the
+    bias grows more slowly than the noise, `bias_factor` times that excess is the bias.
     """
     low, high = percentile_interval(draws, level, n_units)
-    return 2.0 * value - high, 2.0 * value - low
+    kept = draws[np.isfinite(draws)]
+    mean = float(kept.mean()) if kept.size else value
+    centre = value - bias_factor * (mean - value)
+    return centre - (high - mean), centre - (low - mean)

@@ -119,9 +119,18 @@ def _gaps(
 
 
 def _torchmetrics(rows: PeerRows, norm: str) -> float:
-    """Bins [lo, hi) and one more for confidences of exactly 1."""
-    edges = np.linspace(0.0, 1.0, rows.n_bins + 1)
-    index = np.searchsorted(edges, rows.confidence, side="right") - 1
+    """Bins [lo, hi) and one more for confidences of exactly 1.
+
+    With three classes or more the confidences become float32, and so do the edges,
+    which decides the bin of values on an edge.
+    """
+    kind = np.dtype(np.float32 if rows.n_classes > 2 else np.float64)
+    place: FloatArray = np.arange(rows.n_bins + 1).astype(kind)
+    low = place * (np.ones(1, kind) / rows.n_bins)
+    # torch.linspace counts its second half from the end.
+    edges = np.where(2 * place < rows.n_bins + 1, low, np.ones(1, kind) - low[::-1])
+    given = rows.confidence.astype(kind)
+    index = np.searchsorted(edges, given, side="right") - 1
     share, gaps = _gaps(rows.confidence, rows.outcome, index, rows.n_bins + 1)
     if norm == "max":
         return float(gaps.max())
@@ -282,7 +291,7 @@ PRESETS = (
         for norm, metric, extra in (
             ("l1", "ece", " probmetrics' ece-15 is this number."),
             ("l2", "rmsce", ""),
-            ("max", "mce", " Ours leaves bins with fewer than 5 rows out."),
+            ("max", "mce", " Ours asks for 5 rows in a bin."),
         )
     ),
     Preset(
