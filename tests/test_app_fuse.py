@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from onnx_models import classifier, two_outputs
 from test_app import opened, settle, table, upload, words
 from test_app_apply import give, go
-from test_export_fuse import FLOAT, classifier, helper
 
 from core.messages import DataError
 
@@ -21,14 +21,6 @@ def _fresh(monkeypatch):
 
 def downloads(at) -> list[str]:
     return [b.proto.id for b in at.get("download_button") if "get_fused" in b.proto.id]
-
-
-def two_outputs(k: int) -> bytes:
-    def nodes(output: str):
-        return [helper.make_node("Identity", ["scores"], [n]) for n in (output, "aux")]
-
-    info = helper.make_tensor_value_info("aux", FLOAT, ["batch", k])
-    return classifier(k, after=nodes, others=(info,)).SerializeToString()
 
 
 def test_a_model_comes_back_with_the_calibrator_behind_it() -> None:

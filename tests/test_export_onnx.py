@@ -176,6 +176,34 @@ def test_knots_next_to_one_are_not_merged(precision: Any) -> None:
     assert np.abs(found - expected).max() <= TOLERANCE[precision]
 
 
+@both
+@pytest.mark.parametrize("smoothing", ["laplace", "none"])
+@pytest.mark.parametrize("k", [2, 4])
+def test_ties_on_the_edges_of_bins(precision: Any, smoothing: str, k: int) -> None:
+    """Rows of equal logits have probabilities that are edges: 1/2 and 1/4."""
+    logits, labels = labelled(k)
+    calibrator = CALIBRATORS["histogram"](
+        n_bins=4, strategy="uniform", smoothing=smoothing
+    ).fit(logits, labels)
+    z = np.repeat(np.arange(-100.0, 101.0, 10.0)[:, None], k, axis=1)
+    z = np.vstack([z, np.where(np.arange(k) < k // 2, z, -np.inf), logits])
+    found, _ = run(opened(to_onnx(calibrator, {}, precision)), z)
+    expected = expected_of(calibrator, z, precision)
+    assert np.abs(found - expected).max() <= TOLERANCE[precision]
+
+
+@both
+def test_separable_rows(precision: Any) -> None:
+    """Without a finite optimum coefficients are large, and scores too."""
+    logits = np.linspace(-40, 40, 200)[:, None] * np.array([[-0.5, 0.5]])
+    labels = (logits[:, 1] > 0).astype(int)
+    for method in ("platt", "beta", "vector", "temperature", "isotonic"):
+        calibrator = CALIBRATORS[method]().fit(logits, labels)
+        found, _ = run(opened(to_onnx(calibrator, {}, precision)), logits)
+        expected = expected_of(calibrator, logits, precision)
+        assert np.abs(found - expected).max() <= TOLERANCE[precision], method
+
+
 # ------------------------------------------------------------------ curves
 
 
@@ -386,6 +414,18 @@ def test_broken_models_fail(model: bytes) -> None:
     assert not found.ok
     assert not found.is_offered
     assert found.problem.startswith("it ended with")
+
+
+def test_scores_that_float32_does_not_hold_fail() -> None:
+    calibrator = fitted("temperature", 3)
+    logits = labelled(3)[0].copy()
+    logits[0, 0] = 1e39
+    model = to_onnx(calibrator, {}, "float32")
+    found = verify("onnx32", "", calibrator, logits, binary=model)
+    assert not found.is_offered
+    assert "float32" in found.problem
+    model = to_onnx(calibrator, {}, "float64")
+    assert verify("onnx", "", calibrator, logits, binary=model).ok
 
 
 def test_a_label_output_that_lies_is_noticed() -> None:

@@ -282,9 +282,15 @@ def verify(
             is_offered=True,
         )
     shown = expected = predict_given(calibrator, scores, input_kind)
+    too_large = ""
     if artefact_kind == "onnx32":
-        scores = scores.astype(np.float32).astype(np.float64)
-        expected = predict_given(calibrator, scores, input_kind)
+        with np.errstate(over="ignore"):
+            rounded = scores.astype(np.float32).astype(np.float64)
+        if np.isposinf(rounded).any() or np.isneginf(rounded).all(axis=1).any():
+            too_large = "its scores are larger than float32 can hold"
+        else:
+            scores = rounded
+            expected = predict_given(calibrator, scores, input_kind)
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
         place = Path(folder)
         program = _laid_out(place, artefact_kind, text, binary, calibrator, input_kind)
@@ -292,6 +298,7 @@ def verify(
         written = (
             "" if not text else (place / FILES[artefact_kind][0]).read_text("utf-8")
         )
+    problem = too_large or problem
     found = arrays.get("out")
     if not problem and found is None:
         problem = "it wrote no array"
