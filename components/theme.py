@@ -57,6 +57,8 @@ SERIES = (
     Style("#8a63c9", "triangle-up", "dot"),
     Style("#a87400", "cross", "dashdot"),
     Style("#b8487f", "star", "longdash"),
+    Style("#0e8a9c", "pentagon", "longdashdot"),
+    Style("#7f8420", "hexagon", "solid"),
 )
 """Styles of calibrators, in order; the uncalibrated scores are always `BEFORE`."""
 

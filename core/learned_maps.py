@@ -152,7 +152,7 @@ def class_curves(
 
 
 def confidence_map(
-    before: RowStatistics, after: RowStatistics, *, n_bins: int = 30
+    before: RowStatistics, after: RowStatistics, *, n_bins: int = 15
 ) -> ConfidenceMap:
     """Return what became of confidences, for calibrators of any kind.
 
@@ -160,13 +160,12 @@ def confidence_map(
     ----------
     before, after : RowStatistics
         Of the same rows; for honest results of rows that were not fitted on.
-    n_bins : int, default=30
-        Bins of equal counts of the confidence before.
+    n_bins : int, default=15
+        Bins of equal widths of the confidence before.
     """
     _check_same_rows(before, after)
-    place = assign_bins(
-        before.confidence, bin_edges(before.confidence, n_bins, "quantile")
-    )
+    edges = bin_edges(before.confidence, n_bins, "uniform")
+    place = assign_bins(before.confidence, edges)
     count = np.bincount(place)
     used = np.flatnonzero(count)
     sums = np.bincount(place, before.confidence)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from app import bar, compute, jobs, state
+from app import bar, compute, jobs, learned_maps, state
 from components import calibrators, controls, display, methods, reliability, tables
 from components.calibrators import FittedTemperature
 from core.analysis import UNCALIBRATED, Analysis, Comparison
@@ -446,6 +446,7 @@ if len(compared.views) > 1:
     )
 numbers(found.analysis, compared, shown_view)
 overlay(found.analysis, compared, shown_view, stem)
+learned_maps.section(found.analysis, stem)
 if found.lab is not None and found.lab.comparison and found.sweep is not None:
     st.subheader("Temperature", anchor=False)
     laboratory(found.lab, found.lab.comparison, found.sweep, stem)
