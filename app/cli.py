@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app import cli_export, cli_flags, cli_text
+from app import cli_export, cli_flags, cli_more, cli_text
 from core.messages import Cancelled, DataError, FitError, Progress, part_of
 from core.settings import Settings
 
@@ -98,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--no-calibrators", action="store_true", help="measure only, fit nothing"
     )
+    cli_more.add_flags(evaluate)
 
     calibrate = _command(commands, "calibrate", _calibrate, "fit, compare and export")
     _add_files(calibrate, "labelled rows; several files that belong together")
@@ -183,11 +184,13 @@ def _evaluate(args: argparse.Namespace) -> int:
         study, schema = open_study(args.files, settings, progress=reading)
         _save_session(args, settings)
         _check_split(study, settings)
-        analysis = analyze(study, settings, part_of(report, 0.3, 1))
+        analysis = analyze(study, settings, part_of(report, 0.3, 0.8))
+        more = cli_more.measure(args, analysis, part_of(report, 0.8, 1))
     if args.json:
-        _print_json(analysis.to_dict())
+        _print_json(analysis.to_dict() | more.to_dict())
     else:
-        print(cli_text.evaluation_text(schema, analysis, _bold))
+        parts = [cli_text.evaluation_text(schema, analysis, _bold), more.text()]
+        print("\n\n".join(part for part in parts if part))
     return OK
 
 

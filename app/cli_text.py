@@ -23,6 +23,7 @@ __all__ = [
     "calibration_text",
     "columns_text",
     "error_text",
+    "estimates_table",
     "evaluation_text",
     "files_text",
     "methods_text",
@@ -99,7 +100,7 @@ def evaluation_text(schema: Schema, analysis: Analysis, bold: Any = str) -> str:
         parts.append(
             heading
             + "\n"
-            + _estimates_table(result, len(analysis.study.evaluation.classes))
+            + estimates_table(result.estimates, len(analysis.study.evaluation.classes))
         )
     parts += _comparison_parts(analysis)
     return "\n\n".join((*parts, *_closing_parts(analysis, bold)))
@@ -246,11 +247,13 @@ def _rows_words(found: Estimate) -> str:
     return f"{found.rows} rows"
 
 
-def _estimates_table(result: ViewResult, n_classes: int) -> str:
-    header = ("Metric", "Value", _level(result), "If calibrated", "p", "n", "Rows")
+def estimates_table(estimates: Mapping[str, Estimate], n_classes: int) -> str:
+    """Return a table of metrics, each with its interval or null range."""
+    level = _level(estimates)
+    header = ("Metric", "Value", level, "If calibrated", "p", "n", "Rows")
     rows = []
-    for name in _ordered(result):
-        found = result.estimates[name]
+    for name in _ordered(estimates):
+        found = estimates[name]
         rows.append(
             (
                 _label(name, n_classes),
@@ -265,16 +268,16 @@ def _estimates_table(result: ViewResult, n_classes: int) -> str:
     return table(header, rows)
 
 
-def _ordered(result: ViewResult) -> list[str]:
+def _ordered(estimates: Mapping[str, Estimate]) -> list[str]:
     """Return the metrics in the order of the page."""
     from components.tables import ORDER
 
-    known = [name for name in ORDER if name in result.estimates]
-    return known + [name for name in result.estimates if name not in known]
+    known = [name for name in ORDER if name in estimates]
+    return known + [name for name in estimates if name not in known]
 
 
-def _level(result: ViewResult) -> str:
-    level = next(iter(result.estimates.values())).level
+def _level(estimates: Mapping[str, Estimate]) -> str:
+    level = next(iter(estimates.values())).level
     return f"{100 * level:g} % interval"
 
 
@@ -337,9 +340,16 @@ def _changes_table(
     changes: Mapping[str, Estimate],
     n_classes: int,
 ) -> str:
-    header = ("Metric", "Before", "After", "If calibrated", "Change", _level(after))
+    header = (
+        "Metric",
+        "Before",
+        "After",
+        "If calibrated",
+        "Change",
+        _level(after.estimates),
+    )
     rows = []
-    for name in _ordered(after):
+    for name in _ordered(after.estimates):
         found, change = after.estimates[name], changes.get(name)
         rows.append(
             (

@@ -375,9 +375,9 @@ _FORMULAS = {
     "unc": r"\bar S(\bar o, o)",
 }
 _SUMMARIES = {
-    "mcb": "Part of the {} that isotonic recalibration of these rows would remove.",
+    "mcb": "Part of the confidence's {} that isotonic recalibration would remove.",
     "dsc": "Part of the {} that confidence saves against always saying the mean.",
-    "unc": "The {} of always saying the mean of the outcomes.",
+    "unc": "{} of always saying the mean of the outcomes; no model changes it.",
 }
 _DIRECTIONS = {"mcb": "lower", "dsc": "higher", "unc": "none"}
 
@@ -403,13 +403,14 @@ def _register(rule: str, part: str) -> None:
             labels=labels,
         )
 
-    metric.__doc__ = _SUMMARIES[part].format(_RULES[rule])
+    text = _SUMMARIES[part].format(_RULES[rule])
+    metric.__doc__ = text[:1].upper() + text[1:]
     metric.__name__ = metric.__qualname__ = f"{rule}_{PARTS[part]}"
     score = r"(q - o)^2" if rule == "brier" else r"-o \ln q - (1 - o) \ln(1 - q)"
     where = r"\hat x = \mathrm{PAV}(o \mid \hat p)" if part != "unc" else ""
     METRICS.register(
         f"{rule}-{part}",
-        label=f"{PARTS[part].capitalize()} of the {_RULES[rule]}",
+        label=f"{PARTS[part].capitalize()}, {_RULES[rule]}",
         reference="Dimitriadis, Gneiting and Jordan 2021, arXiv:2008.03033",
         formula=r",\quad ".join(
             text for text in (_FORMULAS[part], f"S(q, o) = {score}", where) if text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,13 @@ class PeerNumber:
     def is_same(self) -> bool:
         """Whether the two agree to six digits."""
         return bool(np.isclose(self.value, self.ours, rtol=1e-6, atol=1e-9))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values; what is not finite becomes None."""
+        return {
+            key: value if not isinstance(value, float) or np.isfinite(value) else None
+            for key, value in asdict(self).items()
+        } | {"is_same": self.is_same}
 
 
 def _gaps(
@@ -221,7 +228,7 @@ def _relplot(rows: PeerRows) -> float:
 
 _TORCH_WHY = (
     "torchmetrics closes bins on the left and puts confidences of exactly 1 into a bin "
-    "of their own beyond the last; ours close on the right, and 1 is in the last bin."
+    "of their own; ours close on the right. It rounds three classes or more to float32."
 )
 _MAPIE_WHY = (
     "MAPIE makes num_bins edges, so that num_bins={n} has {fewer} bins; ours has {n}."
@@ -289,7 +296,7 @@ PRESETS = (
             _TORCH_WHY + extra,
         )
         for norm, metric, extra in (
-            ("l1", "ece", " probmetrics' ece-15 is this number."),
+            ("l1", "ece", " probmetrics copies it."),
             ("l2", "rmsce", ""),
             ("max", "mce", " Ours asks for 5 rows in a bin."),
         )
@@ -438,12 +445,13 @@ def _explained(number: PeerNumber, rows: PeerRows, *, is_weighted: bool) -> Peer
     if number.is_same:
         why = f"The same number on these rows. {why}"
     if number.library in ("torchmetrics", "relplot"):
-        n_certain = int((rows.confidence == 1.0).sum())
+        is_single = number.library == "torchmetrics" and rows.n_classes > 2
+        kind = np.float32 if is_single else np.float64
+        n_certain = int((rows.confidence.astype(kind) == 1.0).sum())
         if n_certain:
             why += f" Rows at exactly 1: {n_certain:,}."
     if is_weighted:
         why += " It does not use the weights; ours does."
     if number.view == "positive-class":
         why += " Both speak of the positive class here."
-    values = {name: getattr(number, name) for name in PeerNumber.__dataclass_fields__}
-    return PeerNumber(**{**values, "why": why})
+    return replace(number, why=why)
