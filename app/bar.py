@@ -106,10 +106,10 @@ def uploader(name: str, label: str, *, is_bare: bool = False) -> None:
         accept_multiple_files=True,
         on_change=state.open_upload,
         args=(widget,),
-        help="CSV or TSV (also .gz and .zst), Parquet, Arrow, NPZ, NPY or safetensors "
-        "with one row per prediction: logits or probabilities of every class, and the "
-        "label. Several files that belong together go in at once: scores and labels, "
-        "or val and test.",
+        help="CSV or TSV (also .gz and .zst), Parquet, Arrow, JSON, NPZ, NPY or "
+        "safetensors with one row per prediction: logits or probabilities of every "
+        "class, and the label. Several files that belong together go in at once: "
+        "scores and labels, or val and test.",
     )
 
 

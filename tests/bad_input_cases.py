@@ -302,8 +302,17 @@ CASES: dict[str, Case] = {
         "column logit_cat",
     ),
     "empty": Case(text(""), "refuse", "empty", "rows.csv"),
-    "JSON": Case(
-        text(json.dumps({"a": [1, 2]}), "rows.json"), "refuse", "a JSON", "rows.json"
+    "JSON that is no table": Case(
+        text(json.dumps({"a": [1, [2]], "b": 3}), "rows.json"),
+        "refuse",
+        "JSON table is damaged",
+        "rows.json",
+    ),
+    "JSON without scores": Case(
+        text(json.dumps([{"a": 1, "b": "x"}]), "rows.json"),
+        "refuse",
+        "No score columns",
+        "rows.json",
     ),
     "top-k of timm without labels": Case(
         text("filename,index,label,prob\na.png,7,cat,0.9\nb.png,3,dog,0.8\n"),

@@ -125,6 +125,45 @@ def test_timm_top_classes_with_a_file_of_labels(n_top: int, write: str) -> None:
     assert "--topk 0" in note
 
 
+JSON_FORMATS = {
+    "json": lambda table: table.set_index("filename").to_json(orient="index", indent=4),
+    "json-record": lambda table: table.to_json(orient="records", lines=True),
+    "json-split": lambda table: table.to_json(orient="split", index=False, indent=4),
+    "records": lambda table: table.to_json(orient="records"),
+}
+
+
+@pytest.mark.parametrize("written", JSON_FORMATS)
+@pytest.mark.parametrize("n_top", [1, 2, K])
+def test_timm_as_json(written: str, n_top: int) -> None:
+    data = JSON_FORMATS[written](timm(n_top, PROBS)).encode()
+    rows = read_predictions([data, csv(TRUTH)], name=["preds.json", "truth.csv"])
+    if n_top == K:
+        np.testing.assert_allclose(np.exp(rows.logits), PROBS, atol=1e-9)
+        return
+    np.testing.assert_allclose(rows.confidence, PROBS.max(1), atol=1e-9)
+    np.testing.assert_array_equal(rows.correct, PROBS.argmax(1) == LABELS)
+
+
+def test_timm_lists_of_ranks() -> None:
+    ranked = timm(2, PROBS)
+    table = pd.DataFrame(
+        {
+            "filename": IDS,
+            "index": ranked[["index_0", "index_1"]].to_numpy().tolist(),
+            "prob": ranked[["prob_0", "prob_1"]].to_numpy().tolist(),
+        }
+    )
+    truth = pd.DataFrame({"filename": IDS, "target": LABELS})
+    for data in (
+        table.set_index("filename").to_parquet(),
+        table.to_json(orient="records", lines=True).encode(),
+    ):
+        rows = read_predictions([data, csv(truth)], name=["a", "truth.csv"])
+        assert rows.input_kind == "confidence"
+        np.testing.assert_array_equal(rows.correct, PROBS.argmax(1) == LABELS)
+
+
 def test_timm_without_labels_is_no_binary_file() -> None:
     for n_top in (1, 2):
         with pytest.raises(DataError, match="which predictions were right") as caught:

@@ -142,13 +142,16 @@ def _read_safetensors(source: Source, progress: Progress) -> Bag:
                 found[key] = file.get_tensor(key)
                 continue
             step = max(1, _BLOCK // max(1, int(np.prod(shape[1:]))))
-            blocks = []
+            array = None
             for start in range(0, max(1, shape[0]), step):
                 stop = min(start + step, shape[0])
-                blocks.append(part[start:stop])
+                block = part[start:stop]
+                if array is None:
+                    array = np.empty(shape, dtype=block.dtype)
+                array[start:stop] = block
                 share = stop / max(1, shape[0])
                 progress(0.8 * (number + share) / len(keys), f"Reading {key}")
-            found[key] = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+            found[key] = np.empty(shape) if array is None else array
     return found
 
 

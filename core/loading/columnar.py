@@ -15,7 +15,7 @@ from core.loading.settled import settled
 from core.loading.sources import Raw, Source, check_size, damaged
 from core.messages import DataError, Progress
 
-__all__ = ["read_arrow", "read_parquet"]
+__all__ = ["raw_of_table", "read_arrow", "read_parquet"]
 
 _UNREADABLE = (pa.ArrowException, OSError, EOFError, ValueError)
 _ROWS = 1 << 16
@@ -30,7 +30,7 @@ def read_parquet(source: Source, progress: Progress) -> Raw:
         raise
     except _UNREADABLE as error:
         raise damaged(source.name, "Parquet file", error) from None
-    return _as_raw(source.name, "parquet", table)
+    return raw_of_table(source.name, "parquet", table)
 
 
 def _read_parquet(opened: Any, name: str, progress: Progress) -> Any:
@@ -81,7 +81,7 @@ def read_arrow(source: Source, kind: str, progress: Progress) -> Raw:
         raise
     except _UNREADABLE as error:
         raise damaged(source.name, "Arrow file", error) from None
-    return _as_raw(source.name, "arrow", table)
+    return raw_of_table(source.name, "arrow", table)
 
 
 def _read_batches(opened: Any, source: Source, kind: str, progress: Progress) -> Any:
@@ -121,7 +121,8 @@ def _check_columns(names: list[str], where: str) -> None:
         )
 
 
-def _as_raw(name: str, kind: str, table: Any) -> Raw:
+def raw_of_table(name: str, kind: str, table: Any) -> Raw:
+    """Return an Arrow table as rows, its columns in plain types."""
     if table.num_rows == 0:
         raise DataError("The table has no rows.", name, "Write one row per prediction.")
     try:

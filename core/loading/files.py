@@ -25,6 +25,7 @@ from core.loading.names import (
     part_of,
     plain,
 )
+from core.loading.records import read_json
 from core.loading.roles import find_roles
 from core.loading.sources import Raw, Source, as_source
 from core.loading.text import read_text
@@ -85,6 +86,8 @@ def _read(found: Source, progress: Progress) -> Raw:
         return read_arrays(found, kind, progress)
     if kind == "parquet":
         return lay_out(read_parquet(found, progress))
+    if kind == "json":
+        return lay_out(read_json(found, progress))
     if kind in {"arrow", "arrow stream"}:
         return lay_out(read_arrow(found, kind, progress))
     return lay_out(read_text(found, "" if kind == "text" else kind, progress))

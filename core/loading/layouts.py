@@ -44,16 +44,17 @@ def lay_out(raw: Raw) -> Raw:
 def _timm(raw: Raw) -> None:
     """Take filename, index_*, label_*, prob_* of timm as the top classes of a row."""
     names = {plain(name): name for name in raw.names}
-    if not any(name in names for name in _FILES):
-        return
     columns = _ranks(names)
     if columns is None:
+        return
+    is_single = len(columns["output"]) == 1
+    if is_single and not any(name in names for name in _FILES):
         return
     output, labels = columns.pop("output"), columns.pop("label", None)
     index, values = _matrix(raw, columns["index"]), _matrix(raw, output)
     if index is None or values is None:
         return
-    if len(output) == 1 and not _is_prediction(raw, index[:, 0], labels):
+    if is_single and not _is_prediction(raw, index[:, 0], labels):
         return
     kind = _OUTPUTS[re.sub(r"_\d+$", "", plain(output[0]))]
     index = index.astype(np.int64)

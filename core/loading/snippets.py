@@ -31,6 +31,7 @@ SNIPPETS = {
         "PyTorch",
         """\
 import numpy as np, torch
+
 model.eval()
 with torch.inference_mode():
     pairs = [(model(x), y) for x, y in loader]
@@ -43,6 +44,7 @@ np.savez("predictions.npz", logits=logits, labels=labels)
         "Hugging Face",
         """\
 import numpy as np
+
 output = trainer.predict(dataset)  # a transformers.Trainer
 z = output.predictions
 z = z[0] if isinstance(z, tuple) else z
@@ -55,6 +57,7 @@ np.savez("predictions.npz", logits=z, labels=output.label_ids, classes=names)
         "scikit-learn",
         """\
 import numpy as np
+
 classes = model.classes_.astype(str)
 p = model.predict_proba(X_test)  # rows that the model was not fitted on
 y = np.asarray(y_test).astype(str)
@@ -66,6 +69,7 @@ np.savez("predictions.npz", probabilities=p, labels=y, classes=classes)
         "Keras",
         """\
 import keras, numpy as np
+
 last = model.layers[-1]  # the Dense layer with the softmax
 hidden = keras.Model(model.inputs, last.input).predict(x_test)
 kernel, bias = last.get_weights()

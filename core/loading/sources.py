@@ -58,16 +58,15 @@ _MARKS = (
 _HOW = {
     "HDF5 file": "Save the arrays with numpy.savez, or the table as CSV or Parquet.",
     "Feather file of version 1": "Write it again as Feather 2, Parquet or CSV.",
-    "JSON file": "Write the rows as CSV or Parquet, or the arrays with numpy.savez.",
     "Git LFS pointer": "Fetch the real file with `git lfs pull` and give that one.",
 }
 _JSON = re.compile(rb"\s*(?:\{\s*[\"}]|\[\s*[\[{\"\d])")
 _ACCEPTED = (
-    "Give a CSV or TSV (also .gz or .zst), a Parquet, Arrow, NPZ, NPY or safetensors "
-    "file."
+    "Give a CSV or TSV (also .gz or .zst), a Parquet, Arrow, JSON, NPZ, NPY or "
+    "safetensors file."
 )
 _PACKINGS = {"gzip", "zstd"}
-_TABLES = {"parquet", "arrow", "arrow stream"}
+_TABLES = {"parquet", "arrow", "arrow stream", "json"}
 _ARRAYS = {"npy", "safetensors"}
 ARRAY_FORMATS = _ARRAYS | {"npz"}
 """Formats of named arrays; the others are tables."""
@@ -257,7 +256,7 @@ def recognise(source: Source, head: bytes | None = None) -> str:
     if kind == "zip" and not is_inner:
         return _kind_of_zip(source)
     if kind == "text" and _JSON.match(first):
-        kind = "JSON file"
+        kind = "json"
     known = _PACKINGS | _TABLES | _ARRAYS
     if kind in known | {"zip"} and is_inner:
         raise DataError(
