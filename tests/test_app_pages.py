@@ -273,6 +273,27 @@ def test_a_file_that_fails_its_verification_is_not_offered(monkeypatch) -> None:
     assert "probabilities differ" in at.error[0].value.replace("\\", "")
 
 
+def test_a_file_beyond_the_tolerance_is_offered_without_a_tick(monkeypatch) -> None:
+    real = core.export.export
+
+    def imprecise(analysis, method, kind, **options):
+        made = real(analysis, method, kind, **options)
+        if kind != "onnx":
+            return made
+        problem = "probabilities differ by up to 3.0e-09, in 2 rows by more than 1e-12"
+        proof = dataclasses.replace(
+            made.verification, ok=False, is_offered=True, problem=problem
+        )
+        return dataclasses.replace(made, verification=proof)
+
+    monkeypatch.setattr(core.export, "export", imprecise)
+    at = verified(page("export"))
+    assert len(downloads(at)) == 7
+    assert not at.error
+    assert "in 2 rows by more than" in at.warning[0].value.replace("\\", "")
+    assert words(at).count("0 labels change") == (5 if find_spec("torch") else 4)
+
+
 def test_new_rows_without_labels_are_calibrated() -> None:
     at = page("export")
     whole = pd.read_csv(SAMPLES / "digits_noisy.csv").head(30)

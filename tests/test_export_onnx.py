@@ -461,6 +461,27 @@ def test_formats_of_the_command_line(
         assert proof["n_rows"] > 400
 
 
+def test_command_line_warns_of_a_file_beyond_the_tolerance(
+    tmp_path: Any,
+    root: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from core.export import verification
+
+    monkeypatch.setitem(verification.TOLERANCES, "onnx", 0.0)
+    monkeypatch.setattr(verification, "_FEW", 1.0)
+    file = str(root / "sample_data" / "breast_cancer_binary.csv")
+    argv = ["calibrate", file, "--out", str(tmp_path), "--formats", "onnx", *FEW]
+    assert cli.main(argv) == 1
+    said = capsys.readouterr()
+    assert "Warning: calibrator.onnx was written, but" in said.err
+    assert "rows change their label" in " ".join(said.err.split())
+    document = json.loads(said.out)
+    assert "calibrator.onnx" in document["files"]
+    assert document["verification"]["calibrator.onnx"]["n_beyond"] > 0
+
+
 @pytest.mark.parametrize("text", ["pickle", "onnx,pickle", "", ","])
 def test_unknown_formats_are_refused(text: str) -> None:
     from app.cli_export import chosen_formats
