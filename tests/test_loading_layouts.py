@@ -458,6 +458,9 @@ def test_files_by_role_become_a_study() -> None:
     assert "files-by-role" in codes(study.evaluation)
     chosen = Settings(calibrators=("temperature",), n_resamples=100)
     assert analyze(study, chosen).to_dict()
+    gaps = [csv(t.assign(label=["cat", *[""] * (len(t) - 1)])) for t in tables.values()]
+    noted, _ = open_study([gaps[0], files[1]], Settings(), name=list(tables))
+    assert any(note.text.startswith("val.csv: ") for note in noted.evaluation.notes)
     with pytest.raises(DataError, match="different parts"):
         read_predictions(files, name=list(tables))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from core.loading.files import FileSources, read_files
@@ -166,7 +166,6 @@ def open_study(
     """
     raws = read_files(source, name, progress)
     understood = understand(raws.pop("evaluation"), settings, progress)
-    rows = assemble(understood, settings, progress)
     # The other parts hold scores of the same kind.
     same = settings.replace(
         input_kind=understood.schema.input_kind, split_column="", slice_columns=()
@@ -175,12 +174,15 @@ def open_study(
         role: assemble(understand(raw, same, progress), same, progress)
         for role, raw in raws.items()
     }
-    head = head_of(understood)
+    for other in others.values():
+        understood.raw.notes += [
+            replace(note, text=f"{other.name}: {note.text}") for note in other.notes
+        ]
     study = Study(
-        evaluation=rows,
+        evaluation=assemble(understood, settings, progress),
         fit=others.get("fit"),
         reference=others.get("reference"),
-        head=head,
+        head=head_of(understood),
     )
     return study, understood.schema
 
