@@ -32,26 +32,36 @@ CHANGES = ("gap", "nll", "brier", "auroc", "aurc", "l2")
 VALUES = ("accuracy", *CHANGES)
 
 
-def draw(rng, n, design):
-    """Return logits, labels, true probabilities, groups and weights."""
-    groups = weight = None
-    if design == "groups":
-        n_groups = n // 10
-        groups = np.repeat(np.arange(n_groups), 10)
-        shared = rng.normal(size=(n_groups, K))[groups]
-        z = 1.8 * (np.sqrt(0.4) * shared + np.sqrt(0.6) * rng.normal(size=(n, K)))
-        shared = rng.normal(size=n_groups)[groups]
-        own = rng.normal(size=n)
-        chance = stats.norm.cdf(np.sqrt(0.3) * shared + np.sqrt(0.7) * own)
-    else:
-        z = 1.8 * rng.normal(size=(n, K))
-        chance = rng.random(n)
+def in_groups(rng, groups):
+    """Return logits and quantiles of the outcomes, both alike inside groups."""
+    n, n_groups = groups.size, groups.max() + 1
+    shared = rng.normal(size=(n_groups, K))[groups]
+    z = 1.8 * (np.sqrt(0.4) * shared + np.sqrt(0.6) * rng.normal(size=(n, K)))
+    shared = rng.normal(size=n_groups)[groups]
+    own = rng.normal(size=n)
+    return z, stats.norm.cdf(np.sqrt(0.3) * shared + np.sqrt(0.7) * own)
+
+
+def outcomes(z, chance):
+    """Return the probabilities and the classes that come true."""
     p = softmax(z)
     # The most probable class first, so that rows of a group are right together.
     order = np.argsort(-p, axis=1)
     total = np.cumsum(np.take_along_axis(p, order, axis=1), axis=1)
     place = (chance[:, None] > total).sum(axis=1).clip(0, K - 1)
-    y = order[np.arange(n), place]
+    return p, order[np.arange(len(p)), place]
+
+
+def draw(rng, n, design):
+    """Return logits, labels, true probabilities, groups and weights."""
+    groups = weight = None
+    if design == "groups":
+        groups = np.repeat(np.arange(n // 10), 10)
+        z, chance = in_groups(rng, groups)
+    else:
+        z = 1.8 * rng.normal(size=(n, K))
+        chance = rng.random(n)
+    p, y = outcomes(z, chance)
     if design == "weights":
         weight = 0.25 + 1.5 * p.max(axis=1) ** 2 * rng.gamma(2.0, 0.5, n)
     return z, y, p, groups, weight
@@ -167,6 +177,46 @@ def test_p_values_are_uniform_when_calibrated(design, metric):
     rejected = int((p_values[metric] <= 0.05).sum())
     low, high = stats.binom.interval(0.99, REPETITIONS, 0.05)
     assert low <= rejected <= high
+
+
+def sizes_of_groups(rng, kind):
+    if kind == "8 equal":
+        return np.full(8, 125)
+    if kind == "20 equal":
+        return np.full(20, 50)
+    share = rng.pareto(1.5, 30) + 0.3
+    return np.maximum(1, np.round(N * share / share.sum())).astype(int)
+
+
+@pytest.mark.parametrize("kind", ["8 equal", "20 equal", "30 unequal"])
+def test_p_values_are_uniform_with_few_or_unequal_groups(kind):
+    # The reason why `simulate_null` does not centre the residuals of groups.
+    p_values = {"ece": [], "l2": []}
+    ranges = {1.0: [], DISTORTION: []}
+    for repetition in range(REPETITIONS):
+        rng = np.random.default_rng([22, repetition])
+        groups = np.repeat(*_numbered(sizes_of_groups(rng, kind)))
+        z, chance = in_groups(rng, groups)
+        y = outcomes(z, chance)[1]
+        settings = SETTINGS.replace(seed=repetition)
+        for distortion, upper in ranges.items():
+            scores = {"": row_scores(row_statistics(z * distortion, y), K)}
+            sample = Sample(scores, settings, groups=groups, metrics=("ece", "l2"))
+            found = estimates(sample)[""]
+            upper.append(found["ece"].null_high)
+            if distortion == 1.0:
+                for name, values in p_values.items():
+                    values.append(found[name].p_value)
+    low, high = stats.binom.interval(0.99, REPETITIONS, 0.05)
+    for values in p_values.values():
+        assert stats.kstest(values, "uniform").pvalue > 0.01
+        assert low <= sum(value <= 0.05 for value in values) <= high
+    # What it costs: the range is somewhat wide where the model is miscalibrated.
+    assert np.mean(ranges[DISTORTION]) < 1.2 * np.mean(ranges[1.0])
+
+
+def _numbered(sizes):
+    return np.arange(sizes.size), sizes
 
 
 @pytest.mark.parametrize("design", designs())
