@@ -146,6 +146,7 @@ class Sample:
             scores={**self.scores, **scores},
             rows=rows,
             _bins=dict(self._bins),
+            _designs=dict(self._designs),
             _draws=dict(self._draws),
         )
 
