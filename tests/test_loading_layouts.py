@@ -204,6 +204,8 @@ def test_a_binary_file_with_index_and_filename_stays_one() -> None:
     rows = read_predictions(csv(table))
     assert rows.input_kind == "probabilities"
     np.testing.assert_array_equal(rows.labels, LABELS % 2)
+    shuffled = table.assign(index=RNG.permutation(N) + 7).drop(columns="label")
+    assert read_predictions(csv(shuffled)).input_kind == "probabilities"
     table["index"] = np.tile([0, 1], N // 2)  # a class that is not that of the label
     truth = read_predictions(csv(table))
     assert truth.n_classes == 2
@@ -284,6 +286,22 @@ def test_one_hot_labels_in_a_table(stem: str) -> None:
     assert codes(rows) == ["one-hot-labels"]
     guess = next(c for c in inspect_file(csv(table)).columns if c.role == "label")
     assert "one 1 per row" in guess.evidence
+
+
+def test_categories_are_no_one_hot_labels() -> None:
+    colours = pd.get_dummies(pd.Series(np.where(LABELS, "red", "blue"))).astype(int)
+    table = columns("logit_{}", LOGITS).join(colours.add_prefix("category_"))
+    rows = read_predictions(csv(table))
+    assert rows.labels is None
+    assert codes(rows) == ["unlabelled"]
+
+
+def test_a_score_among_the_labels_does_not_compete() -> None:
+    scores = columns("logit_{}", LOGITS).assign(id=range(N))
+    truth = pd.DataFrame({"id": range(N), "score": PROBS[:, 0], "label": NAMED})
+    rows = read_predictions([csv(truth), csv(scores)], name=["a.csv", "b.csv"])
+    check(rows, LOGITS, "logits")
+    assert "score" in rows.metadata
 
 
 def test_hard_predictions_are_no_one_hot_labels() -> None:

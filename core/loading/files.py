@@ -199,15 +199,19 @@ def _file_part(name: str) -> str:
 
 
 def _strength(raw: Raw) -> int:
-    """Return 2 for clear score columns, 1 for decimals that may be scores, else 0."""
+    """Return how surely a file holds scores: 0 not at all, 3 one per class."""
     try:
         roles = find_roles(raw, Settings())
     except DataError:  # a confidence whose outcome stands in the other file
-        return 2
-    name = roles.column("confidence") or next(iter(roles.scores), None)
-    if name is None:
+        return 3
+    if roles.column("confidence"):
+        return 3
+    if not roles.scores:
         return 0
-    return 1 if roles.found[name][1].endswith("of decimals") else 2
+    if roles.found[roles.scores[0]][1].endswith("of decimals"):
+        return 1
+    is_matrix = roles.scores[0] in raw.arrays
+    return 3 if len(roles.scores) > 1 or is_matrix else 2
 
 
 def _by_part(raws: list[Raw]) -> dict[str, Raw] | None:
@@ -321,7 +325,9 @@ def _shared_id(base: Raw, other: Raw) -> str | None:
         right = other.text(column)
         is_id = plain(column) in ranks
         kind = other.table[column].type
-        if pa.types.is_floating(kind) and not is_id:
+        if (pa.types.is_floating(kind) and not is_id) or plain(column) in NAMES[
+            "label"
+        ]:
             continue
         if is_id or (right.is_unique and base.text(column).isin(right).any()):
             return column

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from core.loading.names import NAMES, plain
+from core.loading.names import NAMES, parse_score_name, plain
 from core.loading.sources import Raw
 from core.messages import DataError, Note
 
@@ -31,6 +31,7 @@ _OUTPUTS = {
 }
 _RANKED = re.compile(r"(index|label|prob|logit|logits|output|score)_(\d+)")
 _TIMM = "timm inference.py"
+_FEW = 20  # rows that may all have another class by chance
 
 
 def lay_out(raw: Raw) -> Raw:
@@ -113,8 +114,8 @@ def _is_prediction(raw: Raw, index: NDArray[Any], labels: list[str] | None) -> b
     """
     if (index % 1 != 0).any() or (index < 0).any():
         return False
-    is_counted = len(np.unique(index)) == len(index) and len(index) > 1
-    if is_counted and (np.diff(index) == 1).all():
+    is_unique = len(np.unique(index)) == len(index) > 1
+    if is_unique and (len(index) > _FEW or (np.diff(index) == 1).all()):
         return False
     if labels is None:
         return True
@@ -203,6 +204,9 @@ def _one_hot(raw: Raw) -> None:
             continue
         if any(raw.known.get(name) for name in columns):
             continue
+        rests = {rest.casefold() for _, rest in members}
+        if not rests <= _class_words(raw, columns):
+            continue  # categories of something else
         flags = _flags(raw, columns)
         if flags is None:
             continue
@@ -218,6 +222,16 @@ def _one_hot(raw: Raw) -> None:
         )
         raw.notes.append(Note("one-hot-labels", "info", text))
         return
+
+
+def _class_words(raw: Raw, columns: list[str]) -> set[str]:
+    """Return the numbers of classes, and what other columns name as classes."""
+    words = {str(i) for i in range(len(columns) + 1)}
+    for name in raw.table.column_names:
+        if name not in columns:
+            parsed = parse_score_name(name)
+            words |= {name.casefold(), (parsed.suffix if parsed else name).casefold()}
+    return words
 
 
 def _flags(raw: Raw, columns: list[str]) -> NDArray[Any] | None:
