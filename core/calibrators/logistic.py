@@ -26,6 +26,9 @@ FloatArray = NDArray[np.floating[Any]]
 
 _TOLERANCE = 1e-8  # of the mean gradient, the certificate of an optimum
 _RIDGE = 1e-12  # keeps the Hessian regular where two inputs say the same
+_AIM = 1e-13  # where rounding takes over
+_MAX_STEPS = 50
+_MAX_HALVINGS = 8
 _MAX_ITERATIONS = 200
 _LARGEST = 1e6  # no coefficient of a file may be beyond it
 
@@ -154,8 +157,8 @@ class PlattScaling(LogisticOneVsRest):
     itself. It does not change when a constant is added to the logits of a row. Targets
     are Platt's, (N+ + 1) / (N+ + 2) and 1 / (N- + 2), so that a finite optimum exists
     even where a threshold divides the classes; weights count by their effective number
-    of rows, whatever their scale. The optimum is found by SciPy's trust-region Newton
-    method.
+    of rows, whatever their scale. The optimum is found by a damped Newton method, as in
+    [2]_, with SciPy's trust region where that fails.
 
     References
     ----------
@@ -250,7 +253,8 @@ class BetaCalibration(LogisticOneVsRest):
     it, the best fit with a = 0, with b = 0 or with both is taken, which is exact, as
     the objective is convex. Where one probability divides the fit rows of a class from
     the rest no finite optimum exists: targets are then smoothed as Platt does. Each
-    optimum is found by SciPy's trust-region Newton method.
+    optimum is found by a damped Newton method, with SciPy's trust region where that
+    fails.
 
     References
     ----------
@@ -419,11 +423,16 @@ class _Objective:
         return np.array(curvature) + np.diag(self.penalty)
 
     def minimise(self, start: FloatArray) -> FloatArray:
-        """Return the minimiser; where the loss no longer changes, Newton steps go on.
+        """Return the minimiser: by damped Newton steps, else by a trust region first.
 
-        The trust region compares losses, whose last digits hide the last steps.
+        A Newton step is a way down for the size of the gradient too, so that no loss
+        is needed. Where it leads nowhere, the trust region compares losses, whose last
+        digits hide the last steps: Newton's finish it.
         """
-        point: FloatArray = optimize.minimize(
+        point, size = self._newton(start)
+        if size <= _TOLERANCE:
+            return point
+        near: FloatArray = optimize.minimize(
             self.loss,
             start,
             method="trust-exact",
@@ -431,12 +440,23 @@ class _Objective:
             hess=self.hessian,
             options={"gtol": 1e-7, "maxiter": _MAX_ITERATIONS, "max_trust_radius": 1e4},
         ).x
-        size = np.abs(self.gradient(point)).max()
-        for _ in range(5):
-            step = np.linalg.solve(self.hessian(point), self.gradient(point))
-            moved = point - step
-            smaller = np.abs(self.gradient(moved)).max()
-            if not smaller < size:
+        return self._newton(near)[0]
+
+    def _newton(self, point: FloatArray) -> tuple[FloatArray, float]:
+        """Return where steps no longer shrink the gradient, and its size."""
+        slope = self.gradient(point)
+        size = float(np.sqrt((slope**2).sum()))
+        for _ in range(_MAX_STEPS):
+            if size <= _AIM:
                 break
-            point, size = moved, smaller
-        return point
+            step = np.linalg.solve(self.hessian(point), slope)
+            for _ in range(_MAX_HALVINGS):
+                slope = self.gradient(point - step)
+                smaller = float(np.sqrt((slope**2).sum()))
+                if smaller < size:
+                    break
+                step = step / 2
+            else:
+                break
+            point, size = point - step, smaller
+        return point, size
