@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 import safetensors.numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from core.loading import DataError, inspect_file, read_predictions
 from core.loading import sources as sources_module
@@ -215,3 +218,36 @@ def test_safetensors_headers_are_not_taken_for_pickles(n_columns: int) -> None:
 def test_feather_of_version_1_is_refused() -> None:
     with pytest.raises(DataError, match="version 1"):
         read_predictions(b"FEA1" + bytes(60))
+
+
+JSON = TABLE.to_json(orient="records").encode()
+SEEDS = [
+    *(make() for make, _ in FILES.values()),
+    *(JSON, TABLE.to_json(orient="split").encode(), TABLE.to_parquet()),
+    *(safetensors.numpy.save({"logits": LOGITS}), npz(logits_val=LOGITS, y=LABELS)),
+]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(SEEDS), st.data())
+def test_damaged_files_end_in_data_errors(seed: bytes, data: st.DataObject) -> None:
+    content = bytearray(seed)
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(content)))
+        content[place : place + data.draw(st.integers(0, 4))] = data.draw(
+            st.sampled_from([b"", b"\0", b"\xff", b",", b'"', b"\n", b"9", b"[", b"-"])
+        )
+    with contextlib.suppress(DataError):
+        assert len(read_predictions(bytes(content), name="upload")) > 0
+
+
+def test_an_arrow_file_with_wild_offsets_is_refused() -> None:
+    data = bytearray(arrow("file", "uncompressed"))
+    cells = b"catdog"
+    place = data.find(cells)
+    offsets = np.frombuffer(bytes(data[place - 64 : place]), np.int32)
+    assert 3 in offsets
+    at = place - 64 + 4 * int(np.flatnonzero(offsets == 3)[0])
+    data[at : at + 4] = (2**30).to_bytes(4, "little")
+    with pytest.raises(DataError, match="Arrow file is damaged"):
+        read_predictions(bytes(data))

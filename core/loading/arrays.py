@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from pathlib import PurePath
@@ -24,7 +25,7 @@ Bag = dict[str, NDArray[Any]]
 _UNREADABLE = (
     *(zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError),
     *(NotImplementedError, RuntimeError, KeyError, MemoryError, SyntaxError),
-    *(safetensors.SafetensorError, TypeError),
+    *(safetensors.SafetensorError, TypeError, tokenize.TokenError),
 )
 _LONGEST_HEADER = 1 << 14
 _BLOCK = 1 << 20

@@ -91,6 +91,8 @@ def _read_batches(opened: Any, source: Source, kind: str, progress: Progress) ->
     n_bytes = 0
     batches = []
     for batch, share in _batches(reader, opened, source, is_stream=is_stream):
+        # Offsets of a damaged file may point anywhere.
+        batch.validate(full=True)
         n_bytes += _unpacked(batch)
         check_size(n_bytes, source.name, 1)
         batches.append(batch)
@@ -125,6 +127,8 @@ def raw_of_table(name: str, kind: str, table: Any) -> Raw:
     """Return an Arrow table as rows, its columns in plain types."""
     if table.num_rows == 0:
         raise DataError("The table has no rows.", name, "Write one row per prediction.")
+    names = [item or f"unnamed {i + 1}" for i, item in enumerate(table.column_names)]
+    table = table.rename_columns(names)
     try:
         plain = _simple_columns(table.replace_schema_metadata(None))
     except _UNREADABLE as error:

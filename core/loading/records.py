@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from typing import Any
 
@@ -47,7 +48,11 @@ def read_json(source: Source, progress: Progress) -> Raw:
 def _frame(text: str) -> Any:
     plain: dict[str, Any] = {"dtype": False, "precise_float": True}
     if _SPLIT.match(text):
-        return pd.read_json(io.StringIO(text), orient="split", **plain)
+        document = json.loads(text)
+        if any(len(row) != len(document["columns"]) for row in document["data"]):
+            msg = "its rows and its columns differ in length"
+            raise ValueError(msg)
+        return pd.DataFrame(document["data"], columns=document["columns"])
     if text.lstrip().startswith("["):
         return pd.read_json(io.StringIO(text), orient="records", **plain)
     if _LINES.match(text):
