@@ -171,6 +171,12 @@ def test_timm_without_labels_is_no_binary_file() -> None:
         assert "second one with the same id" in caught.value.how_to_fix
 
 
+def test_timm_beside_a_file_of_other_scores_is_refused() -> None:
+    test = csv(columns("logit_{}", LOGITS).assign(label=NAMED))
+    with pytest.raises(DataError):
+        open_study([csv(timm(2, PROBS)), test], Settings(), name=["val", "test"])
+
+
 def test_timm_index_without_names_of_classes() -> None:
     table = timm(1, PROBS).drop(columns="label")
     truth = pd.DataFrame({"filename": IDS, "target": LABELS})

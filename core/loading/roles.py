@@ -94,6 +94,8 @@ def _take_known(roles: Roles, settings: Settings) -> None:
         is_score = role in {"score", "confidence"}
         if name in roles.found or (is_score and has_scores):
             continue
+        if role == "confidence" and settings.input_kind not in {"auto", "confidence"}:
+            continue
         if role == "label" and settings.label_column is not None:
             continue
         roles.give(name, role, evidence)
