@@ -25,6 +25,7 @@ from core.analysis import (
     positive_index,
     preview_temperature,
 )
+from core.attention import Finding, worst_class, worst_slice
 from core.binning import BinStatistics
 from core.calibrators import CALIBRATORS
 from core.fitting import Fitted, fit_method, unusable_reason
@@ -40,6 +41,7 @@ from core.splitting import Split, make_split
 __all__ = [
     "SAMPLE",
     "analysis",
+    "attention",
     "class_bins",
     "class_gaps",
     "class_scores",
@@ -160,6 +162,11 @@ def comparison(
     return analysis(study, settings.replace(calibrators=methods), progress).comparison
 
 
+def attention(study: Study, settings: Settings) -> tuple[Finding | None, ...]:
+    """Return the worst class and the worst slice of the uncalibrated scores."""
+    return _attention(study, measuring_settings(settings))
+
+
 def class_scores(study: Study, settings: Settings, method: str) -> ClassScores:
     """Return the probabilities of every class, before a repair or after it."""
     first = overview(study, settings)
@@ -190,7 +197,7 @@ def forget() -> None:
     """Drop everything that was computed for this session."""
     session_caches = (_division, _inspected, _overview, _fitted, _analysis, _preview)
     cached: Any
-    for cached in (*session_caches, _class_scores, _class_gaps):
+    for cached in (*session_caches, _class_scores, _class_gaps, _attention):
         cached.clear()
 
 
@@ -252,6 +259,14 @@ def _class_scores(
     study: Study, settings: Settings, method: str, _first: Overview
 ) -> ClassScores:
     return scores_for(study.evaluation, _first, fitted(study, settings, method))
+
+
+@st.cache_resource(
+    scope="session", max_entries=8, show_spinner=False, hash_funcs=_BY_CONTENT
+)
+def _attention(study: Study, settings: Settings) -> tuple[Finding | None, ...]:
+    own, first = study.evaluation, overview(study, settings)
+    return worst_class(own, first, settings), worst_slice(own, first, settings)
 
 
 @st.cache_resource(

@@ -296,7 +296,7 @@ def provenance(
         How rows were sorted into bins, said beside the metrics that need bins.
     """
     with st.popover(
-        "How was this computed?", icon=":material/receipt_long:", type="tertiary"
+        "Why this number?", icon=":material/receipt_long:", type="tertiary"
     ):
         for line in lines:
             st.markdown(line)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.binning import BinStatistics
+from core.doubts import doubts
 from core.messages import FitError, Note, Progress, no_progress, part_of
 from core.metrics import RowScores, Sample, estimates, row_scores
 from core.metrics.base import METRICS
@@ -111,7 +112,7 @@ def measure(
         notes = split.notes
     if not used.size:
         return Overview(rows, used, {}, NO_LABELS, None, notes)
-    notes += _doubts(own, rows, used)
+    notes += _doubts(own, rows, used) + doubts(own, rows, used, split)
     names = view_names(own)
     samples, views = {}, {}
     for i, view in enumerate(names):

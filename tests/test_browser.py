@@ -377,7 +377,7 @@ def test_a_deep_link_is_honoured(browser, server) -> None:
         expect(v.page.get_by_label("Bins", exact=True)).to_have_value("30")
         expect(v.page.get_by_label("Level of intervals")).to_have_value("0.9")
         v.page.keyboard.press("Escape")
-        v.page.get_by_role("button", name="How was this computed?").click()
+        v.page.get_by_role("button", name="Why this number?").first.click()
         said = v.page.get_by_text("Bins: 30 of equal counts")
         expect(said.first).to_be_visible()
         v.page.keyboard.press("Escape")
@@ -427,7 +427,7 @@ def test_a_session_file_brings_the_settings_back(browser, server) -> None:
         expect(v.page.get_by_label("Seed")).to_have_value("7")
         assert "bins=22" in v.page.url
         v.go("Overview")
-        v.page.get_by_role("button", name="How was this computed?").click()
+        v.page.get_by_role("button", name="Why this number?").first.click()
         expect(v.page.get_by_text("Bins: 22").first).to_be_visible()
 
 

@@ -74,7 +74,7 @@ class Person:
         words = self.visitor.words()
         assert self.verdict in words, words
         assert f"T = {self.temperature}" in words, words
-        page.get_by_role("button", name="How was this computed?").click()
+        page.get_by_role("button", name="Why this number?").first.click()
         mine = page.get_by_text(f"Bins: {self.n_bins} of equal widths")
         expect(mine.first).to_be_visible()
         page.keyboard.press("Escape")

@@ -1,8 +1,10 @@
 """Which file, what was understood of it, and which rows play which role."""
 
+from functools import partial
+
 import streamlit as st
 
-from app import bar, compute, state
+from app import bar, compute, jobs, state
 from components import controls, display, tables
 from core.loading import ColumnGuess, Schema
 from core.loading.snippets import SNIPPETS
@@ -176,6 +178,19 @@ def column_line(number: int, item: ColumnGuess) -> None:
         )
 
 
+def doubts_section(study: Study, chosen: Settings) -> None:
+    """Show the remarks on the file, those that its numbers raise included."""
+    notes = list(study.evaluation.notes)
+    wanted = compute.temperature_settings(study, chosen)
+    name = f"measure {study.fingerprint} {wanted.to_json()}"
+    first = jobs.run(
+        name, "Checking the rows", partial(compute.overview, study, wanted), slot="data"
+    )
+    if first is not None:
+        notes += first.notes
+    display.notes(notes)
+
+
 def split_section(study: Study, chosen: Settings) -> None:
     """Choose how rows are divided, and show the sizes; say where there is no need."""
     if study.evaluation.logits is None:
@@ -313,7 +328,7 @@ study = state.study()
 if study is not None:
     if failed is None:
         positive_section(study, state.settings())
-    display.notes(study.evaluation.notes)
+    doubts_section(study, state.settings())
     st.subheader("Split", anchor=False)
     split_section(study, state.settings())
     st.subheader("Rows left out", anchor=False)
