@@ -52,6 +52,7 @@ __all__ = [
     "problem",
     "pull",
     "put",
+    "reads_alike",
     "redo",
     "schema",
     "settings",
@@ -513,6 +514,11 @@ def _open(file: Source) -> None:
 
 def _reading(of: Settings) -> tuple[Any, ...]:
     return tuple(getattr(of, name) for name in READING_FIELDS)
+
+
+def reads_alike(other: Settings) -> bool:
+    """Whether other Settings read the file as the present ones do."""
+    return _reading(other) == _reading(settings())
 
 
 def _remember(before: Settings) -> None:

@@ -199,3 +199,41 @@ def test_forgetting_leaves_the_sample_and_no_choice() -> None:
     assert at.session_state["_source"].kind == "sample"
     assert at.session_state["_settings"] == Settings()
     assert "mine.csv" not in words(at)
+
+
+def test_snapshots_are_kept_compared_and_gone_back_to() -> None:
+    at = go(opened(), "data")
+    at.text_input(key="snapshot_name").set_value("as it *was*")
+    at.button(key="keep_snapshot").click().run()
+    settle(at)
+    widget(at.selectbox, "split_kind").set_value("holdout").run()
+    settle(at)
+    assert not at.exception
+    frame = at.table[-1].value
+    assert list(frame["Choices"]) == ["**Now**", r"**as it \*was\***"]
+    assert list(frame["Split"]) == ["holdout", "auto"]
+    assert frame["NLL, nats"][0] != frame["NLL, nats"][1]
+    at.button(key="open_snapshot").click().run()
+    settle(at)
+    assert at.session_state["_settings"] == Settings()
+    assert at.button(key="open_snapshot").disabled
+    at.button(key="undo").click().run()
+    settle(at)
+    assert at.session_state["_settings"].split == "holdout"
+    at.button(key="drop_snapshot").click().run()
+    assert not at.session_state["_snapshots"]
+
+
+def test_a_snapshot_that_reads_the_file_otherwise_has_no_numbers() -> None:
+    at = go(opened(), "data")
+    at.button(key="keep_snapshot").click().run()
+    settle(at)
+    go(at, "overview")
+    widget(at.selectbox, "bar_group").set_value("").run()
+    settle(at)
+    go(at, "data")
+    assert "read the file in another way" in words(at)
+    at.button(key="open_snapshot").click().run()
+    settle(at)
+    assert at.session_state["_settings"].group_column is None
+    assert "group `group`" in words(at)

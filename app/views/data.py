@@ -4,7 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from app import bar, compute, jobs, state
+from app import bar, compute, jobs, snapshots, state
 from components import controls, display, tables
 from core.loading import ColumnGuess, Schema
 from core.loading.snippets import SNIPPETS
@@ -335,3 +335,4 @@ if study is not None:
     left_out_section(study, state.settings())
 st.subheader("Session", anchor=False)
 session_section(state.settings())
+snapshots.draw(study)
