@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse, special, stats
 
-from core.binning import assign_bins, bin_edges, bin_sums
+from core.binning import bin_edges
+from core.kernels.classwise import _class_cells_kernel
 from core.metrics.base import METRICS, RowScores
 from core.metrics.calibration_error import N_BINS, STRATEGY, score_interval
 from core.metrics.design import Design
 from core.metrics.distances import point_of
+from core.parallel import map_rows
 from core.uncertainty import Estimate
 
 __all__ = [
@@ -24,8 +26,8 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.floating[Any]]
-IndexArray = NDArray[np.int64]
 
+_CHUNKS = 8
 _SHARED = 0.01  # probability below which a class shares no noise with the others
 _THIRD_CUMULANT = float(np.sqrt(2 / np.pi) * (4 / np.pi - 1))  # of |N(0, 1)|
 
@@ -91,55 +93,82 @@ def class_bins(
     """
     assert scores.probabilities is not None  # noqa: S101 - the registry asks for them
     assert scores.labels is not None  # noqa: S101
-    n, k = scores.probabilities.shape
-    size = design.n_bins
-    index: IndexArray = np.empty((n, k), dtype=np.int64)
-    cells = []
-    for column in range(k):
-        p = scores.probabilities[:, column].astype(np.float64)
-        edges = bin_edges(p, size, design.strategy)
-        index[:, column] = assign_bins(p, edges)
-        residual = p - (scores.labels == column)
-        cells.append(_cells(p, residual, index[:, column], design, size))
-    found = ClassBins(*np.stack(cells, axis=1))
+    index, sums = _sums(scores, design)
+    mass, weighted, squares, chance, total, drift, spread, count = sums
+    safe = np.where(mass > 0, mass, 1.0)
+    null_variance = np.maximum(chance, 0.0)
+    mean = total / safe
+    spread = np.maximum(spread - 2.0 * mean * drift + mean**2 * squares, 0.0)
+    independent = mass**2 / np.where(squares > 0, squares, 1.0)
+    chance = weighted / safe
+    if design.groups is not None:
+        parts = [_grouped(scores, design, index, mean, k) for k in range(len(mass))]
+        null_variance, spread, independent, count = np.stack(parts, axis=1)
+        chance = np.full_like(mass, 0.5)
+    variance = spread * count / np.maximum(count - 1, 1)
+    found = ClassBins(
+        mass=mass,
+        residual=total,
+        null_variance=null_variance,
+        variance=np.where(count == 1, null_variance, variance),
+        typical=_mean_deviation(np.maximum(np.round(independent), 1.0), chance),
+    )
     if not has_covariance:
         return found
     under_null, seen = _covariances(scores, index, design, found)
     return replace(found, null_covariance=under_null, covariance=seen)
 
 
-def _cells(
-    p: FloatArray, residual: FloatArray, index: IndexArray, design: Design, size: int
-) -> FloatArray:
-    """Return mass, residual, both variances and typical size, shape (5, size)."""
-    share = design.shares(p.shape[0])
-    mass = bin_sums(index, share, size)
-    safe = np.where(mass > 0, mass, 1.0)
-    total = bin_sums(index, share * residual, size)
-    centred = residual - (total / safe)[index]
-    if design.groups is None:
-        chance = np.maximum(p * (1 - p), 0.0)
-        null_variance = bin_sums(index, share**2 * chance, size)
-        count = bin_sums(index, (share > 0).astype(np.float64), size)
-        spread = bin_sums(index, (share * centred) ** 2, size)
-        squares = bin_sums(index, share**2, size)
-        independent = mass**2 / np.where(squares > 0, squares, 1.0)
-        chance = bin_sums(index, share * p, size) / safe
+def _sums(scores: RowScores, design: Design) -> tuple[NDArray[np.int16], FloatArray]:
+    """Return the bin of each probability, (n, k), and sums of cells, (8, k, n_bins)."""
+    assert scores.probabilities is not None  # noqa: S101 - class_bins has looked
+    assert scores.labels is not None  # noqa: S101
+    p, labels = np.ascontiguousarray(scores.probabilities), scores.labels
+    n, k = p.shape
+    size, share = design.n_bins, design.shares(n)
+    inner = np.full((k, size - 1), np.inf)
+    if design.strategy == "uniform":
+        inner[:] = bin_edges(share, size, "uniform")[1:-1]
     else:
-        cell = design.unit(p.shape[0]) * size + index
-        by_group = np.bincount(cell, share * residual)
-        by_group = np.pad(by_group, (0, -by_group.size % size)).reshape(-1, size)
-        null_variance = (by_group**2).sum(axis=0)
-        fourth = (by_group**4).sum(axis=0)
-        independent = null_variance**2 / np.where(fourth > 0, fourth, 1.0)
-        chance = np.full(size, 0.5)
-        count = (by_group != 0).sum(axis=0).astype(np.float64)
-        moved = np.bincount(cell, share * centred, minlength=by_group.size)
-        spread = np.asarray((moved.reshape(-1, size) ** 2).sum(axis=0))
-    variance = spread * count / np.maximum(count - 1, 1)
-    variance = np.where(count == 1, null_variance, variance)
-    typical = _mean_deviation(np.maximum(np.round(independent), 1.0), chance)
-    return np.stack([mass, total, null_variance, variance, typical])
+        for column in range(k):
+            edges = bin_edges(p[:, column], size, design.strategy)
+            inner[column, : edges.size - 2] = edges[1:-1]
+    index = np.empty((n, k), dtype=np.int16)
+
+    def add(start: int, stop: int) -> FloatArray:
+        sums = np.zeros((8, k, size))
+        _class_cells_kernel(p, labels, share, inner, start, stop, index, sums)
+        return sums
+
+    # Few chunks, whatever the number of threads: each has sums of its own.
+    parts = map_rows(add, n, 1, chunk_bytes=max(1, -(-n // _CHUNKS)))
+    return index, np.asarray(np.sum(parts, axis=0))
+
+
+def _grouped(
+    scores: RowScores,
+    design: Design,
+    index: NDArray[np.int16],
+    mean: FloatArray,
+    k: int,
+) -> FloatArray:
+    """Return both spreads, effective and plain numbers of groups, shape (4, n_bins)."""
+    assert scores.probabilities is not None  # noqa: S101 - class_bins has looked
+    n, size = index.shape[0], mean.shape[1]
+    share, unit = design.shares(n), design.unit(n)
+    residual = scores.probabilities[:, k] - np.asarray(scores.labels == k, np.float64)
+    place = index[:, k].astype(np.int64)
+    cell, length = unit * size + place, (int(unit.max(initial=0)) + 1) * size
+
+    def by_group(values: FloatArray) -> FloatArray:
+        sums = np.bincount(cell, share * values, minlength=length)
+        return np.asarray(sums.reshape(-1, size))
+
+    plain, centred = by_group(residual), by_group(residual - mean[k][place])
+    square, fourth = (plain**2).sum(axis=0), (plain**4).sum(axis=0)
+    independent = square**2 / np.where(fourth > 0, fourth, 1.0)
+    count = (plain != 0).sum(axis=0)
+    return np.stack([square, (centred**2).sum(axis=0), independent, count])
 
 
 def _mean_deviation(n: FloatArray, p: FloatArray) -> FloatArray:
@@ -158,7 +187,7 @@ def _mean_deviation(n: FloatArray, p: FloatArray) -> FloatArray:
 
 
 def _covariances(
-    scores: RowScores, index: IndexArray, design: Design, cells: ClassBins
+    scores: RowScores, index: NDArray[np.int16], design: Design, cells: ClassBins
 ) -> tuple[Any, Any]:
     """Return covariances between cells under the null, and as they were seen.
 
