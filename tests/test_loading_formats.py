@@ -228,7 +228,8 @@ SEEDS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.filterwarnings("ignore:Reading .*npy:UserWarning")
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(SEEDS), st.data())
 def test_damaged_files_end_in_data_errors(seed: bytes, data: st.DataObject) -> None:
     content = bytearray(seed)
