@@ -16,6 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 _cache = Path(os.environ.get("NUMBA_CACHE_DIR", ROOT / ".cache" / "numba"))
 os.environ["NUMBA_CACHE_DIR"] = str(_cache / os.environ.get("PYTEST_XDIST_WORKER", ""))
 
+# As in app/.streamlit/config.toml, which AppTest does not read.
+os.environ["STREAMLIT_RUNNER_MAGIC_ENABLED"] = "false"
+
 # The same examples in every run; compiling a kernel may take its time.
 hypothesis.settings.register_profile(
     "plumbline",
