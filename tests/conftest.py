@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -15,9 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 # the files of Numba's cache (its index and its data are not written together).
 _cache = Path(os.environ.get("NUMBA_CACHE_DIR", ROOT / ".cache" / "numba"))
 os.environ["NUMBA_CACHE_DIR"] = str(_cache / os.environ.get("PYTEST_XDIST_WORKER", ""))
-
-# As in app/.streamlit/config.toml, which AppTest does not read.
-os.environ["STREAMLIT_RUNNER_MAGIC_ENABLED"] = "false"
 
 # The same examples in every run; compiling a kernel may take its time.
 hypothesis.settings.register_profile(
@@ -34,3 +32,10 @@ hypothesis.settings.load_profile("plumbline")
 def root() -> Path:
     """Return the folder of the repository."""
     return ROOT
+
+
+@pytest.fixture(autouse=True)
+def _pages_as_they_are() -> None:
+    """Set what app/.streamlit/config.toml says and AppTest does not read."""
+    if "streamlit" in sys.modules:
+        sys.modules["streamlit"].config.set_option("runner.magicEnabled", False)  # noqa: FBT003
