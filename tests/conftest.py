@@ -38,4 +38,4 @@ def root() -> Path:
 def _pages_as_they_are() -> None:
     """Set what app/.streamlit/config.toml says and AppTest does not read."""
     if "streamlit" in sys.modules:
-        sys.modules["streamlit"].config.set_option("runner.magicEnabled", False)  # noqa: FBT003
+        sys.modules["streamlit"].config.set_option("runner.magicEnabled", False)
