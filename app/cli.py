@@ -177,6 +177,7 @@ def _command(
 def _evaluate(args: argparse.Namespace) -> int:
     settings = _settings(args)
     from core.analysis import analyze
+    from core.findings import find
     from core.loading import open_study
 
     with _progress() as report:
@@ -186,10 +187,16 @@ def _evaluate(args: argparse.Namespace) -> int:
         _check_split(study, settings)
         analysis = analyze(study, settings, part_of(report, 0.3, 0.8))
         more = cli_more.measure(args, analysis, part_of(report, 0.8, 1))
+        found = find(study, settings, analysis.overview)
     if args.json:
-        _print_json(analysis.to_dict() | more.to_dict())
+        findings = {"findings": None if found is None else found.to_dict()}
+        _print_json(analysis.to_dict() | findings | more.to_dict())
     else:
-        parts = [cli_text.evaluation_text(schema, analysis, _bold), more.text()]
+        parts = [
+            cli_text.evaluation_text(schema, analysis, _bold),
+            "" if found is None else cli_text.findings_text(found),
+            more.text(),
+        ]
         print("\n\n".join(part for part in parts if part))
     return OK
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from core.analysis import Analysis, ViewResult
     from core.export import Verification
+    from core.findings import Findings
     from core.fitting import Fitted
     from core.loading import Schema
     from core.registry import Method
@@ -26,6 +27,7 @@ __all__ = [
     "estimates_table",
     "evaluation_text",
     "files_text",
+    "findings_text",
     "methods_text",
     "notes_text",
     "table",
@@ -128,6 +130,23 @@ def files_text(
         if item.ok or not item.is_run:
             lines.append(wrapped(f"{name}: {said}", indent="  "))
     return "\n".join(lines)
+
+
+def findings_text(found: Findings) -> str:
+    """Return the worst class, the worst slice and rows to review, a line each."""
+    pairs = (
+        ("Worst class", found.worst_class, found.class_reason),
+        ("Worst slice", found.worst_slice, found.slice_reason),
+    )
+    lines = [
+        wrapped(reason if item is None else item.sentence, f"{title}: ", "  ")
+        for title, item, reason in pairs
+    ]
+    first = ", ".join(f"{row:,}" for row in found.review["file_row"].head(10))
+    words = f"{found.n_wrong:,} wrong rows"
+    if first:
+        words += f"; the most surprising are rows {first} of the file"
+    return "\n".join([*lines, wrapped(f"{words}.", "Rows to review: ", "  ")])
 
 
 def notes_text(notes: Iterable[Note]) -> str:

@@ -25,9 +25,9 @@ from core.analysis import (
     positive_index,
     preview_temperature,
 )
-from core.attention import Finding, worst_class, worst_slice
 from core.binning import BinStatistics
 from core.calibrators import CALIBRATORS
+from core.findings import Findings, find
 from core.fitting import Fitted, fit_method, unusable_reason
 from core.loading import Schema, inspect_file, open_study
 from core.messages import FitError, Progress, no_progress
@@ -41,13 +41,13 @@ from core.splitting import Split, make_split
 __all__ = [
     "SAMPLE",
     "analysis",
-    "attention",
     "class_bins",
     "class_gaps",
     "class_scores",
     "comparison",
     "division",
     "division_problem",
+    "findings",
     "fit_settings",
     "fitted",
     "forget",
@@ -162,9 +162,11 @@ def comparison(
     return analysis(study, settings.replace(calibrators=methods), progress).comparison
 
 
-def attention(study: Study, settings: Settings) -> tuple[Finding | None, ...]:
-    """Return the worst class and the worst slice of the uncalibrated scores."""
-    return _attention(study, measuring_settings(settings))
+def findings(
+    study: Study, settings: Settings, progress: Progress = no_progress
+) -> Findings | None:
+    """Return what stands out before any repair: class, slice and rows."""
+    return _findings(study, measuring_settings(settings), progress)
 
 
 def class_scores(study: Study, settings: Settings, method: str) -> ClassScores:
@@ -197,7 +199,7 @@ def forget() -> None:
     """Drop everything that was computed for this session."""
     session_caches = (_division, _inspected, _overview, _fitted, _analysis, _preview)
     cached: Any
-    for cached in (*session_caches, _class_scores, _class_gaps, _attention):
+    for cached in (*session_caches, _class_scores, _class_gaps, _findings):
         cached.clear()
 
 
@@ -264,16 +266,15 @@ def _class_scores(
 @st.cache_resource(
     scope="session", max_entries=8, show_spinner=False, hash_funcs=_BY_CONTENT
 )
-def _attention(study: Study, settings: Settings) -> tuple[Finding | None, ...]:
-    own, first = study.evaluation, overview(study, settings)
-    return worst_class(own, first, settings), worst_slice(own, first, settings)
+def _class_gaps(study: Study, settings: Settings, method: str) -> ClassGaps:
+    return class_gaps_of(class_scores(study, settings, method), settings.level)
 
 
 @st.cache_resource(
-    scope="session", max_entries=8, show_spinner=False, hash_funcs=_BY_CONTENT
+    scope="session", max_entries=4, show_spinner=False, hash_funcs=_BY_CONTENT
 )
-def _class_gaps(study: Study, settings: Settings, method: str) -> ClassGaps:
-    return class_gaps_of(class_scores(study, settings, method), settings.level)
+def _findings(study: Study, settings: Settings, _progress: Progress) -> Findings | None:
+    return find(study, settings, overview(study, settings, _progress))
 
 
 @st.cache_resource(

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
-from app import compute, state
+from app import compute, jobs, state
 from components import display, tables
 from core.analysis import Analysis
-from core.attention import Finding
-from core.listing import list_rows, most_surprising
+from core.findings import Findings, StandOut
+from core.uncertainty import Estimate
 
 __all__ = ["draw"]
 
 SHOWN_ROWS = 5
-TAKEN_ROWS = 100
+LONGEST = 60  # characters of a name
 COLUMNS: dict[str, Any] = {
     "label": "Label",
     "prediction": "Predicted",
@@ -23,7 +24,6 @@ COLUMNS: dict[str, Any] = {
     "probability_of_label": st.column_config.NumberColumn(
         "Probability of the label", format="%.2g"
     ),
-    "correct": "Correct",
     "file_row": "Row",
 }
 
@@ -31,78 +31,78 @@ COLUMNS: dict[str, Any] = {
 def draw(analysis: Analysis, stem: str) -> None:
     """Draw the cards that the file allows: before any repair, all labelled rows."""
     study, chosen = analysis.study, analysis.settings
-    by_class, by_slice = compute.attention(study, chosen)
+    found = jobs.run(
+        f"findings {study.fingerprint} {chosen.to_json()}",
+        "Looking at classes, slices and rows",
+        partial(compute.findings, study, chosen),
+        slot="findings",
+    )
+    if found is None:
+        return
     own = study.evaluation
     st.subheader("Worth a look", anchor=False)
     cards = []
-    if own.logits is not None and own.n_classes > 2:
-        cards.append(("Worst class", by_class, "classes"))
+    if own.logits is not None:
+        cards.append(("Worst class", found.worst_class, found.class_reason))
     if own.roles.slices:
-        cards.append(("Worst slice", by_slice, "slices"))
+        cards.append(("Worst slice", found.worst_slice, found.slice_reason))
     if cards:
         columns = st.columns(2, gap="small")
-        for column, (title, found, noun) in zip(columns, cards, strict=False):
+        for column, (title, item, reason) in zip(columns, cards, strict=False):
             with column, st.container(border=True, height="stretch", gap="xsmall"):
-                st.markdown(f"**{title}**\u2002{finding_words(found, noun)}")
-                if found is not None:
-                    _why(found, chosen.seed)
-    _surprising(analysis, stem)
+                st.markdown(f"**{title}**\u2002{finding_words(item, reason)}")
+                if item is not None:
+                    _why(item, title)
+    _to_review(found, own.roles.id, stem)
 
 
-def finding_words(found: Finding | None, noun: str) -> str:
+def finding_words(found: StandOut | None, reason: str) -> str:
     """Return what was found, or that nothing is detectable, as Markdown."""
     if found is None:
-        return f":gray[No {noun} with at least 20 rows in each half.]"
-    item = found.estimate
-    where = f"{found.n_inside:,} of {tables.count_of(item.n, 'row')}"
+        return f":gray[{reason}]"
     if not found.is_detectable:
-        searched = f"among {found.n_searched:,} {noun} ({item.n:,} rows)"
-        return f":gray[Nothing detectable {searched}.]"
-    side = "above" if item.value > 0 else "below"
-    ends = " to ".join(tables.format_value("gap", end) for end in (item.low, item.high))
-    size = f"**{abs(100 * item.value):.1f}** points {side}"
-    if not found.column:
-        return (
-            f"{display.code(found.value)} its probability lies {size} its share "
-            f":gray[({ends}; {where})]."
-        )
-    gap = tables.format_value("gap", found.gap)
+        n = tables.count_of(found.difference.n, "row")
+        return f":gray[{found.sentence.rstrip('.')} ({n}).]"
+    name = f"{found.column} = {found.value}" if found.column else found.value
+    if len(name) > LONGEST:
+        name = name[: LONGEST - 3] + "..."
     return (
-        f"{display.code(f'{found.column} = {found.value}')} gap {gap} points, {size} "
-        f"that of all other rows :gray[({ends}; {where})]."
+        f"{display.code(name)}: gap **{_points(found.gap)}** points "
+        f":gray[({_ends(found.gap)}; {found.gap.n:,} rows)]; all other rows "
+        f"{_points(found.rest)} :gray[({_ends(found.rest)}; {found.rest.n:,} rows)]."
     )
 
 
-def _why(found: Finding, seed: int) -> None:
-    with st.popover("Why this number?", type="tertiary"):
-        noun = "slices" if found.column else "classes"
-        means = (
-            "mean confidence minus accuracy inside, minus the same outside"
-            if found.column
-            else "mean probability of the class minus the share of rows that have it"
-        )
-        st.markdown(
-            f"Found among {found.n_searched:,} {noun} on one half of the rows, whole "
-            f"groups together (seed {seed}); measured on the other half: "
-            f"{found.estimate.n:,} rows, {found.n_inside:,} of them inside.\n\n"
-            f"The number: {means}. {found.estimate.level:.0%} normal interval, by "
-            "group where there are groups. What was searched is not what is measured, "
-            "so that looking at many costs nothing."
-        )
+def _points(item: Estimate) -> str:
+    return tables.format_value("gap", item.value)
 
 
-def _surprising(analysis: Analysis, stem: str) -> None:
-    """List the rows whose label the model thought least likely."""
-    own, overview = analysis.study.evaluation, analysis.overview
-    rows = most_surprising(overview.rows, overview.used, TAKEN_ROWS)
-    frame = list_rows(own, overview.rows.take(rows), rows)
-    shown = [*([own.roles.id] if own.roles.id else []), *COLUMNS]
+def _ends(item: Estimate) -> str:
+    return tables.format_interval("gap", item)
+
+
+def _why(found: StandOut, title: str) -> None:
+    columns = {
+        "Inside": {"gap": found.gap},
+        "All other rows": {"gap": found.rest},
+        "Difference": {"gap": found.difference},
+    }
+    key = state.key(f"get_{title.lower().replace(' ', '_')}")
+    display.provenance(columns, [found.how], key)
+
+
+def _to_review(found: Findings, id_column: str | None, stem: str) -> None:
+    """List the wrong rows whose label the model thought least likely."""
+    frame = found.review
+    shown = [*([] if id_column is None else [id_column]), *COLUMNS]
     with st.container(border=True, gap="small"):
         st.markdown(
             "**Rows to review**\u2002The labels that the model thought least likely: "
             "wrong labels, hard rows, or a blind spot. "
-            f":gray[({len(overview.used):,} rows searched)]"
+            f":gray[({tables.count_of(found.n_wrong, 'wrong row')})]"
         )
+        if not found.n_wrong:
+            return
         st.dataframe(
             frame.head(SHOWN_ROWS),
             hide_index=True,

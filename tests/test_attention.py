@@ -8,8 +8,8 @@ import pytest
 from test_app import opened, upload, words
 
 from core.analysis import measure
-from core.attention import worst_class, worst_slice
 from core.doubts import doubts
+from core.findings import find
 from core.predictions import ColumnRoles, Predictions, Study
 from core.settings import Settings
 
@@ -39,9 +39,10 @@ def made(n=1200, k=4, seed=0, spoil=None, **columns) -> Predictions:
 
 def look(own: Predictions, settings: Settings = PLAIN):
     overview = measure(Study(own), settings)
+    found = find(Study(own), settings, overview)
     return (
-        worst_class(own, overview, settings),
-        worst_slice(own, overview, settings),
+        found.worst_class,
+        found.worst_slice,
         {note.code: note for note in overview.notes},
     )
 
@@ -53,10 +54,10 @@ def test_an_overconfident_slice_is_found_and_measured_on_other_rows() -> None:
     _, found, _ = look(made(4000, spoil=spoil))
     assert (found.column, found.value) == ("place", "c")
     assert found.is_detectable
-    assert found.estimate.value > 0
-    assert found.n_searched == 6
-    assert 1900 < found.estimate.n < 2100
-    assert found.n_inside < 500
+    assert found.difference.value > 0
+    assert found.n_candidates == 6
+    assert 1900 < found.difference.n < 2100
+    assert found.gap.n < 500
 
 
 def test_a_class_that_is_said_too_often_is_found() -> None:
@@ -66,7 +67,7 @@ def test_a_class_that_is_said_too_often_is_found() -> None:
     found, _, _ = look(made(4000, spoil=spoil))
     assert found.value == "class 2"
     assert found.is_detectable
-    assert found.estimate.value > 0
+    assert found.difference.value > 0
 
 
 def test_calibrated_rows_seldom_have_a_worst_slice_or_class() -> None:

@@ -23,6 +23,7 @@ from components import tables
 from core.analysis import analyze
 from core.calibrators import CALIBRATORS
 from core.export import verification
+from core.findings import find
 from core.loading import READING_FIELDS, read_study
 from core.messages import Answer
 from core.metrics import METRICS
@@ -94,7 +95,10 @@ class TestEvaluate:
     def test_json_is_what_core_says(self, run: Any) -> None:
         result = run("evaluate", DIGITS, "--json", *FEW)
         settings = Settings(n_resamples=100)
-        expected = analyze(read_study(DIGITS, settings), settings).to_dict()
+        study = read_study(DIGITS, settings)
+        analysis = analyze(study, settings)
+        found = find(study, settings, analysis.overview)
+        expected = analysis.to_dict() | {"findings": found.to_dict()}
         assert result.code == 0
         assert result.err == ""
         assert result.json == json.loads(json.dumps(expected))
