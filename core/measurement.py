@@ -112,7 +112,6 @@ def measure(
         notes = split.notes
     if not used.size:
         return Overview(rows, used, {}, NO_LABELS, None, notes)
-    notes += _doubts(own, rows, used) + doubts(own, rows, used, split)
     names = view_names(own)
     samples, views = {}, {}
     for i, view in enumerate(names):
@@ -122,12 +121,10 @@ def measure(
         numbers = estimates(sample, report)[UNCALIBRATED]
         views[view] = ViewResult(numbers, sample.bins(UNCALIBRATED).statistics)
         samples[view] = sample
-    found = views["top-label"].estimates
-    said = verdict(
-        found["accuracy"],
-        found["gap"],
-        found["ece"],
-        _size(samples["top-label"]),
+    found, size = views["top-label"].estimates, _size(samples["top-label"])
+    said = verdict(found["accuracy"], found["gap"], found["ece"], size)
+    notes += doubts(
+        own, rows, used, split, size=size.n_effective, verdict=said, estimates=found
     )
     return Overview(rows, used, views, said, split, notes, samples)
 
@@ -232,30 +229,3 @@ def _size(sample: Sample) -> SampleSize:
         sample.groups,
         few_outcomes=sample.n_rare(UNCALIBRATED) < FEW_OUTCOMES,
     )
-
-
-def _doubts(
-    own: Predictions, rows: RowStatistics, used: IndexArray
-) -> tuple[Note, ...]:
-    """Questions that the numbers themselves raise."""
-    assert rows.correct is not None  # noqa: S101 - there are labelled rows
-    accuracy = float(rows.correct[used].mean())
-    confidence = float(rows.confidence[used].mean())
-    notes = []
-    if used.size >= 50 and (accuracy >= 0.998 or confidence >= 0.9995):
-        text = (
-            f"Accuracy is {100 * accuracy:.1f} % and mean confidence "
-            f"{100 * confidence:.2f} %. Were these rows used to train the model? Then "
-            "they say nothing about new ones."
-        )
-        notes.append(Note("looks-like-training-rows", "question", text))
-    is_known = any(note.code == "one-class" for note in own.notes)
-    if own.labels is not None and not is_known:
-        seen = np.unique(own.labels[used])
-        if seen.size == 1:
-            text = (
-                f"Every label is {own.classes[seen[0]]!r}: nothing can be said about "
-                "the other classes."
-            )
-            notes.append(Note("one-class", "warning", text))
-    return tuple(notes)
