@@ -166,9 +166,9 @@ def test_warnings_are_on_overview_and_data(calibrated) -> None:
     assert "Are labels and columns in the same order?" in words(at)
 
 
-def test_scores_that_are_calibrated_already_are_asked_about(calibrated) -> None:
+def test_scores_that_are_calibrated_already_are_told_so(calibrated) -> None:
     logits, labels = calibrated
     frame = pd.DataFrame(logits, columns=[f"logit_{i}" for i in "abcde"])
     frame["label"] = np.array(list("abcde"))[labels]
     at = upload(opened(), "fine.csv", frame.to_csv(index=False).encode())
-    assert "were these scores calibrated already?" in words(at)
+    assert "Nothing to repair was found" in words(at)

@@ -11,9 +11,8 @@ from core.analysis import Analysis, Comparison, ViewResult
 from core.calibrators import TemperatureScaling
 from core.export import annotate, export, write_csv
 from core.fitting import unusable_reason
-from core.messages import FitError, Note
+from core.messages import FitError
 from core.uncertainty import Estimate
-from core.verdict import FEW_ROWS
 
 MARKS = (":orange[\N{BLACK CIRCLE}] Before", ":blue[\N{BLACK DIAMOND}] After")
 AT_BOUND = "fit-at-bound"  # the note that says why T has no optimum
@@ -246,21 +245,7 @@ def numbers(analysis: Analysis, view: str) -> None:
         seen = [note for item in before.values() for note in item.notes]
         # Why no temperature fits is said where the repair would be.
         known = [note for note in analysis.notes if note.code != AT_BOUND]
-        display.notes([*known, *calibrated_note(analysis), *seen])
-
-
-def calibrated_note(analysis: Analysis) -> list[Note]:
-    """Return the remark that the scores may be calibrated already."""
-    fit, split = fit_of(analysis), analysis.overview.split
-    if fit is None or split is None or split.fit.size < FEW_ROWS:
-        return []
-    low, high = fit.interval(analysis.settings.level)
-    if not low <= 1 <= high:
-        return []
-    text = (
-        f"T may be 1 ({low:.2f} to {high:.2f}): were these scores calibrated already?"
-    )
-    return [Note("calibrated-already", "question", text)]
+        display.notes([*known, *seen])
 
 
 def rows_words(analysis: Analysis, n: int, rows: str) -> str:
