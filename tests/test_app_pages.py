@@ -214,6 +214,17 @@ def test_options_of_a_method_are_drawn_from_the_registry(monkeypatch) -> None:
     assert found == (("isotonic", "strength", 2.0),)
 
 
+def test_calibrators_that_may_change_predictions_can_be_left_out() -> None:
+    at = fit(page("calibrators"), "temperature", "isotonic")
+    at.toggle(key="keep_predictions").set_value(True)
+    settle(at.run())
+    assert at.session_state["_settings"].calibrators == ("temperature",)
+    offered = {m for m in FITTABLE if not at.checkbox(key=f"pick_{m}").disabled}
+    assert offered == {m for m in FITTABLE if CALIBRATORS[m].is_accuracy_preserving}
+    assert "It may change which class is predicted." in words(at)
+    assert len(table_with(at, "Behind the best")) == 2
+
+
 def verified(at: AppTest) -> AppTest:
     at.button(key="prepare").click().run()
     return settle(at)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.calibrators import CALIBRATORS, OneVsRest, keeps_predictions
+from core.calibrators import CALIBRATORS, OneVsRest
 from core.learned_maps import class_changes, class_curves, confidence_map
 from core.softmax import RowStatistics, row_statistics, softmax
 
@@ -121,7 +121,7 @@ def test_changes_per_class_are_the_slow_counts(method, labelled):
     assert (found.correct_before is None) == (not labelled)
     assert found.n_rows == 200
     assert found.n_changed == (old != new).sum()
-    if keeps_predictions(method):
+    if CALIBRATORS[method].is_accuracy_preserving:
         assert found.n_changed == 0
     order = found.by_change()
     moved = (found.n_left + found.n_joined)[order]
@@ -142,11 +142,3 @@ def test_different_rows_and_bare_confidences_are_refused():
         confidence_map(one, two)
     with pytest.raises(ValueError, match="no predictions"):
         class_changes(one, one, 2)
-
-
-def test_only_the_flag_decides_what_keeps_predictions():
-    kept = {name for name in CALIBRATORS if keeps_predictions(name)}
-    assert kept == {"uncalibrated", "temperature"}
-    assert keeps_predictions("temp-scaling")
-    with pytest.raises(KeyError):
-        keeps_predictions("no-such-thing")

@@ -34,9 +34,22 @@ class Results(NamedTuple):
     sweep: TemperatureSweep | None
 
 
-def choice(study: Study, chosen: Settings) -> None:
-    """Choose calibrators; what cannot be used is greyed, with the reason."""
+def choice(study: Study, chosen: Settings) -> dict[str, str | None]:
+    """Choose calibrators; return why the greyed ones cannot be, None for the others."""
     reasons = {name: unusable_reason(study, name) for name in CALIBRATORS}
+    keep = st.toggle(
+        "Keep my predictions",
+        key=state.key("keep_predictions"),
+        help="Only calibrators that never change which class is predicted.",
+        on_change=take_keep,
+        persist_state="session",
+    )
+    if keep:
+        reasons |= {
+            name: reasons[name] or "It may change which class is predicted."
+            for name, method in CALIBRATORS.items()
+            if not method.is_accuracy_preserving
+        }
     offered = [CALIBRATORS[name] for name in CALIBRATORS if name != UNCALIBRATED]
     offered.sort(key=methods.reading_order)
     is_usable = not all(reasons[method.id] for method in offered)
@@ -58,6 +71,7 @@ def choice(study: Study, chosen: Settings) -> None:
             )
             if is_usable:
                 st.caption("The uncalibrated scores always take part.", width="content")
+    return reasons
 
 
 def grid(
@@ -82,14 +96,24 @@ def box(method: Method, chosen: Settings, reason: str | None) -> None:
         words = display.escape_markdown(reason or method.summary)
         icon = ":material/block: " if reason else ""
         st.caption(f"{icon}{words}")
+        if not method.params:
+            return
         options = chosen.method_options(method.id)
-        for param in method.params:
-            controls.param_widget(
-                param,
-                state.key(f"option_{method.id}_{param.name}"),
-                options.get(param.name, param.default),
-                disabled=reason is not None,
-            )
+        with st.popover("Options", type="tertiary", disabled=reason is not None):
+            for param in method.params:
+                controls.param_widget(
+                    param,
+                    state.key(f"option_{method.id}_{param.name}"),
+                    options.get(param.name, param.default),
+                )
+
+
+def take_keep() -> None:
+    """Drop the calibrators that may change predictions, where that was asked for."""
+    if st.session_state[state.key("keep_predictions")]:
+        chosen = state.settings().calibrators
+        kept = (name for name in chosen if CALIBRATORS[name].is_accuracy_preserving)
+        state.change(calibrators=tuple(kept))
 
 
 def take_choice() -> None:
@@ -108,12 +132,14 @@ def take_choice() -> None:
     state.change(calibrators=picked, options=options)
 
 
-def results(study: Study, chosen: Settings) -> Results | None:
+def results(
+    study: Study, chosen: Settings, reasons: dict[str, str | None]
+) -> Results | None:
     """Fit and compare as a job; None while it is under way."""
     usable = tuple(
         name
         for name in dict.fromkeys(CALIBRATORS[name].id for name in chosen.calibrators)
-        if name != UNCALIBRATED and unusable_reason(study, name) is None
+        if name != UNCALIBRATED and reasons[name] is None
     )
     # What is exported does not concern the comparison.
     wanted = chosen.replace(calibrators=usable, method="temperature", temperature=None)
@@ -418,8 +444,8 @@ if study is None:
     bar.uploader("upload_first", "Drop your file")
     st.stop()
 
-choice(study, state.settings())
-found = results(study, state.settings())
+reasons = choice(study, state.settings())
+found = results(study, state.settings(), reasons)
 if found is None:
     st.stop()
 compared = found.analysis.comparison

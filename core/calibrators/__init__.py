@@ -4,7 +4,6 @@ from core.calibrators.base import (
     CALIBRATORS,
     Calibrator,
     CalibratorMethod,
-    keeps_predictions,
     neg_log_loss_scorer,
 )
 from core.calibrators.histogram import HistogramBinning
@@ -26,6 +25,5 @@ __all__ = [
     "TemperatureScaling",
     "Uncalibrated",
     "VectorScaling",
-    "keeps_predictions",
     "neg_log_loss_scorer",
 ]

@@ -21,7 +21,6 @@ __all__ = [
     "CALIBRATORS",
     "Calibrator",
     "CalibratorMethod",
-    "keeps_predictions",
     "neg_log_loss_scorer",
 ]
 
@@ -325,17 +324,6 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
             self.notes_.append(Note("looks-like-probabilities", "question", text))
             warnings.warn(text, UserWarning, stacklevel=3)
         return two_class_logits(checked_logits(scores, "logits"))
-
-
-def keeps_predictions(method: str) -> bool:
-    """Return whether a calibrator never changes which class is predicted.
-
-    Parameters
-    ----------
-    method : str
-        Id or alias in `CALIBRATORS`.
-    """
-    return CALIBRATORS[method].is_accuracy_preserving
 
 
 def neg_log_loss_scorer(estimator: Any, X: ArrayLike, y: ArrayLike) -> float:
