@@ -218,8 +218,12 @@ def test_a_fitted_temperature_is_never_worse_than_none(data):
         assert abs(fit.gradient_) <= 1e-8 * max(1.0, fit.temperature_)
 
 
+# Classes with slopes of their own turn a constant c into w_k c (see VectorScaling).
+SHIFTABLE = [method for method in CALIBRATORS if method != "vector"]
+
+
 @given(labelled_logits(min_rows=2), st.floats(-50, 50))
-@pytest.mark.parametrize("method", list(CALIBRATORS))
+@pytest.mark.parametrize("method", SHIFTABLE)
 def test_a_shift_of_all_logits_changes_nothing(method, data, shift):
     z, y = data
     made = CALIBRATORS[method]().fit(z + 0.125, y)
