@@ -53,8 +53,14 @@ def curves(analysis: Analysis, labels: dict[str, str], stem: str) -> None:
     """Draw the curves of one class, for calibrators that have them."""
     classes = analysis.study.evaluation.classes
     column = 1
-    found: dict[str, Any] = {}
     place = st.container()
+    if not any(class_curves(analysis.fitted[name].calibrator, [1]) for name in labels):
+        st.info(
+            "None of these calibrators has a curve of its own for each class: what "
+            "becomes of one probability depends on the others.",
+            icon=":material/info:",
+        )
+        return
     if len(classes) > 2:
         column = st.selectbox(
             "Class",
@@ -62,17 +68,11 @@ def curves(analysis: Analysis, labels: dict[str, str], stem: str) -> None:
             format_func=lambda number: classes[number],
             key=state.key("curve_class"),
         )
+    found: dict[str, Any] = {}
     for name in labels:
         for curve in class_curves(analysis.fitted[name].calibrator, [column]):
             found[name] = curve
     with place:
-        if not found:
-            st.info(
-                "None of these calibrators has a curve of its own for each class: what "
-                "becomes of one probability depends on the others.",
-                icon=":material/info:",
-            )
-            return
         display.figure(
             learned_maps.curves_figure(found, labels, classes[column]),
             alt=learned_maps.curves_alt(found, labels, classes[column]),

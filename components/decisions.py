@@ -28,6 +28,8 @@ MOST_DRAWN = 30
 """Classes above which the matrix is not drawn."""
 
 _LABEL = 18  # letters of a class name on an axis
+_MOST_WRITTEN = 16  # classes above which counts are shown on hover only
+_STRONG = 0.4  # share of a label from which a cell is dark enough for white figures
 
 
 def confusion_figure(
@@ -45,7 +47,6 @@ def confusion_figure(
         go.Heatmap(
             z=share,
             text=matrix,
-            texttemplate="%{text}" if len(names) <= 16 else None,
             customdata=np.array(
                 [[[label, said] for said in names] for label in names], dtype=object
             ),
@@ -64,6 +65,22 @@ def confusion_figure(
             ),
         )
     )
+    if len(names) <= _MOST_WRITTEN:
+        # Plotly would pick one colour for all; no single one is legible on every cell.
+        down, across = np.indices(matrix.shape)
+        fig.add_scatter(
+            x=across.ravel(),
+            y=down.ravel(),
+            mode="text",
+            text=[f"{count:,}" for count in matrix.ravel()],
+            textfont={
+                "color": np.where(
+                    share.ravel() > _STRONG, theme.LIGHT_BACKGROUND, theme.DIAGONAL
+                )
+            },
+            hoverinfo="skip",
+            showlegend=False,
+        )
     fig.update_layout(
         **theme.layout(
             height,
