@@ -75,7 +75,9 @@ def _estimate(scores: RowScores, design: Design, *, term: str) -> Estimate:
     )
     draws = found[:, column]
     n_units = design.n_units(len(scores))
-    if term == "resolution":
+    if term != "uncertainty":
+        # Resampled bins have fewer distinct rows: what is squared about their means
+        # lies off by as much again as the value itself does.
         low, high = basic_interval(value, draws, design.level, n_units)
         words += "; basic"
     else:
