@@ -14,10 +14,10 @@ from core.messages import Note
 from core.metrics.base import METRICS, RowScores
 from core.metrics.design import (
     Design,
-    basic_interval,
     null_draws,
     null_estimate,
     resampled,
+    shifted_interval,
 )
 from core.metrics.distances import point_of
 from core.parallel import map_rows
@@ -201,10 +201,10 @@ def _estimate(scores: RowScores, design: Design, *, rule: str, part: str) -> Est
     draws = found[:, place[0], place[1]]
     n_units = design.n_units(len(scores))
     if part == "dsc":
-        low, high = basic_interval(
+        low, high = shifted_interval(
             value, draws, design.level, n_units, bias_factor=_BIAS_FACTOR
         )
-        words = f"isotonic fit; basic {design.bootstrap_words}"
+        words = f"isotonic fit; shifted {design.bootstrap_words}"
     else:
         low, high = percentile_interval(draws, design.level, n_units)
         words = design.bootstrap_words

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from core.metrics.base import METRICS, RowScores
 from core.metrics.calibration_error import N_BINS, STRATEGY
-from core.metrics.design import Design, basic_interval, null_estimate, resampled
+from core.metrics.design import Design, null_estimate, resampled, shifted_interval
 from core.metrics.distances import point_of
 from core.uncertainty import Estimate, percentile_interval
 
@@ -78,8 +78,8 @@ def _estimate(scores: RowScores, design: Design, *, term: str) -> Estimate:
     if term != "uncertainty":
         # Resampled bins have fewer distinct rows: what is squared about their means
         # lies off by as much again as the value itself does.
-        low, high = basic_interval(value, draws, design.level, n_units)
-        words += "; basic"
+        low, high = shifted_interval(value, draws, design.level, n_units)
+        words += "; shifted"
     else:
         low, high = percentile_interval(draws, design.level, n_units)
         words += ";"

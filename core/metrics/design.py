@@ -14,7 +14,7 @@ from core.metrics.base import RowScores
 from core.metrics.calibration_error import Bins, tail_share
 from core.uncertainty import Estimate, bootstrap, percentile_interval
 
-__all__ = ["Design", "basic_interval", "null_draws", "null_estimate", "resampled"]
+__all__ = ["Design", "null_draws", "null_estimate", "resampled", "shifted_interval"]
 
 FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
@@ -208,7 +208,7 @@ def resampled(
     )["draws"]
 
 
-def basic_interval(
+def shifted_interval(
     value: float,
     draws: FloatArray,
     level: float,
@@ -216,15 +216,17 @@ def basic_interval(
     *,
     bias_factor: float = 1.0,
 ) -> tuple[float, float]:
-    """Return the basic bootstrap interval, which takes the bias of draws off.
+    """Return the percentile interval, with the bias of value and draws taken off.
 
     Plug-in components grow with noise: resamples, which have twice the noise of the
     sample, exceed it by as much as it exceeds the truth, so that the percentile
-    interval lies too high by twice the bias and the reflected one does not. Where the
-    bias grows more slowly than the noise, `bias_factor` times that excess is the bias.
+    interval lies too high by twice the bias. Where the bias grows more slowly than the
+    noise, `bias_factor` times that excess is the bias. The tails stay on their sides:
+    the spread grows with the component, so that reflected they would be too short
+    where the value came out low.
     """
     low, high = percentile_interval(draws, level, n_units)
     kept = draws[np.isfinite(draws)]
     mean = float(kept.mean()) if kept.size else value
-    centre = value - bias_factor * (mean - value)
-    return centre - (high - mean), centre - (low - mean)
+    shift = value - bias_factor * (mean - value) - mean
+    return low + shift, high + shift
