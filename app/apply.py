@@ -21,7 +21,15 @@ from core.export import (
     write_csv,
 )
 from core.loading import READING_FIELDS, open_study
-from core.messages import Answer, Cancelled, DataError, FitError, Note, Progress
+from core.messages import (
+    Answer,
+    Cancelled,
+    DataError,
+    FitError,
+    Note,
+    Progress,
+    part_of,
+)
 from core.predictions import Study
 from core.settings import Settings
 
@@ -153,7 +161,7 @@ def _open_saved(widget: str) -> None:
     if upload is None:
         return
     now = st.session_state
-    now["_upload_round"] = now.get("_upload_round", 0) + 1
+    state.empty_uploaders()
     now.pop("_saved", None)
     now.pop("_saved_problem", None)
     try:
@@ -175,7 +183,7 @@ def _open_rows(widget: str, is_fitted_here: bool) -> None:  # noqa: FBT001 - a c
         own["score_columns"] = now.score_columns
         own["input_kind"] = known.evaluation.input_kind
     st.session_state["_new_rows"] = (state.kept(upload), plain.replace(**own))
-    st.session_state["_upload_round"] = st.session_state.get("_upload_round", 0) + 1
+    state.empty_uploaders()
 
 
 def _amend(chosen: Answer) -> None:
@@ -204,7 +212,7 @@ def _apply(study: Study, wanted: Settings | None, saved: Saved | None) -> None:
                 file.path,
                 reading,
                 name=file.name,
-                progress=lambda f, text: report(0.6 + 0.3 * f, text),
+                progress=part_of(report, 0.6, 0.9),
             )
             rows = read.evaluation
         report(0.9, "Calibrating")
@@ -248,7 +256,7 @@ def _calibrator(
         return saved.calibrator, saved.metadata
     assert wanted is not None  # noqa: S101 - then only saved ones are offered
     method = _method(wanted)
-    found = compute.analysis(study, wanted, lambda f, text: report(0.6 * f, text))
+    found = compute.analysis(study, wanted, part_of(report, 0.0, 0.6))
     if method != UNCALIBRATED and method not in found.fitted:
         raise FitError(
             "This calibrator could not be fitted.",

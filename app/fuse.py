@@ -9,7 +9,7 @@ import streamlit as st
 from app import cli_export, compute, jobs, state
 from components import display, tables
 from core.export import Verification
-from core.messages import Cancelled, DataError, FitError, Progress
+from core.messages import Cancelled, DataError, FitError, Progress, part_of
 from core.predictions import Study
 from core.settings import Settings
 
@@ -88,7 +88,7 @@ def _open(widget: str) -> None:
     upload = st.session_state.get(widget)
     if upload is not None:
         st.session_state["_model"] = state.kept(upload)
-        st.session_state["_upload_round"] = st.session_state.get("_upload_round", 0) + 1
+        state.empty_uploaders()
 
 
 def _written(
@@ -98,7 +98,7 @@ def _written(
 
     def work(report: Progress) -> Written:
         model = cli_export.UserModel.read(file.path, output, name=file.name)
-        found = compute.analysis(study, wanted, lambda f, text: report(0.5 * f, text))
+        found = compute.analysis(study, wanted, part_of(report, 0.0, 0.5))
         cli_export.check_fitted(found, wanted.method)
         report(0.5, "Checking and running your model")
         from core.export.fuse import export_fused

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pandas as pd
 import streamlit as st
 
@@ -12,7 +10,7 @@ from components import display, tables
 from core.analysis import UNCALIBRATED
 from core.calibrators import CALIBRATORS
 from core.fitting import unusable_reason
-from core.messages import Progress
+from core.messages import Progress, part_of
 from core.predictions import Study
 from core.settings import Settings
 from core.uncertainty import Estimate
@@ -100,7 +98,7 @@ def _table(study: Study) -> None:
     def work(report: Progress) -> dict[str, dict[str, Estimate]]:
         found = {}
         for number, (name, wanted) in enumerate(here.items()):
-            part = partial(_share, report, number, len(here))
+            part = part_of(report, number / len(here), (number + 1) / len(here))
             found[name] = _numbers(study, wanted, part)
         return found
 
@@ -117,6 +115,7 @@ def _table(study: Study) -> None:
             "Calibrator": CALIBRATORS[wanted.method].label,
             "Split": wanted.split,
             "Bins": f"{wanted.n_bins} {wanted.strategy}",
+            "Rows": rows_words(made.get(name, {}).get("gap")),
         }
         for metric in METRICS:
             item = made[name].get(metric) if name in made else None
@@ -132,18 +131,24 @@ def _table(study: Study) -> None:
     )
 
 
-def _share(report: Progress, number: int, of: int, fraction: float, text: str) -> None:
-    report((number + fraction) / of, text)
+def rows_words(item: Estimate | None) -> str:
+    """Return how many rows a number comes from, and which."""
+    if item is None:
+        return ""
+    return tables.count_of(item.n, "row" if item.rows == "all" else f"{item.rows} row")
 
 
 def _numbers(study: Study, wanted: Settings, report: Progress) -> dict[str, Estimate]:
     """Return the numbers of the test rows after the calibrator of some Settings."""
     method = CALIBRATORS[wanted.method].id
-    is_usable = method != UNCALIBRATED and unusable_reason(study, method) is None
-    calibrators = (method,) if is_usable else ()
+    # The scores as they are need a calibrator beside them to be measured on test rows.
+    fitted = "temperature" if method == UNCALIBRATED else method
+    calibrators = (fitted,) if unusable_reason(study, fitted) is None else ()
     found = compute.analysis(study, wanted.replace(calibrators=calibrators), report)
-    if found.comparison is not None and method in found.fitted:
-        return dict(found.comparison.views["top-label"][method].estimates)
+    if found.comparison is not None:
+        results = found.comparison.views["top-label"]
+        if method in results:
+            return dict(results[method].estimates)
     if not found.overview.views:
         return {}
     return dict(found.overview.views["top-label"].estimates)

@@ -393,7 +393,7 @@ def open_upload(widget: str) -> None:
         return
     first, *others = [kept(upload) for upload in uploads]
     _open(replace(first, more=tuple(others)))
-    st.session_state["_upload_round"] = st.session_state.get("_upload_round", 0) + 1
+    empty_uploaders()
 
 
 def open_session(widget: str) -> None:
@@ -401,7 +401,7 @@ def open_session(widget: str) -> None:
     upload = st.session_state.get(widget)
     if upload is None:
         return
-    st.session_state["_upload_round"] = st.session_state.get("_upload_round", 0) + 1
+    empty_uploaders()
     try:
         wanted = Settings.from_json(upload.getvalue().decode("utf-8", "replace"))
         wanted = wanted.replace(
@@ -419,6 +419,11 @@ def kept(upload: Any) -> Source:
     """Put the bytes of an upload into a temporary file that goes with the session."""
     holder = _Spool(upload.getvalue())
     return Source(upload.name, holder.path, "upload", holder=holder)
+
+
+def empty_uploaders() -> None:
+    """Give every uploader a new key, so that it is empty at its next drawing."""
+    st.session_state["_upload_round"] = st.session_state.get("_upload_round", 0) + 1
 
 
 def assign(name: str, value: Any) -> None:

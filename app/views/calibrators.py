@@ -14,7 +14,7 @@ from core.by_hand import temperature_by_hand
 from core.calibrators import CALIBRATORS, TemperatureScaling
 from core.export import Kind, export
 from core.fitting import unusable_reason
-from core.messages import FitError, Progress
+from core.messages import FitError, Progress, part_of
 from core.predictions import Study
 from core.registry import Method
 from core.settings import Settings
@@ -145,14 +145,12 @@ def results(
     wanted = chosen.replace(calibrators=usable, method="temperature", temperature=None)
 
     def work(report: Progress) -> Results:
-        found = compute.analysis(study, wanted, lambda f, text: report(0.8 * f, text))
+        found = compute.analysis(study, wanted, part_of(report, 0.0, 0.8))
         split = found.overview.split
         if split is None or unusable_reason(study, "temperature"):
             return Results(found, None, None)
         alone = wanted.replace(calibrators=("temperature",))
-        lab = compute.analysis(
-            study, alone, lambda f, text: report(0.8 + 0.1 * f, text)
-        )
+        lab = compute.analysis(study, alone, part_of(report, 0.8, 0.9))
         if "temperature" not in lab.fitted:
             return Results(found, None, None)
         center = FittedTemperature.of(lab.fitted["temperature"], chosen.level).value
@@ -163,7 +161,7 @@ def results(
                 study,
                 split,
                 center,
-                progress=lambda f, text: report(0.9 + 0.1 * f, text),
+                progress=part_of(report, 0.9, 1.0),
             ),
         )
 

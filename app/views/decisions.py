@@ -3,12 +3,11 @@
 from functools import partial
 from typing import Any
 
-import numpy as np
 import streamlit as st
 
 from app import bar, compute, jobs, state
 from components import decisions, display, tables
-from core.analysis import Analysis, positive_index
+from core.analysis import Analysis, positive_index, scores_of
 from core.decisions import (
     OperatingPoint,
     class_rates,
@@ -38,7 +37,7 @@ def matrix_section(analysis: Analysis, stem: str) -> None:
     own, used = analysis.study.evaluation, analysis.overview.used
     rows = analysis.overview.rows.take(used)
     assert own.labels is not None  # noqa: S101 - the page has looked
-    assert rows.prediction is not None  # noqa: S101
+    assert rows.prediction is not None  # noqa: S101 - class scores
     labels, k = own.labels[used], own.n_classes
     matrix = confusion_matrix(labels, rows.prediction, k)
     level = analysis.settings.level
@@ -155,11 +154,9 @@ def points_section(analysis: Analysis, stem: str) -> None:
     if own.n_classes != 2 or own.labels is None:
         return
     positive = positive_index(own, analysis.settings)
-    assert statistics.prediction is not None  # noqa: S101 - class scores
-    is_predicted = statistics.prediction == positive
-    chance = np.where(is_predicted, statistics.confidence, 1 - statistics.confidence)
+    scores = scores_of(own, statistics, analysis.settings, "positive-class")
     points = sensitivity_points(
-        chance, own.labels[rows] == positive, divided, TARGETS, **options
+        scores.confidence, scores.outcome > 0, divided, TARGETS, **options
     )
     st.markdown(f"**Call it {display.code(own.classes[positive])} above a threshold**")
     show_points(points, "Wanted sensitivity", "Threshold", f"{stem}-sensitivity")

@@ -24,7 +24,7 @@ from core.export import (
 )
 from core.export.readback import verify_rows
 from core.fitting import unusable_reason
-from core.messages import DataError, FitError, Progress
+from core.messages import DataError, FitError, Progress, part_of
 from core.predictions import Study
 from core.settings import Settings
 
@@ -176,7 +176,7 @@ def prepare(
 ) -> tuple[Analysis, dict[str, Prepared]]:
     """Write every file and run or read it back; the slow part of the page."""
     method = wanted.method
-    found = compute.analysis(study, wanted, lambda f, text: report(0.4 * f, text))
+    found = compute.analysis(study, wanted, part_of(report, 0.0, 0.4))
     if method != UNCALIBRATED and method not in found.fitted:
         reasons = [n.text for n in found.notes if n.code in ("not-fitted", "no-split")]
         raise FitError(

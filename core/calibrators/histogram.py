@@ -148,7 +148,11 @@ class HistogramBinning(OneVsRest):
         is_flat = bool(np.ptp(values[counts > 0]) == 0)
         return edges, np.minimum(values, 1.0), int(counts.min()), is_flat
 
-    def _keep(self, curves: list[Any], weight: FloatArray) -> None:  # noqa: ARG002
+    def _keep(
+        self,
+        curves: list[Any],
+        weight: FloatArray,  # noqa: ARG002 - curves of others are mixed by it
+    ) -> None:
         self.maps_ = [(edges, values) for edges, values, *_ in curves]
         n_thin = sum(thinnest < _FEW_ROWS for *_, thinnest, _ in curves)
         if n_thin:

@@ -59,7 +59,11 @@ class LogisticOneVsRest(OneVsRest):
     coefficients_: FloatArray
     gradient_: float
 
-    def _keep(self, curves: list[Any], weight: FloatArray) -> None:  # noqa: ARG002
+    def _keep(
+        self,
+        curves: list[Any],
+        weight: FloatArray,  # noqa: ARG002 - curves of others are mixed by it
+    ) -> None:
         self.coefficients_ = np.array([(item.a, item.b, item.c) for item in curves])
         self.gradient_ = max(item.gradient for item in curves)
         n_loose = sum(item.gradient > _TOLERANCE for item in curves)
@@ -89,7 +93,7 @@ class LogisticOneVsRest(OneVsRest):
         a, b, c = self.coefficients_[curve]
         return np.asarray(special.expit(a * log_p - b * log_rest + c))
 
-    def breaks(self, curve: int = 0) -> FloatArray:  # noqa: ARG002
+    def breaks(self, curve: int = 0) -> FloatArray:  # noqa: ARG002 - alike for all
         """Return points at equal distances in log-odds: curves bend near 0 and 1."""
         return np.asarray(special.expit(np.linspace(-14.0, 14.0, 113)))
 

@@ -188,7 +188,7 @@ class OneVsRest(Calibrator):
             Number of the curve: the class, or 0 for two classes.
         """
 
-    def breaks(self, curve: int = 0) -> FloatArray:  # noqa: ARG002
+    def breaks(self, curve: int = 0) -> FloatArray:  # noqa: ARG002 - others need it
         """Return the probabilities at which a curve bends or jumps, ascending."""
         return np.empty(0)
 

@@ -15,6 +15,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from core.calibrators.one_vs_rest import LOWEST_LOG
 from core.export.curves import Segments, interpolation, steps
 
 __all__ = ["GRAPHS", "OPSET", "TYPES", "Graph", "GraphWriter", "Precision"]
@@ -25,7 +26,6 @@ State = Mapping[str, Any]
 
 OPSET = 17
 TYPES = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
-LOWEST_LOG = -700.0  # of p and 1 - p, as in the calibrators
 _LOG_OF_ZERO = -1075 * float(np.log(2.0))  # at and below it, exp() is 0
 _REDUCTION_AXES = {"ReduceMax": 18, "ReduceSum": 13}  # opset that made axes an input
 

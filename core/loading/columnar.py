@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from core.loading.dialect import MOST_COLUMNS, check_names
+from core.loading.dialect import check_names, check_width
 from core.loading.settled import settled
 from core.loading.sources import Raw, Source, check_size, damaged
 from core.messages import DataError, Progress
@@ -115,12 +115,7 @@ def _batches(
 
 def _check_columns(names: list[str], where: str) -> None:
     check_names(names, where)
-    if len(names) > MOST_COLUMNS:
-        raise DataError(
-            f"The table has {len(names):,} columns; the limit is {MOST_COLUMNS:,}.",
-            where,
-            "Save that many scores as an array: NPZ with logits and labels.",
-        )
+    check_width(len(names), where)
 
 
 def raw_of_table(name: str, kind: str, table: Any) -> Raw:

@@ -17,6 +17,7 @@ __all__ = [
     "DELIMITERS",
     "Dialect",
     "check_names",
+    "check_width",
     "decode_start",
     "find_dialect",
     "is_number",
@@ -107,12 +108,7 @@ def find_dialect(text: str, encoding: str, name: str) -> Dialect:
     """
     delimiter, rows = _delimiter(text, name)
     first = rows[0]
-    if len(first) > MOST_COLUMNS:
-        raise DataError(
-            f"The table has {len(first):,} columns; the limit is {MOST_COLUMNS:,}.",
-            name,
-            "Save that many scores as an array: NPZ with logits and labels.",
-        )
+    check_width(len(first), name)
     has_header = _is_header(rows)
     names = (
         _clean_names(first, name)
@@ -237,6 +233,16 @@ def _clean_names(cells: list[str], where: str) -> tuple[str, ...]:
     ]
     check_names(names, where)
     return tuple(names)
+
+
+def check_width(n_columns: int, where: str) -> None:
+    """Refuse a table of more than `MOST_COLUMNS`."""
+    if n_columns > MOST_COLUMNS:
+        raise DataError(
+            f"The table has {n_columns:,} columns; the limit is {MOST_COLUMNS:,}.",
+            where,
+            "Save that many scores as an array: NPZ with logits and labels.",
+        )
 
 
 def check_names(names: list[str], where: str) -> None:
