@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from core.uncertainty import wilson_interval
 
-__all__ = ["BinStatistics", "assign_bins", "bin_edges", "bin_statistics", "bin_sums"]
+__all__ = [
+    "BinStatistics",
+    "assign_bins",
+    "bin_edges",
+    "bin_statistics",
+    "bin_sums",
+    "mean_outcome",
+]
 
 FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
@@ -195,6 +202,33 @@ def bin_statistics(
         high=high,
         level=level,
     )
+
+
+def mean_outcome(
+    outcome: NDArray[Any],
+    *,
+    sample_weight: FloatArray | None = None,
+    groups: IndexArray | None = None,
+    level: float = 0.95,
+) -> tuple[float, float, float]:
+    """Return the share of outcomes with its Wilson interval: all rows in one bin.
+
+    Parameters
+    ----------
+    outcome : ndarray of shape (n,)
+        0 or 1, at least one.
+    sample_weight, groups, level
+        As in `bin_statistics`.
+    """
+    one = bin_statistics(
+        np.full(outcome.shape, 0.5),
+        outcome,
+        n_bins=1,
+        sample_weight=sample_weight,
+        groups=groups,
+        level=level,
+    )
+    return float(one.accuracy[0]), float(one.low[0]), float(one.high[0])
 
 
 def _grouped_size(

@@ -47,7 +47,8 @@ def temperature_by_hand(analysis: Analysis, temperature: float) -> Analysis:
     own = study.evaluation
     if analysis.comparison is None or own.logits is None:
         raise FitError("A temperature needs labelled rows with class scores.", own.name)
-    after = preview_temperature(study, settings, overview, temperature)
+    rows = row_statistics(own.logits, own.labels, temperature=temperature)
+    after = preview_temperature(study, settings, overview, temperature, rows)
     before = analysis.comparison.views["top-label"][UNCALIBRATED]
     k = own.n_classes
     calibrator = Calibrator.from_dict(
@@ -63,7 +64,7 @@ def temperature_by_hand(analysis: Analysis, temperature: float) -> Analysis:
     fitted = Fitted(
         method="temperature",
         calibrator=calibrator,
-        rows=row_statistics(own.logits, own.labels, temperature=temperature),
+        rows=rows,
         ranking=np.empty(0),
         folds=(),
         rounds=(calibrator,),

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from core.binning import bin_statistics
+from core.binning import mean_outcome
 from core.splitting import Split
 from core.uncertainty import Estimate
 
@@ -117,18 +117,13 @@ def proportion(
     """
     if not outcome.size:
         return Estimate(float("nan"), level=level, rows=rows, method="no rows")
-    one = bin_statistics(
-        np.full(outcome.shape, 0.5),
-        outcome,
-        n_bins=1,
-        sample_weight=sample_weight,
-        groups=groups,
-        level=level,
+    share, low, high = mean_outcome(
+        outcome, sample_weight=sample_weight, groups=groups, level=level
     )
     return Estimate(
-        value=float(one.accuracy[0]),
-        low=float(one.low[0]),
-        high=float(one.high[0]),
+        value=share,
+        low=low,
+        high=high,
         level=level,
         n=int(outcome.size),
         rows=rows,

@@ -16,7 +16,7 @@ from core.listing import list_rows, most_surprising
 from core.metrics import Sample
 from core.predictions import Study
 from core.settings import Settings
-from core.slices import Gaps, PartGaps, part_gaps
+from core.slices import Gaps, PartGaps, large_parts, part_gaps
 from core.uncertainty import Estimate
 
 __all__ = ["MOST_REVIEWED", "Findings", "StandOut", "find"]
@@ -194,7 +194,7 @@ def _worst_class(
     part = np.asarray(predicted[overview.used], dtype=np.int64)
     everything = np.arange(part.size)
     # Which classes have enough rows depends on the scores alone, not on the labels.
-    n_candidates = int(_gaps_of(sample, everything, part, 0.5).is_large.sum())
+    n_candidates = int(large_parts(np.bincount(part)).sum())
     if n_candidates < 2:
         return None, "Needs two classes that are predicted ten times or more."
     level = 1 - (1 - settings.level) / n_candidates

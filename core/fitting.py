@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from core.calibrators import CALIBRATORS, Calibrator
 from core.messages import FitError, Note, Progress, no_progress
@@ -77,6 +77,27 @@ class Fitted:
             "gap": [item.gap for item in self.refits],
         }
         return {metric: (min(found), max(found)) for metric, found in values.items()}
+
+    def log_probabilities(
+        self, own: Predictions, split: Split, dtype: DTypeLike | None = None
+    ) -> FloatArray:
+        """Return calibrated log-probabilities of the test rows in file order.
+
+        Parameters
+        ----------
+        own : Predictions
+        split : Split
+            That the rounds were fitted with.
+        dtype : dtype, optional
+            To compute in; by default that of the logits.
+        """
+        assert own.logits is not None  # noqa: S101 - calibrators have class scores
+        test = split.test
+        found = np.empty((test.size, own.n_classes), dtype or own.logits.dtype)
+        for round_, calibrator in zip(split.rounds, self.rounds, strict=True):
+            logits = own.logits[round_.test].astype(found.dtype, copy=False)
+            found[np.searchsorted(test, round_.test)] = calibrator.transform(logits)
+        return found
 
 
 def unusable_reason(study: Study, method: str) -> str | None:

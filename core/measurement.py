@@ -130,19 +130,25 @@ def measure(
 
 
 def preview_temperature(
-    study: Study, settings: Settings, overview: Overview, temperature: float
+    study: Study,
+    settings: Settings,
+    overview: Overview,
+    temperature: float,
+    statistics: RowStatistics | None = None,
 ) -> ViewResult:
     """Return numbers and bins of the test rows at a temperature set by hand.
 
     They are tuned on the rows they are measured on, so that they carry no interval
-    and say "in-sample".
+    and say "in-sample". `statistics` are those of all rows at this temperature, where
+    they are known.
     """
     own = study.evaluation
     rows = overview.split.test if overview.split is not None else overview.used
     if own.logits is None or own.labels is None or not rows.size:
         raise FitError("A temperature needs labelled rows with class scores.", own.name)
-    found = row_statistics(own.logits, own.labels, temperature=temperature).take(rows)
-    scores = scores_of(own, found, settings, "top-label")
+    if statistics is None:
+        statistics = row_statistics(own.logits, own.labels, temperature=temperature)
+    scores = scores_of(own, statistics.take(rows), settings, "top-label")
     sample = sample_of(own, rows, {"manual": scores}, settings, "in-sample")
     weight = sample.sample_weight
     mass = (np.ones(rows.size) if weight is None else weight)[None, :]
@@ -151,14 +157,14 @@ def preview_temperature(
         for method in METRICS.values()
         if method.traits["needs"] == "rows" and method.tier == "default"
     }
-    statistics = sample.bins("manual").statistics
-    values["ece"] = statistics.error(settings.norm)
+    bins = sample.bins("manual").statistics
+    values["ece"] = bins.error(settings.norm)
     note = Note("tuned-on-test", "warning", "Tuned by hand on the rows it is shown on.")
     made = {
         name: Estimate(value, n=rows.size, rows="in-sample", notes=(note,))
         for name, value in values.items()
     }
-    return ViewResult(made, statistics)
+    return ViewResult(made, bins)
 
 
 def rows_of(own: Predictions) -> RowStatistics:

@@ -246,11 +246,4 @@ def _calibrated(
     assert overview.split is not None  # noqa: S101 - the caller has looked
     if fitted is None:
         return softmax(own.logits[overview.split.test].astype(np.float64))
-    rounds = overview.split.rounds
-    tests = [round_.test for round_ in rounds]
-    parts = [
-        np.exp(item.transform(own.logits[test].astype(np.float64)))
-        for item, test in zip(fitted.rounds, tests, strict=True)
-    ]
-    order = np.argsort(np.concatenate(tests), kind="stable")
-    return np.asarray(np.concatenate(parts)[order])
+    return np.exp(fitted.log_probabilities(own, overview.split, np.float64))

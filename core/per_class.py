@@ -126,11 +126,7 @@ def calibrated_scores(own: Predictions, split: Split, fitted: Fitted) -> ClassSc
     """Return the probabilities of the test rows, each by a fit that never saw it."""
     if own.logits is None or own.labels is None:
         raise FitError("Classes need labelled rows with class scores.", own.name)
-    test = split.test
-    logs = np.empty((test.size, own.n_classes), dtype=own.logits.dtype)
-    for number, calibrator in enumerate(fitted.rounds):
-        where = np.flatnonzero(split.fold[test] == number)
-        logs[where] = calibrator.transform(own.logits[test[where]])
+    test, logs = split.test, fitted.log_probabilities(own, split)
     return _scores(
         own, logs, np.zeros(test.size), np.arange(test.size), test, split.rows
     )

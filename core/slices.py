@@ -11,7 +11,14 @@ from scipy import stats
 
 from core.binning import bin_sums
 
-__all__ = ["LEAST_ROWS", "Gaps", "PartGaps", "part_gaps", "shared_correlation"]
+__all__ = [
+    "LEAST_ROWS",
+    "Gaps",
+    "PartGaps",
+    "large_parts",
+    "part_gaps",
+    "shared_correlation",
+]
 
 FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
@@ -72,7 +79,7 @@ class PartGaps:
     @property
     def is_large(self) -> NDArray[np.bool_]:
         """Parts with enough rows inside and outside."""
-        return (self.count >= LEAST_ROWS) & (self.n_rest >= LEAST_ROWS)
+        return large_parts(self.count)
 
     @property
     def excess(self) -> FloatArray:
@@ -84,6 +91,11 @@ class PartGaps:
         found = np.maximum(self.difference.low, -self.difference.high)
         is_worse = np.abs(self.part.value) > np.abs(self.rest.value)
         return np.where(self.is_large, found - _LAST * ~is_worse, -np.inf)
+
+
+def large_parts(count: IndexArray) -> NDArray[np.bool_]:
+    """Return which parts have enough rows inside and outside, by their counts."""
+    return np.asarray((count >= LEAST_ROWS) & (count.sum() - count >= LEAST_ROWS))
 
 
 def part_gaps(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.messages import Note
-from core.metrics.base import RowScores
+from core.metrics.base import RowScores, one_weighting
 from core.metrics.calibration_error import Bins, tail_share
 from core.uncertainty import Estimate, bootstrap, percentile_interval
 
@@ -63,7 +63,9 @@ class Design:
 
     def n_units(self, n: int) -> float:
         """Return how many rows or groups there are, by their effective number."""
-        mass = np.bincount(self.unit(n), self.shares(n))
+        mass = one_weighting(self.sample_weight, n)[0]
+        if self.groups is not None:
+            mass = np.bincount(self.unit(n), mass)
         return float(mass.sum() ** 2 / (mass @ mass))
 
     def bins(self, scores: RowScores, strategy: str = "") -> Bins:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from core.binning import bin_statistics
+from core.binning import mean_outcome
 from core.messages import Note, Progress, no_progress, part_of
 from core.metrics.base import METRICS, RowScores, one_weighting
 from core.metrics.calibration_error import Bins, squared_error_change
@@ -57,25 +57,12 @@ class Sample:
     groups: IndexArray | None = None
     rows: str = "all"
     metrics: tuple[str, ...] = ()
-    _bins: dict[str, Bins] = field(default_factory=dict)
     _designs: dict[str, Design] = field(default_factory=dict)
     _draws: Draws = field(default_factory=dict)
 
     def bins(self, name: str) -> Bins:
         """Return the rows of one set of scores sorted into bins, made once."""
-        if name not in self._bins:
-            chosen = self.settings
-            self._bins[name] = Bins(
-                self.scores[name],
-                n_bins=chosen.n_bins,
-                strategy=chosen.strategy,
-                level=chosen.level,
-                sample_weight=self.sample_weight,
-                groups=self.groups,
-                n_resamples=chosen.n_resamples,
-                seed=chosen.seed,
-            )
-        return self._bins[name]
+        return self.design(name).bins(self.scores[name])
 
     def design(self, name: str) -> Design:
         """Return what distances of one set of scores depend on, made once."""
@@ -89,7 +76,6 @@ class Sample:
                 seed=chosen.seed,
                 sample_weight=self.sample_weight,
                 groups=self.groups,
-                _bins={chosen.strategy: self.bins(name)},
             )
         return self._designs[name]
 
@@ -113,10 +99,7 @@ class Sample:
     @property
     def n_units(self) -> float:
         """Rows or groups that the bootstrap draws, by their effective number."""
-        weight = one_weighting(self.sample_weight, self.n)[0]
-        if self.groups is not None:
-            weight = np.bincount(np.unique(self.groups, return_inverse=True)[1], weight)
-        return float(weight.sum() ** 2 / (weight @ weight))
+        return self.design(next(iter(self.scores))).n_units(self.n)
 
     def n_rare(self, name: str) -> int:
         """Rows with the rarer outcome: how much an interval can rest on."""
@@ -128,16 +111,13 @@ class Sample:
 
     def accuracy_interval(self, name: str) -> tuple[float, float]:
         """Wilson interval of the mean outcome, by the effective number of rows."""
-        scores = self.scores[name]
-        one = bin_statistics(
-            scores.confidence,
-            scores.outcome,
-            n_bins=1,
+        _, low, high = mean_outcome(
+            self.scores[name].outcome,
             sample_weight=self.sample_weight,
             groups=self.groups,
             level=self.settings.level,
         )
-        return float(one.low[0]), float(one.high[0])
+        return low, high
 
     def extended(self, scores: Mapping[str, RowScores], rows: str) -> Sample:
         """Return a sample with more scores of the same rows; what was made is kept."""
@@ -145,7 +125,6 @@ class Sample:
             self,
             scores={**self.scores, **scores},
             rows=rows,
-            _bins=dict(self._bins),
             _designs=dict(self._designs),
             _draws=dict(self._draws),
         )
