@@ -224,6 +224,19 @@ def test_snapshots_are_kept_compared_and_gone_back_to() -> None:
     assert not at.session_state["_snapshots"]
 
 
+def test_snapshots_without_a_repair_are_measured_on_the_test_rows_too() -> None:
+    at = go(opened(), "data")
+    at.button(key="keep_snapshot").click().run()
+    settle(at)
+    at.session_state["_settings"] = Settings(method="uncalibrated")
+    settle(at.run())
+    assert not at.exception
+    frame = at.table[-1].value
+    assert list(frame["Calibrator"]) == ["Uncalibrated", "Temperature scaling"]
+    assert list(frame["Rows"]) == ["1,194 test rows"] * 2
+    assert "+12.2" in frame["Gap, points"][0]
+
+
 def test_a_snapshot_that_reads_the_file_otherwise_has_no_numbers() -> None:
     at = go(opened(), "data")
     at.button(key="keep_snapshot").click().run()
