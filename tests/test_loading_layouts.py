@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import prediction_files as files_of
 import pyarrow as pa
-import pyarrow.feather
 import pytest
 import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from prediction_files import Sample, csv, feather, npy, npz
 
-from core.analysis import analyze
 from core.loading import (
     DataError,
     inspect_file,
@@ -27,30 +26,11 @@ from core.predictions import Predictions
 from core.settings import Settings
 from core.softmax import softmax
 
-N, K = 40, 3
-RNG = np.random.default_rng(11)
-LOGITS = np.round(RNG.normal(size=(N, K)) * 3, 6)
-PROBS = softmax(LOGITS)
-LABELS = np.r_[0, 1, 2, RNG.integers(0, K, N - 3)]
 NAMES = ("cat", "dog", "emu")
-NAMED = np.array(NAMES)[LABELS]
-IDS = [f"img/{i:03d}.png" for i in range(N)]
-
-
-def csv(table: pd.DataFrame, **options: Any) -> bytes:
-    return table.to_csv(index=False, **options).encode()
-
-
-def npz(**arrays: Any) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def npy(array: Any) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    return buffer.getvalue()
+SAMPLE = Sample.draw(40, NAMES)
+N, K = SAMPLE.n, len(NAMES)
+LOGITS, PROBS, LABELS, NAMED = SAMPLE.logits, SAMPLE.probs, SAMPLE.labels, SAMPLE.named
+IDS, RNG = SAMPLE.ids, np.random.default_rng(11)
 
 
 def codes(rows: Predictions) -> list[str]:
@@ -65,16 +45,14 @@ def check(rows: Predictions, scores: np.ndarray, kind: str) -> None:
 
 
 def columns(pattern: str, values: np.ndarray, names: Any = NAMES) -> pd.DataFrame:
-    return pd.DataFrame(values, columns=[pattern.format(name) for name in names])
+    return files_of.columns(pattern, values, names)
 
 
 # --- one table ------------------------------------------------------------------------
 
 
 def test_calzone() -> None:
-    table = columns("proba_{}", PROBS, range(K)).assign(
-        subgroup_1=np.where(LABELS, "A", "B"), label=LABELS
-    )
+    table = files_of.calzone(SAMPLE)
     rows = read_predictions(csv(table))
     check(rows, PROBS, "probabilities")
     assert rows.roles.slices == ("subgroup_1",)
@@ -83,37 +61,23 @@ def test_calzone() -> None:
 
 
 def test_hollance() -> None:
-    table = pd.DataFrame(
-        {"true_label": LABELS, "pred_label": LABELS.copy(), "confidence": PROBS.max(1)}
-    )
-    table.loc[:9, "pred_label"] = (LABELS[:10] + 1) % K
-    rows = read_predictions(csv(table))
+    rows = read_predictions(csv(files_of.hollance(SAMPLE)))
     assert rows.input_kind == "confidence"
-    np.testing.assert_array_equal(rows.correct, np.arange(N) >= 10)
+    np.testing.assert_allclose(rows.confidence, PROBS.max(1))
+    np.testing.assert_array_equal(rows.correct, PROBS.argmax(1) == LABELS)
 
 
-def timm(n_top: int, values: np.ndarray, output: str = "prob") -> pd.DataFrame:
-    order = np.argsort(-values, axis=1, kind="stable")[:, :n_top]
-    table = pd.DataFrame({"filename": IDS})
-    for rank in range(n_top):
-        suffix = f"_{rank}" if n_top > 1 else ""
-        table[f"index{suffix}"] = order[:, rank]
-    for rank in range(n_top):
-        suffix = f"_{rank}" if n_top > 1 else ""
-        table[f"label{suffix}"] = np.array(NAMES)[order[:, rank]]
-    for rank in range(n_top):
-        suffix = f"_{rank}" if n_top > 1 else ""
-        table[f"{output}{suffix}"] = np.take_along_axis(values, order, 1)[:, rank]
-    return table
+def timm(n_top: int, output: str = "prob") -> pd.DataFrame:
+    return files_of.timm(SAMPLE, n_top, output)
 
 
-TRUTH = pd.DataFrame({"filename": IDS[::-1], "label": NAMED[::-1]})
+TRUTH = files_of.timm_truth(SAMPLE)
 
 
 @pytest.mark.parametrize("n_top", [1, 2])
 @pytest.mark.parametrize("write", ["csv", "parquet"])
 def test_timm_top_classes_with_a_file_of_labels(n_top: int, write: str) -> None:
-    table = timm(n_top, PROBS)
+    table = timm(n_top)
     data = csv(table) if write == "csv" else table.to_parquet(index=False)
     rows = read_predictions([data, csv(TRUTH)], name=["preds", "truth.csv"])
     assert rows.input_kind == "confidence"
@@ -136,7 +100,7 @@ JSON_FORMATS = {
 @pytest.mark.parametrize("written", JSON_FORMATS)
 @pytest.mark.parametrize("n_top", [1, 2, K])
 def test_timm_as_json(written: str, n_top: int) -> None:
-    data = JSON_FORMATS[written](timm(n_top, PROBS)).encode()
+    data = JSON_FORMATS[written](timm(n_top)).encode()
     rows = read_predictions([data, csv(TRUTH)], name=["preds.json", "truth.csv"])
     if n_top == K:
         np.testing.assert_allclose(np.exp(rows.logits), PROBS, atol=1e-9)
@@ -146,7 +110,7 @@ def test_timm_as_json(written: str, n_top: int) -> None:
 
 
 def test_timm_lists_of_ranks() -> None:
-    ranked = timm(2, PROBS)
+    ranked = timm(2)
     table = pd.DataFrame(
         {
             "filename": IDS,
@@ -167,18 +131,18 @@ def test_timm_lists_of_ranks() -> None:
 def test_timm_without_labels_is_no_binary_file() -> None:
     for n_top in (1, 2):
         with pytest.raises(DataError, match="which predictions were right") as caught:
-            read_predictions(csv(timm(n_top, PROBS)))
+            read_predictions(csv(timm(n_top)))
         assert "second one with the same id" in caught.value.how_to_fix
 
 
 def test_timm_beside_a_file_of_other_scores_is_refused() -> None:
     test = csv(columns("logit_{}", LOGITS).assign(label=NAMED))
     with pytest.raises(DataError):
-        open_study([csv(timm(2, PROBS)), test], Settings(), name=["val", "test"])
+        open_study([csv(timm(2)), test], Settings(), name=["val", "test"])
 
 
 def test_timm_index_without_names_of_classes() -> None:
-    table = timm(1, PROBS).drop(columns="label")
+    table = timm(1).drop(columns="label")
     truth = pd.DataFrame({"filename": IDS, "target": LABELS})
     rows = read_predictions([csv(table), csv(truth)], name=["a.csv", "b.csv"])
     np.testing.assert_array_equal(rows.correct, PROBS.argmax(1) == LABELS)
@@ -187,7 +151,7 @@ def test_timm_index_without_names_of_classes() -> None:
 @pytest.mark.parametrize("output", ["prob", "logit"])
 def test_timm_with_every_class(output: str) -> None:
     values = PROBS if output == "prob" else LOGITS
-    ranked = timm(K, values, output)
+    ranked = timm(K, output)
     rows = read_predictions([csv(ranked), csv(TRUTH)], name=["a.csv", "b.csv"])
     check(rows, values, {"prob": "probabilities", "logit": "logits"}[output])
     assert rows.classes == NAMES
@@ -199,7 +163,7 @@ def test_timm_with_every_class(output: str) -> None:
 
 def test_timm_top_logits_are_refused() -> None:
     with pytest.raises(DataError, match="2 highest logits") as caught:
-        read_predictions(csv(timm(2, LOGITS, "logit")))
+        read_predictions(csv(timm(2, "logit")))
     assert "--topk 0" in caught.value.how_to_fix
 
 
@@ -218,42 +182,25 @@ def test_a_binary_file_with_index_and_filename_stays_one() -> None:
 
 
 def test_kaggle_out_of_fold() -> None:
-    given = PROBS * RNG.uniform(0.8, 1.2, (N, 1))
-    given = np.minimum(given, 1)
-    oof = columns("Status_{}", given, ("C", "CL", "D")).assign(id=range(100, 100 + N))
-    train = pd.DataFrame(
-        {
-            "id": range(100, 100 + N),
-            "Age": RNG.integers(20, 90, N),
-            "Bilirubin": RNG.uniform(0, 20, N),
-            "Copper": RNG.uniform(0, 20, N),
-            "Albumin": RNG.uniform(0, 20, N),
-            "Sex": np.where(LABELS, "F", "M"),
-            "Status": np.array(["C", "CL", "D"])[LABELS],
-        }
-    ).sample(frac=1, random_state=1)
+    scale = RNG.uniform(0.8, 1.2, (N, 1))
+    given = np.minimum(PROBS * scale, 1)
+    oof, train = files_of.kaggle(SAMPLE, scale)
     for files in ([csv(oof), csv(train)], [csv(train), csv(oof)]):
         rows = read_predictions(files, name=["one.csv", "two.csv"])
         assert rows.input_kind == "probabilities"
-        assert rows.classes == ("C", "CL", "D")
+        assert rows.classes == NAMES
         assert codes(rows) == ["joined-by-id", "renormalised"]
         np.testing.assert_array_equal(rows.labels, LABELS)
         np.testing.assert_allclose(
             softmax(rows.logits), given / given.sum(1, keepdims=True), rtol=1e-9
         )
         assert "Sex" in rows.roles.slices
-    whole = oof.assign(Status=np.array(["C", "CL", "D"])[LABELS])
+    whole = oof.assign(Status=NAMED)
     assert "renormalised" in codes(read_predictions(csv(whole)))
 
 
 def test_catboost_prefers_raw_values() -> None:
-    table = pd.DataFrame({"SampleId": range(N)})
-    for name, values in zip(NAMES, LOGITS.T, strict=True):
-        table[f"RawFormulaVal:Class={name}"] = values
-    for name, values in zip(NAMES, PROBS.T, strict=True):
-        table[f"Probability:Class={name}"] = values
-    table["Class"] = np.array(NAMES)[LOGITS.argmax(1)]
-    table["Label"] = NAMED
+    table = files_of.catboost(SAMPLE)
     rows = read_predictions(csv(table, sep="\t"), name="eval.tsv")
     check(rows, LOGITS, "logits")
     assert rows.classes == NAMES
@@ -266,15 +213,7 @@ def test_catboost_prefers_raw_values() -> None:
 
 
 def test_tidymodels() -> None:
-    table = columns(".pred_{}", PROBS).assign(
-        **{
-            "id": "Fold1",
-            ".row": range(1, N + 1),
-            ".pred_class": np.array(NAMES)[PROBS.argmax(1)],
-            "Class": NAMED,
-            ".config": "Preprocessor1_Model1",
-        }
-    )
+    table = files_of.tidymodels(SAMPLE)
     rows = read_predictions(csv(table))
     check(rows, PROBS, "probabilities")
     assert rows.classes == NAMES
@@ -285,8 +224,7 @@ def test_tidymodels() -> None:
 
 @pytest.mark.parametrize("stem", ["label", "y_true", "target", "y"])
 def test_one_hot_labels_in_a_table(stem: str) -> None:
-    flags = columns(stem + "_{}", np.eye(K, dtype=int)[LABELS])
-    table = columns("logit_{}", LOGITS).join(flags)
+    table = files_of.one_hot(SAMPLE, stem)
     rows = read_predictions(csv(table))
     check(rows, LOGITS, "logits")
     assert codes(rows) == ["one-hot-labels"]
@@ -318,29 +256,7 @@ def test_hard_predictions_are_no_one_hot_labels() -> None:
 
 # --- named arrays ---------------------------------------------------------------------
 
-ARRAY_FILES: dict[str, dict[str, Any]] = {
-    "netcal": {"predictions": PROBS, "ground_truth": LABELS[:, None]},
-    "hugging face": {
-        "predictions": LOGITS.astype(np.float32),
-        "label_ids": LABELS,
-        "metrics": np.array({"loss": 0.5}, dtype=object),
-    },
-    "mix-n-match": {"arr_0": LOGITS, "arr_1": np.eye(K)[LABELS]},
-    "floats": {"logits": LOGITS, "labels": LABELS.astype(float)},
-    "parts": {
-        "logits_val": LOGITS[:15],
-        "logits_test": LOGITS[15:],
-        "labels_val": LABELS[:15],
-        "labels_test": LABELS[15:, None],
-    },
-    "parts in front": {
-        "val_logits": LOGITS[:15],
-        "test_logits": LOGITS[15:],
-        "val_labels": LABELS[:15],
-        "test_labels": LABELS[15:],
-    },
-    "one part": {"logits_test": LOGITS, "labels_test": LABELS},
-}
+ARRAY_FILES = files_of.array_files(SAMPLE)
 
 
 @pytest.mark.parametrize("name", ARRAY_FILES)
@@ -397,134 +313,19 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         assert caught.value.how_to_fix
 
 
-# --- several files --------------------------------------------------------------------
-
-PAIRS = {
-    "cleanlab": (("pred_probs.npy", PROBS), ("labels.npy", LABELS)),
-    "logits": (("labels.npy", LABELS[:, None]), ("logits.npy", LOGITS)),
-    "common stem": (("resnet_logits.npy", LOGITS), ("resnet_labels.npy", LABELS)),
-    "long names": (("resnet-test-logits.npy", LOGITS), ("y_true.npy", LABELS)),
-}
+# --- all of them ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_pairs_of_arrays(name: str, tmp_path: Path) -> None:
-    paths = []
-    for file, array in PAIRS[name]:
-        np.save(tmp_path / file, array)
-        paths.append(tmp_path / file)
-    rows = read_predictions(paths)
-    kind = "probabilities" if name == "cleanlab" else "logits"
-    check(rows, PROBS if name == "cleanlab" else LOGITS, kind)
-    assert rows.name == " + ".join(path.name for path in paths)
-    assert codes(rows) == []
-
-
-def test_parts_in_several_array_files() -> None:
-    files = {
-        "val.npz": npz(logits=LOGITS[:15], labels=LABELS[:15]),
-        "test.npz": npz(logits=LOGITS[15:], labels=LABELS[15:]),
-    }
-    rows = read_predictions(list(files.values()), name=list(files))
-    check(rows, LOGITS, "logits")
-    assert rows.metadata["split"].tolist() == ["calibration"] * 15 + ["test"] * 25
-    four = {
-        "logits_val.npy": npy(LOGITS[:15]),
-        "labels_val.npy": npy(LABELS[:15]),
-        "logits_test.npy": npy(LOGITS[15:]),
-        "labels_test.npy": npy(LABELS[15:]),
-    }
-    rows = read_predictions(list(four.values()), name=list(four))
-    check(rows, LOGITS, "logits")
-    assert "split" in rows.roles.named()
-
-
-def test_scores_and_labels_in_two_tables() -> None:
-    scores = columns("logit_{}", LOGITS).assign(id=range(N))
-    truth = pd.DataFrame({"id": range(N), "label": NAMED}).sample(frac=1)
-    rows = read_predictions([csv(scores), csv(truth)], name=["a.csv", "b.csv"])
-    check(rows, LOGITS, "logits")
-    assert codes(rows) == ["joined-by-id"]
-    # As text in one and as numbers in the other, and fewer rows on one side.
-    some = csv(truth.assign(id=truth["id"].astype(float)).query("id < 30"))
-    rows = read_predictions([csv(scores), some], name=["a.csv", "b.csv"])
-    np.testing.assert_array_equal(rows.labels[:30], LABELS[:30])
-    assert (rows.labels[30:] == -1).all()
-    assert "10 rows of a.csv are not in b.csv" in rows.notes[0].text
-    few = csv(scores.query("id < 30"))
-    rows = read_predictions([few, csv(truth)], name=["a.csv", "b.csv"])
-    assert "10 rows of b.csv have no scores" in rows.notes[0].text
-
-
-def test_scores_and_labels_by_order() -> None:
-    scores, truth = columns("logit_{}", LOGITS), pd.DataFrame({"label": NAMED})
-    rows = read_predictions([csv(scores), csv(truth)], name=["a.csv", "b.csv"])
-    check(rows, LOGITS, "logits")
-    assert [(n.code, n.severity) for n in rows.notes] == [
-        ("joined-by-order", "question")
-    ]
-    truth = truth.assign(label=LABELS)
-    mixed = read_predictions([npy(LOGITS), csv(truth)], name=["logits.npy", "b.csv"])
-    check(mixed, LOGITS, "logits")
-
-
-def test_files_by_role_become_a_study() -> None:
-    tables = {
-        "val.csv": columns("logit_{}", LOGITS[:15]).assign(label=NAMED[:15]),
-        "preds_test.csv": columns("logit_{}", LOGITS[15:]).assign(label=NAMED[15:]),
-    }
-    files = [csv(table) for table in tables.values()]
-    study, schema = open_study(files, Settings(), name=list(tables))
-    assert study.fit is not None
-    np.testing.assert_array_equal(study.fit.logits, LOGITS[:15])
-    np.testing.assert_array_equal(study.evaluation.logits, LOGITS[15:])
-    assert schema.name == "preds_test.csv"
-    assert "files-by-role" in codes(study.evaluation)
-    chosen = Settings(calibrators=("temperature",), n_resamples=100)
-    assert analyze(study, chosen).to_dict()
-    gaps = [csv(t.assign(label=["cat", *[""] * (len(t) - 1)])) for t in tables.values()]
-    noted, _ = open_study([gaps[0], files[1]], Settings(), name=list(tables))
-    assert any(note.text.startswith("val.csv: ") for note in noted.evaluation.notes)
-    with pytest.raises(DataError, match="different parts"):
-        read_predictions(files, name=list(tables))
-
-
-def test_the_same_file_twice_is_used_once() -> None:
-    data = csv(columns("logit_{}", LOGITS).assign(label=NAMED))
-    rows = read_predictions([data, data], name=["a.csv", "copy.csv"])
-    check(rows, LOGITS, "logits")
-    assert codes(rows) == ["same-file"]
-
-
-SCORES = columns("logit_{}", LOGITS).assign(id=range(N))
-
-
-@pytest.mark.parametrize(
-    ("files", "what"),
-    [
-        ([SCORES, SCORES + 0.5], "2 of the files hold scores"),
-        ([SCORES, pd.DataFrame({"id": range(900, 940), "label": NAMED})], "None of"),
-        ([SCORES, pd.DataFrame({"id": [1, 1], "label": NAMED[:2]})], "more than once"),
-        ([SCORES, pd.DataFrame({"name": ["x"], "label": ["cat"]})], "no column with"),
-        (
-            [pd.DataFrame({"id": [1], "a": ["x"]}), pd.DataFrame({"b": ["x"]})],
-            "None of the files holds",
-        ),
-    ],
-)
-def test_files_that_do_not_belong_together(files: Any, what: str) -> None:
-    with pytest.raises(DataError) as caught:
-        read_predictions([csv(f) for f in files], name=["a.csv", "b.csv"])
-    assert what in caught.value.what
-    assert caught.value.how_to_fix
-
-
-def test_arrays_of_one_name_need_a_part() -> None:
-    files = [npz(logits=LOGITS), npz(logits=LOGITS * 2)]
-    with pytest.raises(DataError, match="More than one of the files"):
-        read_predictions(files, name=["a.npz", "b.npz"])
-    with pytest.raises(DataError, match="no files"):
-        read_predictions([])
+@pytest.mark.parametrize("name", files_of.layouts(SAMPLE))
+def test_every_layout_is_read_as_it_is(name: str) -> None:
+    names, contents = zip(*files_of.layouts(SAMPLE)[name](), strict=True)
+    study, _ = open_study(contents, Settings(), name=names)
+    own = study.evaluation
+    fit = 0 if study.fit is None else len(study.fit)
+    assert len(own) + fit == N
+    truth = own.correct if own.input_kind == "confidence" else own.labels
+    assert truth is not None
+    assert (truth >= 0).all()
 
 
 # --- what was lost before -------------------------------------------------------------
@@ -641,12 +442,10 @@ def test_random_tables_of_every_layout(
     for table in layouts.values():
         text = table.to_csv(index=False, **options)
         raw = text.encode("utf-16" if written == "utf-16" else "utf-8")
-        feather = io.BytesIO()
-        pyarrow.feather.write_feather(table, feather)
         for content in (
             raw,
             pa.compress(raw, codec="zstd", asbytes=True),
-            feather.getvalue(),
+            feather(table),
             table.to_parquet(index=False),
         ):
             rows = read_predictions(content, input_kind="logits")
