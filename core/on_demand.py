@@ -26,6 +26,7 @@ from core.predictions import Predictions, Study
 from core.settings import Settings
 from core.softmax import softmax
 from core.uncertainty import Estimate
+from core.validation import given_probabilities
 
 __all__ = ["MORE_METRICS", "measure_metrics", "peers", "reliability_curves"]
 
@@ -162,14 +163,30 @@ def peers(
     top = scores["top-label"]
     return peer_numbers(
         top.labels,
-        top.probabilities,
+        _given(own, used, top.probabilities),
         confidence=overview.rows.confidence[used],
         correct=top.outcome,
         positive=positive_index(own, settings),
         n_bins=settings.n_bins,
+        strategy=settings.strategy,
         ours=ours,
         is_weighted=weight is not None,
     )
+
+
+def _given(
+    own: Predictions, used: NDArray[np.int64], probabilities: FloatArray | None
+) -> FloatArray | None:
+    """Return what a user hands to another library: probabilities as in the file.
+
+    Zeros and values on the edges of bins, which logarithms blur, are what libraries
+    differ in.
+    """
+    if own.input_kind != "probabilities" or own.logits is None:
+        return probabilities
+    has_zeros = any(note.code == "exact-zero" for note in own.notes)
+    floor = float(own.logits.min()) if has_zeros else None
+    return given_probabilities(own.logits[used], floor)
 
 
 def _known(name: str) -> str:

@@ -17,6 +17,7 @@ __all__ = [
     "checked_confidence",
     "checked_logits",
     "file_row",
+    "given_probabilities",
     "log_probabilities",
     "two_class_logits",
 ]
@@ -28,6 +29,7 @@ _BLOCK = 1 << 20  # scores looked at per step, so that no mask is as large as th
 _SILENT = 1e-3  # rounding in text files; larger departures from 1 are mentioned
 _TOLERATED = 1e-2
 _SMALLEST = 1e-12
+_DIGITS = (4, 6, 9, 12, 16, 17, 18)  # decimals at which a logarithm is undone
 
 
 def file_row(position: int, file_rows: FileRows = None) -> int:
@@ -132,6 +134,36 @@ def log_probabilities(
         logits = np.log(array)
     logits, more = _floored(logits, _floor(array), where, file_rows)
     return logits, notes + more
+
+
+def given_probabilities(logits: FloatArray, floor: float | None = None) -> FloatArray:
+    """Return the probabilities of a file, of which `log_probabilities` took logarithms.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n, k)
+    floor : float, optional
+        The logarithm that exact zeros took, the least of the file.
+
+    Returns
+    -------
+    ndarray of shape (n, k), of the type of `logits`
+        The shortest decimal number that has this logarithm, 0 where one was floored.
+        Numbers of 12 decimals and fewer come back exactly, others but for the last
+        digit.
+    """
+    probabilities = np.exp(logits)
+    is_open = np.ones(logits.shape, dtype=np.bool_)
+    with np.errstate(divide="ignore"):
+        for digits in _DIGITS:
+            rounded = np.round(probabilities.astype(np.float64), digits)
+            rounded = rounded.astype(logits.dtype)
+            is_it = is_open & (np.log(rounded) == logits)
+            np.copyto(probabilities, rounded, where=is_it)
+            is_open &= ~is_it
+    if floor is not None:
+        probabilities[logits <= floor] = 0.0
+    return probabilities
 
 
 def _floor(*probabilities: FloatArray) -> float:

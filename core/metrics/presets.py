@@ -32,6 +32,8 @@ class PeerRows:
         Confidence of the prediction and whether it is right.
     probabilities, labels : ndarray of shape (n, k) and (n,), or None
     n_bins : int
+    eps : float
+        Of the type that the probabilities have in the file.
     """
 
     confidence: FloatArray
@@ -41,6 +43,7 @@ class PeerRows:
     probabilities: FloatArray | None
     labels: IndexArray | None
     n_bins: int
+    eps: float = float(np.finfo(np.float64).eps)
 
     @property
     def n_classes(self) -> int:
@@ -146,8 +149,7 @@ def _torchmetrics(rows: PeerRows, norm: str) -> float:
 
 def _netcal(rows: PeerRows, kind: str) -> float:
     """Bins [lo, hi) of confidences that are kept a rounding error off 0 and 1."""
-    eps = np.finfo(np.float64).eps
-    clipped = np.clip(rows.confidence, eps, 1.0 - eps)
+    clipped = np.clip(rows.confidence, rows.eps, 1.0 - rows.eps)
     edges = np.linspace(0.0, 1.0, rows.n_bins + 1)
     index = assign_bins(clipped, edges, closed="left")
     share, gaps = _gaps(clipped, rows.outcome, index, rows.n_bins)
@@ -216,9 +218,8 @@ def _sklearn_brier(rows: PeerRows) -> float:
 def _sklearn_log_loss(rows: PeerRows) -> float:
     assert rows.probabilities is not None  # noqa: S101 - the preset asks for classes
     assert rows.labels is not None  # noqa: S101
-    eps = np.finfo(np.float64).eps
     taken = rows.probabilities[np.arange(rows.labels.size), rows.labels]
-    return float(-np.log(np.clip(taken, eps, 1.0 - eps)).mean())
+    return float(-np.log(np.clip(taken, rows.eps, 1.0 - rows.eps)).mean())
 
 
 def _relplot(rows: PeerRows) -> float:
@@ -227,8 +228,8 @@ def _relplot(rows: PeerRows) -> float:
 
 
 _TORCH_WHY = (
-    "torchmetrics closes bins on the left and puts confidences of exactly 1 into a bin "
-    "of their own; ours close on the right. It rounds three classes or more to float32."
+    "torchmetrics closes bins on the left and gives confidences of exactly 1 a bin of "
+    "their own; ours close on the right. Three classes or more become float32."
 )
 _MAPIE_WHY = (
     "MAPIE makes num_bins edges, so that num_bins={n} has {fewer} bins; ours has {n}."
@@ -249,8 +250,9 @@ PRESETS = (
         "log_loss({y}, {p})",
         "nll",
         _sklearn_log_loss,
-        "scikit-learn keeps probabilities 2.2e-16 away from 0 and 1; ours is infinite "
-        "where a label has probability 0.",
+        "scikit-learn keeps p 2.2e-16 (float32: 1.2e-7) off 0 and 1. Ours takes zeros "
+        "as the smallest probability of the file, at most 1e-12; a logit of -inf makes "
+        "it infinite.",
         view="top-label",
         needs_classes=True,
     ),
@@ -296,7 +298,7 @@ PRESETS = (
             _TORCH_WHY + extra,
         )
         for norm, metric, extra in (
-            ("l1", "ece", " probmetrics copies it."),
+            ("l1", "ece", " probmetrics keeps p 1e-7 off 0 and 1 first."),
             ("l2", "rmsce", ""),
             ("max", "mce", " Ours asks for 5 rows in a bin."),
         )
@@ -344,9 +346,14 @@ PRESETS = (
         "smooth-ece",
         _relplot,
         "relplot's reflection gives rows at 0 and 1 half their weight, so that the "
-        "error is too high where saturated rows are right; ours weighs all the same.",
+        "error is too high where saturated rows are right; ours weighs all the same. "
+        "probmetrics calls it.",
     ),
 )
+
+
+# Metrics whose bins follow the settings; those of the ACE always have equal counts.
+_BINNED = ("ece", "rmsce", "mce", "classwise-ece")
 
 
 def peer_numbers(
@@ -357,6 +364,7 @@ def peer_numbers(
     correct: FloatArray | None = None,
     positive: int = 1,
     n_bins: int = 15,
+    strategy: str = "uniform",
     ours: Callable[[str, str], float],
     is_weighted: bool = False,
 ) -> tuple[PeerNumber, ...]:
@@ -373,6 +381,8 @@ def peer_numbers(
     positive : int, default=1
         Column of the positive class of two.
     n_bins : int, default=15
+    strategy : {"uniform", "quantile"}, default="uniform"
+        Bins of our values; those of the calls have equal widths.
     ours : callable
         From metric id and view to our value.
     is_weighted : bool, default=False
@@ -397,7 +407,12 @@ def peer_numbers(
             ours=ours(preset.metric, view),
             why=preset.why.format(n=n_bins, fewer=n_bins - 1),
         )
-        found.append(_explained(number, rows, is_weighted=is_weighted))
+        has_own_edges = strategy != "uniform" and preset.metric in _BINNED
+        found.append(
+            _explained(
+                number, rows, is_weighted=is_weighted, has_own_edges=has_own_edges
+            )
+        )
     return tuple(found)
 
 
@@ -415,12 +430,13 @@ def _peer_rows(
             raise ValueError(msg)
         top, right = np.asarray(confidence, float), np.asarray(correct, float)
         return PeerRows(top, right, top, right, None, None, n_bins)
+    eps = float(np.finfo(np.result_type(y_prob, np.float32)).eps)
     p = np.asarray(y_prob, dtype=np.float64)
     top, right = p.max(axis=1), (p.argmax(axis=1) == y_true).astype(np.float64)
     if p.shape[1] == 2:
         outcome = (y_true == positive).astype(np.float64)
-        return PeerRows(p[:, positive], outcome, top, right, p, y_true, n_bins)
-    return PeerRows(top, right, top, right, p, y_true, n_bins)
+        return PeerRows(p[:, positive], outcome, top, right, p, y_true, n_bins, eps)
+    return PeerRows(top, right, top, right, p, y_true, n_bins, eps)
 
 
 def _names(n_classes: int, positive: int) -> dict[str, str]:
@@ -439,7 +455,9 @@ def _names(n_classes: int, positive: int) -> dict[str, str]:
     return {"p": "p", "y": "y", "task": task, **flat, **more}
 
 
-def _explained(number: PeerNumber, rows: PeerRows, *, is_weighted: bool) -> PeerNumber:
+def _explained(
+    number: PeerNumber, rows: PeerRows, *, is_weighted: bool, has_own_edges: bool
+) -> PeerNumber:
     """Add to the reason what these rows make of it."""
     why = number.why
     if number.is_same:
@@ -450,6 +468,8 @@ def _explained(number: PeerNumber, rows: PeerRows, *, is_weighted: bool) -> Peer
         n_certain = int((rows.confidence.astype(kind) == 1.0).sum())
         if n_certain:
             why += f" Rows at exactly 1: {n_certain:,}."
+    if has_own_edges:
+        why += " Its bins have equal widths, ours equal counts, as set."
     if is_weighted:
         why += " It does not use the weights; ours does."
     if number.view == "positive-class":
