@@ -18,7 +18,6 @@ from core.export import (
     export_metadata,
     exported_calibrator,
     from_json,
-    write_csv,
 )
 from core.loading import READING_FIELDS, open_study
 from core.messages import (
@@ -281,16 +280,13 @@ def _show(done: Applied, name: str, label: str) -> None:
         height=min(36 * (len(first) + 1) + 2, 420),
         alt=f"Calibrated rows, the first {len(first)}",
     )
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.download_button(
-            "Download calibrated CSV",
-            data=lambda: write_csv(done.frame),
-            file_name=f"{display.file_stem(name)}-calibrated.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            key=state.key("get_applied"),
-            on_click="ignore",
-        )
+    row = display.downloads(
+        done.frame,
+        f"{display.file_stem(name)}-calibrated",
+        state.key("get_applied"),
+        "Download calibrated CSV",
+    )
+    with row:
         if len(done.frame) > len(first):
             st.markdown(
                 f":small[:gray[The first {len(first)} rows are shown.]]",

@@ -38,6 +38,8 @@ CONFIDENCES_ONLY = (
     "calibrator takes the scores of every class."
 )
 OTHER_KIND = {"logits": "probabilities", "probabilities": "logits"}
+# Ctrl+Z belongs to the text field that somebody writes in.
+UNDO, REDO = "Alt+Z", "Alt+Shift+Z"
 BINNINGS = {"uniform": "Equal widths", "quantile": "Equal counts"}
 
 
@@ -76,7 +78,8 @@ def draw(page: str) -> None:
                     type="tertiary",
                     key=state.key("undo"),
                     on_click=state.undo,
-                    help="Take back the last change.",
+                    shortcut=UNDO,
+                    help=f"Take back the last change ({UNDO}).",
                 )
             if state.can_redo():
                 st.button(
@@ -85,7 +88,8 @@ def draw(page: str) -> None:
                     type="tertiary",
                     key=state.key("redo"),
                     on_click=state.redo,
-                    help="Make it again.",
+                    shortcut=REDO,
+                    help=f"Make it again ({REDO}).",
                 )
     problem()
     text = state.message()

@@ -110,11 +110,11 @@ def _to_review(found: Findings, id_column: str | None, stem: str) -> None:
             column_config=COLUMNS,
             alt=f"The {min(SHOWN_ROWS, len(frame))} most surprising rows",
         )
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            display.download_table(
-                frame,
-                f"{stem}-review",
-                state.key("get_review"),
-                f"The first {len(frame):,}, as CSV",
-            )
+        row = display.downloads(
+            frame,
+            f"{stem}-review",
+            state.key("get_review"),
+            f"The first {len(frame):,}, as CSV",
+        )
+        with row:
             st.page_link("views/reliability.py", label="See the rows of each bin")

@@ -101,16 +101,14 @@ def changed(analysis: Analysis, labels: dict[str, str], before: Any, stem: str) 
     display.table(
         learned_maps.changes_frame(found, classes),
         alt=f"What {labels[method]} changed, by predicted class",
+        data=learned_maps.changes_table(found, classes),
+        name=f"{stem}-changes-{method}",
+        key=state.key("get_changes"),
+        label="All classes, as CSV",
     )
     shown = min(len(classes), learned_maps.SHOWN)
     st.caption(
         f"By the class predicted before, the {shown} that changed most first; on rows "
         "that the calibrator never saw. Left and joined: rows whose predicted class "
         "changed from or to this one."
-    )
-    display.download_table(
-        learned_maps.changes_table(found, classes),
-        f"{stem}-changes-{method}",
-        state.key("get_changes"),
-        "All classes, as CSV",
     )

@@ -122,13 +122,14 @@ def _table(study: Study) -> None:
             line[tables.metric_label(metric)] = tables.value_cell(metric, item)
         lines.append(line)
     display.table(
-        pd.DataFrame(lines), alt="Numbers after the calibrator of each snapshot"
+        pd.DataFrame(lines),
+        alt="Numbers after the calibrator of each snapshot",
+        data=tables.estimates_frame(made),
+        name="plumbline-snapshots",
+        key=state.key("get_snapshots"),
     )
     if len(here) < len(chosen):
         st.caption("Snapshots that read the file in another way have no numbers here.")
-    display.download_table(
-        tables.estimates_frame(made), "plumbline-snapshots", state.key("get_snapshots")
-    )
 
 
 def rows_words(item: Estimate | None) -> str:

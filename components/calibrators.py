@@ -22,6 +22,7 @@ __all__ = [
     "changes_frame",
     "comparison_frame",
     "fits_frame",
+    "fits_table",
     "measured_frame",
     "method_label",
     "ranking_frame",
@@ -191,6 +192,15 @@ def fits_frame(analysis: Analysis) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(lines)
+
+
+def fits_table(analysis: Analysis) -> pd.DataFrame:
+    """Return the numbers of `fits_frame`, one line per calibrator."""
+    frame = comparison_frame(analysis)
+    names = ["method", "label", "n_fit_rows", "n_parameters", "keeps_predictions"]
+    refits = [name for name in frame if name.startswith("refit_")]
+    fitted = frame[frame["method"].isin(analysis.fitted)]
+    return fitted[[*names, *refits, "notes"]].reset_index(drop=True)
 
 
 def refits_sentence(analysis: Analysis) -> str:

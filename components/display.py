@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from components import tables, theme
-from core.export import write_csv
+from core.export import write_csv, write_json
 from core.messages import Answer, DataError, FitError, Note
 from core.metrics import METRICS
 from core.uncertainty import Estimate
@@ -22,6 +22,7 @@ __all__ = [
     "code",
     "download_json",
     "download_table",
+    "downloads",
     "error_box",
     "escape_markdown",
     "figure",
@@ -87,13 +88,47 @@ def file_stem(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-") or "plumbline"
 
 
+def downloads(
+    table: pd.DataFrame | Callable[[], pd.DataFrame],
+    name: str,
+    key: str,
+    label: str = "CSV",
+) -> Any:
+    """Offer a table as CSV and as JSON, side by side.
+
+    Parameters
+    ----------
+    table : DataFrame or callable that returns one
+        In full: not the cells of Markdown that the page shows.
+    name : str
+        Of the files, without their ending.
+    key : str
+        Of the first button; the second one has ``_json`` behind it.
+    label : str, default="CSV"
+        Of the first button, where there is something to say.
+
+    Returns
+    -------
+    streamlit.delta_generator.DeltaGenerator
+        The row of buttons, to put others beside them.
+    """
+    row = st.container(horizontal=True, vertical_alignment="center", gap="small")
+    with row:
+        download_table(table, name, key, label)
+        download_json(table, name, f"{key}_json")
+    return row
+
+
 def download_table(
-    table: pd.DataFrame, name: str, key: str, label: str = "Table"
+    table: pd.DataFrame | Callable[[], pd.DataFrame],
+    name: str,
+    key: str,
+    label: str = "CSV",
 ) -> None:
     """Offer a table as CSV; made only when it is asked for."""
     st.download_button(
         label,
-        data=lambda: write_csv(table),
+        data=lambda: write_csv(table() if callable(table) else table),
         file_name=f"{name}.csv",
         mime="text/csv",
         key=key,
@@ -104,11 +139,13 @@ def download_table(
     )
 
 
-def download_json(table: pd.DataFrame, name: str, key: str) -> None:
+def download_json(
+    table: pd.DataFrame | Callable[[], pd.DataFrame], name: str, key: str
+) -> None:
     """Offer a table as JSON, one object per line of the table."""
     st.download_button(
         "JSON",
-        data=lambda: table.to_json(orient="records", indent=1, double_precision=15),
+        data=lambda: write_json(table() if callable(table) else table),
         file_name=f"{name}.json",
         mime="application/json",
         key=key,
@@ -151,14 +188,38 @@ def figure(
 ) -> None:
     """Show a figure with its description, its saved name and its numbers."""
     chart(fig, alt=alt, name=name, key=key, on_bin=on_bin)
-    with st.container(horizontal=True, gap="small"):
-        download_table(table, name, f"{key}-csv", "Numbers in this figure")
-        download_json(table, name, f"{key}-json")
+    downloads(table, name, f"get_{key}", "Numbers in this figure")
 
 
-def table(frame: pd.DataFrame, alt: str) -> None:
-    """Show a small table whose cells are Markdown."""
+def table(
+    frame: pd.DataFrame,
+    alt: str,
+    *,
+    data: pd.DataFrame | None = None,
+    name: str = "",
+    key: str = "",
+    label: str = "CSV",
+) -> Any:
+    """Show a small table whose cells are Markdown, and its numbers to download.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        What is shown.
+    alt : str
+        What it is, for those who cannot see it.
+    data : DataFrame, optional
+        The numbers behind it in full; None where the page offers them itself.
+    name, key, label : str
+        Of the downloads (see `downloads`).
+
+    Returns
+    -------
+    streamlit.delta_generator.DeltaGenerator or None
+        The row of buttons, where there is one.
+    """
     st.table(frame, border="horizontal", hide_index=True, alt=alt)
+    return None if data is None else downloads(data, name, key, label)
 
 
 def notes(items: Iterable[Note], *, limit: int = 4) -> None:
@@ -304,7 +365,7 @@ def provenance(
         for metric in tables.in_order(metrics):
             st.markdown(made_words(metric, columns, bins))
         frame = tables.estimates_frame(columns)
-        download_table(frame, "plumbline-numbers", key, "Every number, as CSV")
+        downloads(frame, "plumbline-numbers", key, "Every number, as CSV")
 
 
 def made_words(

@@ -167,8 +167,12 @@ def test_redo_makes_the_change_again_and_a_new_change_ends_it() -> None:
     for n_bins in (8, 9):
         at.number_input(key="bins").set_value(n_bins).run()
         settle(at)
+    keys = {"undo": "alt+z", "redo": "alt+shift+z"}  # Ctrl+Z belongs to text fields
     for key, wanted in (("undo", 8), ("undo", 15), ("redo", 8), ("redo", 9)):
-        at.button(key=key).click().run()
+        button = at.button(key=key)
+        assert button.proto.shortcut == keys[key]
+        assert keys[key] in button.proto.help.casefold()
+        button.click().run()
         settle(at)
         assert at.session_state["_settings"].n_bins == wanted
     assert "redo" not in {b.key for b in at.button}

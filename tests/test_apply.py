@@ -26,6 +26,7 @@ from core.export import (
     tables,
     to_json,
     write_csv,
+    writing,
 )
 from core.loading import read_predictions
 from core.messages import DataError
@@ -450,7 +451,7 @@ def test_blocks_and_files_are_the_same_bytes(
 ) -> None:
     frame = pd.DataFrame({"a": [None] * 9 + ["é"], "b": range(10), "c": 0.5})
     whole = write_csv(frame)
-    monkeypatch.setattr(tables, "_CSV_CELLS", 6)
+    monkeypatch.setattr(writing, "_CSV_CELLS", 6)
     assert write_csv(frame) == whole
     assert write_csv(frame, tmp_path / "rows.csv") == b""
     assert (tmp_path / "rows.csv").read_bytes() == whole

@@ -23,6 +23,7 @@ from core.sweep import TemperatureSweep, sweep_temperature
 VIEWS = {"top-label": "Predicted class", "positive-class": "Positive class"}
 STEPS = 80  # of the slider, from the fitted temperature to ten times it
 TRIED = ("gap", "nll", "brier", "ece")
+OVERLAID = ("gap", "ece")
 SHOWN = 3  # calibrators that the overlay starts with
 
 
@@ -178,17 +179,15 @@ def ranking(analysis: Analysis, compared: Comparison, stem: str) -> None:
     with st.container(gap="small"):
         st.subheader("Ranking", anchor=False)
         st.markdown(display.escape_markdown(calibrators.ranking_sentence(analysis)))
-        display.table(
+        row = display.table(
             calibrators.ranking_frame(analysis),
             alt="Calibrators by cross-validated NLL, best first",
+            data=calibrators.comparison_frame(analysis),
+            name=f"{stem}-calibrators",
+            key=state.key("get_comparison"),
+            label="Everything compared, as CSV",
         )
-        with st.container(horizontal=True, gap="small"):
-            display.download_table(
-                calibrators.comparison_frame(analysis),
-                f"{stem}-calibrators",
-                state.key("get_comparison"),
-                "Everything compared, as CSV",
-            )
+        with row:
             columns = {
                 calibrators.method_label(name): {"nll": nll}
                 for name, nll, _ in compared.ranking
@@ -201,7 +200,7 @@ def ranking(analysis: Analysis, compared: Comparison, stem: str) -> None:
             display.provenance(columns, lines, state.key("get_ranking"))
 
 
-def numbers(analysis: Analysis, compared: Comparison, view: str) -> None:
+def numbers(analysis: Analysis, compared: Comparison, view: str, stem: str) -> None:
     """Show the numbers on the test rows, the changes, and what was fitted."""
     gap = compared.views[view][UNCALIBRATED].estimates["gap"]
     kind = "cross-fitted" if gap.rows == "cross-fitted" else "test"
@@ -212,6 +211,11 @@ def numbers(analysis: Analysis, compared: Comparison, view: str) -> None:
         display.table(
             calibrators.measured_frame(analysis, view),
             alt=f"Numbers of each calibrator on the {kind} rows",
+            data=tables.estimates_frame(
+                {name: item.estimates for name, item in compared.views[view].items()}
+            ),
+            name=f"{stem}-calibrators-{view}-numbers",
+            key=state.key("get_measured"),
         )
         st.caption(
             f"{gap.n:,} {kind} rows. Small figures: {gap.level:.0%} intervals; for "
@@ -222,6 +226,9 @@ def numbers(analysis: Analysis, compared: Comparison, view: str) -> None:
         display.table(
             calibrators.changes_frame(analysis, view),
             alt="Paired changes of each calibrator from the uncalibrated scores",
+            data=tables.estimates_frame(compared.changes[view]),
+            name=f"{stem}-calibrators-{view}-changes",
+            key=state.key("get_moves"),
         )
         st.caption(
             "Paired on the same rows. Coloured where the interval excludes 0: green is "
@@ -231,6 +238,9 @@ def numbers(analysis: Analysis, compared: Comparison, view: str) -> None:
         display.table(
             calibrators.fits_frame(analysis),
             alt="What was fitted, and its variation over refits",
+            data=calibrators.fits_table(analysis),
+            name=f"{stem}-calibrators-fits",
+            key=state.key("get_fits"),
         )
         words = calibrators.refits_sentence(analysis)
         if words:
@@ -276,8 +286,16 @@ def overlay(analysis: Analysis, compared: Comparison, view: str, stem: str) -> N
         )
     with right:
         display.table(
-            calibrators.measured_frame(analysis, view, drawn, ("gap", "ece")),
+            calibrators.measured_frame(analysis, view, drawn, OVERLAID),
             alt="Gap and ECE of the calibrators in the diagram",
+            data=tables.estimates_frame(
+                {
+                    name: {metric: found[name].estimates[metric] for metric in OVERLAID}
+                    for name in drawn
+                }
+            ),
+            name=f"{stem}-calibrators-{view}-overlay",
+            key=state.key("get_overlay"),
         )
         st.caption(
             "On the dashed line a calibrator keeps its word; below it, it is "
@@ -382,6 +400,9 @@ def tried_numbers(columns: dict, n_classes: int) -> None:
     display.table(
         calibrators.tried_frame(columns, TRIED, n_classes),
         alt="Numbers at the fitted and at the tried temperature",
+        data=tables.estimates_frame(columns),
+        name="temperature-tried",
+        key=state.key("get_tried_numbers"),
     )
     if "Tried" in columns:
         st.markdown(
@@ -389,9 +410,6 @@ def tried_numbers(columns: dict, n_classes: int) -> None:
             "looking at the rows it is measured on, it flatters itself there: no "
             "intervals.]]"
         )
-    display.download_table(
-        tables.estimates_frame(columns), "temperature-tried", state.key("get_tried")
-    )
 
 
 def tried_downloads(lab: Analysis, temperature: float) -> None:
@@ -468,7 +486,7 @@ if len(compared.views) > 1:
         )
         or "top-label"
     )
-numbers(found.analysis, compared, shown_view)
+numbers(found.analysis, compared, shown_view, stem)
 overlay(found.analysis, compared, shown_view, stem)
 learned_maps.section(found.analysis, stem)
 if found.lab is not None and found.lab.comparison and found.sweep is not None:

@@ -280,7 +280,7 @@ def left_out_section(study: Study, chosen: Settings) -> None:
         alt=f"{number_of} that {were} left out, with the reason",
     )
     stem = display.file_stem(own.name)
-    display.download_table(own.left_out, f"{stem}-left-out", "left_out", "All of them")
+    display.downloads(own.left_out, f"{stem}-left-out", "left_out", "All of them")
 
 
 def session_section(chosen: Settings) -> None:

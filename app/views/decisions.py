@@ -66,7 +66,7 @@ def matrix_section(analysis: Analysis, stem: str) -> None:
                 "confusions are listed.]"
             )
             frame = decisions.confusion_frame(matrix, own.classes)
-            display.download_table(
+            display.downloads(
                 frame, f"{stem}-confusion", state.key("get_confusion"), "The matrix"
             )
     with right:
@@ -85,6 +85,7 @@ def matrix_section(analysis: Analysis, stem: str) -> None:
             },
             alt="The most frequent confusions",
         )
+        display.downloads(found, f"{stem}-confusions", state.key("get_confusions"))
         st.caption(
             f"{tables.count_of(labels.size, 'labelled row')}. Temperature scaling "
             "changes none of these predictions."
@@ -104,9 +105,7 @@ def matrix_section(analysis: Analysis, stem: str) -> None:
         },
         alt="Recall and precision of every class with intervals, lowest recall first",
     )
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        display.download_table(frame, f"{stem}-rates", state.key("get_rates"))
-        display.download_json(frame, f"{stem}-rates", state.key("get_rates_json"))
+    with display.downloads(frame, f"{stem}-rates", state.key("get_rates")):
         st.caption(f"Wilson intervals at {level:.0%}.", width="content")
 
 
@@ -169,11 +168,10 @@ def show_points(
     display.table(
         decisions.points_frame(made, wanted, threshold),
         alt=f"Operating points by {wanted.lower()}",
+        data=decisions.points_table(made),
+        name=name,
+        key=state.key(f"get_points_{wanted.split()[-1]}"),
     )
-    frame, key = decisions.points_table(made), wanted.split()[-1]
-    with st.container(horizontal=True, gap="small"):
-        display.download_table(frame, name, state.key(f"get_points_{key}"))
-        display.download_json(frame, name, state.key(f"get_points_{key}_json"))
 
 
 study = state.study()

@@ -69,7 +69,7 @@ with st.container(horizontal=True, vertical_alignment="center", gap="small"):
 shown = [FAMILIES[family]] if family in FAMILIES else list(FAMILIES.values())
 found = methods.found_methods(shown, words or "")
 with slot:
-    display.download_table(
+    display.downloads(
         methods.methods_frame(found), "plumbline-methods", state.key("get_methods")
     )
 for title, registry in FAMILIES.items():

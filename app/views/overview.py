@@ -166,10 +166,11 @@ def both_views(analysis: Analysis) -> None:
     for column, view in zip(st.columns(len(views), gap="large"), views, strict=True):
         results = results_of(analysis, view)
         found = {
-            name: results[method].estimates
+            name: {metric: results[method].estimates[metric] for metric in FIRST}
             for name, method in zip(MARKS, ("uncalibrated", "temperature"), strict=True)
             if method in results
         }
+        plain = dict(zip(("Before", "After"), found.values(), strict=False))
         gap = found[MARKS[0]]["gap"]
         kind = "rows" if gap.rows == "all" else f"{gap.rows} rows"
         with column, st.container(gap="xsmall"):
@@ -181,6 +182,9 @@ def both_views(analysis: Analysis) -> None:
             display.table(
                 calibrators.tried_frame(found, FIRST, n_classes),
                 alt=f"Gap and ECE of the {VIEWS[view].lower()}",
+                data=tables.estimates_frame(plain),
+                name=f"{display.file_stem(analysis.study.evaluation.name)}-{view}",
+                key=state.key(f"get_{view}"),
             )
 
 
@@ -232,10 +236,10 @@ def numbers(analysis: Analysis, view: str) -> None:
             )
         first = before["gap"]
         st.caption(rows_words(analysis, first.n, first.rows))
-        with st.container(horizontal=True, gap="small"):
-            display.download_table(
-                tables.estimates_frame(columns), f"{stem}-numbers-{view}", f"n-{view}"
-            )
+        row = display.downloads(
+            tables.estimates_frame(columns), f"{stem}-numbers-{view}", f"n-{view}"
+        )
+        with row:
             display.provenance(
                 columns | other_numbers(analysis, view),
                 made_of(analysis),

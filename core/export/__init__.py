@@ -9,8 +9,9 @@ from core.export.portable import (
     to_json,
     to_python,
 )
-from core.export.tables import FLAGS, annotate, apply_calibrator, write_csv
+from core.export.tables import FLAGS, annotate, apply_calibrator
 from core.export.verification import FILES, Artefact, Verification, export, verify
+from core.export.writing import write_csv, write_json
 
 __all__ = [
     "FILES",
@@ -29,4 +30,5 @@ __all__ = [
     "to_python",
     "verify",
     "write_csv",
+    "write_json",
 ]

@@ -11,8 +11,9 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from core.analysis import Analysis
-from core.export.tables import annotate, write_csv
+from core.export.tables import annotate
 from core.export.verification import MAX_CELLS, TOLERANCE, Verification
+from core.export.writing import write_csv
 
 __all__ = ["verify_rows"]
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import csv as arrow_csv
 
 from core.analysis import UNCALIBRATED, Analysis
 from core.calibrators import Calibrator
@@ -20,7 +16,7 @@ from core.messages import DataError
 from core.predictions import Predictions
 from core.splitting import Split
 
-__all__ = ["FLAGS", "annotate", "apply_calibrator", "write_csv"]
+__all__ = ["FLAGS", "annotate", "apply_calibrator"]
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -40,9 +36,6 @@ FLAGS = {
 """What the column `flag` of `annotate` says of a row's probabilities."""
 
 _BLOCK = 1 << 22  # scores worked on at once
-_CSV_CELLS = 1 << 20
-_FORMULA = r"^[=+\-@\t\r\n＝＋－＠]"
-_NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$"
 
 
 class _Calibrated:
@@ -204,43 +197,6 @@ def annotate(analysis: Analysis, method: str) -> pd.DataFrame:
     return _with_left_out(frame, own.left_out)
 
 
-def write_csv(frame: pd.DataFrame, destination: Path | None = None) -> bytes:
-    """Return a table as CSV (UTF-8) in which no text starts like a formula.
-
-    Text cells and headers that start with ``= + - @``, a tab or a line end get an
-    apostrophe in front, so that no spreadsheet runs them; numbers stay numbers, and
-    so do texts that are nothing but a number.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        Its index is not written.
-    destination : Path, optional
-        File to write to; nothing is returned then.
-
-    Returns
-    -------
-    bytes
-        Empty where a destination was given.
-
-    Examples
-    --------
-    >>> frame = pd.DataFrame({"name": ["=1+1", "-5"], "gap": [-0.5, None]})
-    >>> print(write_csv(frame).decode())
-    "name","gap"
-    "'=1+1",-0.5
-    "-5",
-    <BLANKLINE>
-    """
-    if destination is not None:
-        with destination.open("wb") as file:
-            _write(frame, file)
-        return b""
-    buffer = io.BytesIO()
-    _write(frame, buffer)
-    return buffer.getvalue()
-
-
 def _log_probabilities(calibrator: Calibrator, logits: FloatArray) -> FloatArray:
     """Return log-probabilities in a new array, whatever the calibrator was fed with."""
     scores = logits
@@ -387,50 +343,3 @@ def _with_left_out(frame: pd.DataFrame, left_out: pd.DataFrame) -> pd.DataFrame:
     lines = {"file_row": left_out["row"], "flag": "left-out", "left_out_reason": reason}
     joined = pd.concat([frame, pd.DataFrame(lines)], ignore_index=True)
     return joined.sort_values("file_row", kind="stable", ignore_index=True)
-
-
-def _write(frame: pd.DataFrame, file: BinaryIO) -> None:
-    names = _neutral(pd.Series([str(name) for name in frame.columns], dtype="str"))
-    columns = [frame.iloc[:, place] for place in range(frame.shape[1])]
-    types = [_arrow_type(column) for column in columns]
-    schema = pa.schema(list(zip(names, types, strict=True)))
-    # Text is always quoted: no separator or line end of another locale splits it.
-    options = arrow_csv.WriteOptions(quoting_style="needed")
-    with arrow_csv.CSVWriter(file, schema, write_options=options) as writer:
-        for start in _starts(frame):
-            stop = start + max(1, _CSV_CELLS // max(1, frame.shape[1]))
-            arrays = [
-                _arrow(column.iloc[start:stop], kind)
-                for column, kind in zip(columns, types, strict=True)
-            ]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-
-
-def _starts(frame: pd.DataFrame) -> Iterator[int]:
-    yield from range(0, len(frame), max(1, _CSV_CELLS // max(1, frame.shape[1])))
-
-
-def _is_text(column: pd.Series[Any]) -> bool:
-    kinds = pd.api.types
-    is_number = kinds.is_numeric_dtype(column) or kinds.is_bool_dtype(column)
-    return not (is_number or kinds.is_datetime64_any_dtype(column))
-
-
-def _arrow_type(column: pd.Series[Any]) -> Any:
-    if _is_text(column):
-        return pa.string()
-    return pa.array(column.iloc[:0], from_pandas=True).type
-
-
-def _arrow(column: pd.Series[Any], kind: Any) -> Any:
-    if _is_text(column):
-        column = _neutral(column.astype(object).where(column.notna(), None))
-    return pa.array(column, type=kind, from_pandas=True)
-
-
-def _neutral(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Return text as str, with an apostrophe before what looks like a formula."""
-    text = column.map(str, na_action="ignore").astype("str")
-    is_risky = text.str.contains(_FORMULA, regex=True, na=False)
-    is_risky &= ~text.str.contains(_NUMBER, regex=True, na=False)
-    return text.where(~is_risky, "'" + text)
