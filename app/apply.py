@@ -223,7 +223,7 @@ def _apply(study: Study, wanted: Settings | None, saved: Saved | None) -> None:
     by = by if saved is None else f"saved {saved.number}"
     try:
         done = jobs.run(
-            f"apply {study.fingerprint} {by} {rows}",
+            f"apply {study.identity} {by} {rows}",
             "Calibrating the new rows",
             work,
             slot="apply",

@@ -1,6 +1,6 @@
 """The only cached functions: a study and Settings lead to results of `core`.
 
-Keys are fingerprints and Settings, never arrays. Every function takes `_progress`,
+Keys are a study, as its identity, and Settings. Every function takes `_progress`,
 which is no part of the key, so that it can run inside a job (`app.jobs`).
 """
 
@@ -63,7 +63,7 @@ __all__ = [
 SAMPLE = Path(__file__).resolve().parents[1] / "sample_data" / "digits_noisy.csv"
 _FITTING = ("split", "n_folds", "fit_fraction", "threshold_fraction", "seed")
 _BY_CONTENT: dict[str | type[Any], Callable[[Any], Any]] = {
-    "core.predictions.Study": attrgetter("fingerprint"),
+    "core.predictions.Study": attrgetter("identity"),
     "core.settings.Settings": methodcaller("to_json"),
 }
 

@@ -32,7 +32,7 @@ def draw(analysis: Analysis, stem: str) -> None:
     """Draw the cards that the file allows: before any repair, all labelled rows."""
     study, chosen = analysis.study, analysis.settings
     found = jobs.run(
-        f"findings {study.fingerprint} {chosen.to_json()}",
+        f"findings {study.identity} {chosen.to_json()}",
         "Looking at classes, slices and rows",
         partial(compute.findings, study, chosen),
         slot="findings",

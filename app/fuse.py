@@ -109,7 +109,7 @@ def _written(
         name = f"{display.file_stem(file.name)}_calibrated.onnx"
         return Written(name, fused.model, fused.scores, proof)
 
-    key = f"fuse {study.fingerprint} {wanted.to_json()} {file.number} {output!r}"
+    key = f"fuse {study.identity} {wanted.to_json()} {file.number} {output!r}"
     return jobs.run(key, "Putting it behind your model", work, slot="fuse")
 
 

@@ -106,7 +106,7 @@ def run(
     Parameters
     ----------
     key : str
-        What the result depends on: fingerprint, Settings and what is done.
+        What the result depends on: study, Settings and what is done.
     label : str
         What the user is told, such as "Fitting".
     work : callable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -14,6 +15,9 @@ import streamlit as st
 
 from app import bar, jobs, state
 from components import theme
+
+# The results carry their notes; Python's warnings name lines of code.
+warnings.filterwarnings("ignore", category=UserWarning, module="core")
 
 st.set_page_config(
     page_title="Plumbline",

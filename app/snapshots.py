@@ -104,7 +104,7 @@ def _table(study: Study) -> None:
 
     key = " ".join(f"{name} {item.to_json()}" for name, item in here.items())
     made = jobs.run(
-        f"snapshots {study.fingerprint} {key}", "Comparing", work, slot="snapshots"
+        f"snapshots {study.identity} {key}", "Comparing", work, slot="snapshots"
     )
     if made is None:
         return

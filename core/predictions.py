@@ -303,6 +303,28 @@ class Study:
     @property
     def fingerprint(self) -> str:
         """Sha256 over the fingerprints of everything in the study."""
+        digest = hashlib.sha256()
+        for role, item in self._by_role().items():
+            digest.update(f"{role}={item.fingerprint}\n".encode())
+        if self.head is not None:
+            for array in (self.head.weight, self.head.bias):
+                _update(digest, "head", np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """Fingerprint with the names of the files and what was noted of them.
+
+        The same rows may come from another file, read in another way: what tells of
+        the file, and not only of its rows, is kept by this.
+        """
+        digest = hashlib.sha256(self.fingerprint.encode())
+        for role, item in self._by_role().items():
+            told = (role, item.name, item.notes, len(item.left_out))
+            digest.update(repr(told).encode())
+        return digest.hexdigest()
+
+    def _by_role(self) -> dict[str, Predictions]:
         named = {
             "evaluation": self.evaluation,
             "fit": self.fit,
@@ -311,14 +333,7 @@ class Study:
             **{f"ood/{key}": item for key, item in self.ood.items()},
             **{f"models/{key}": item for key, item in self.models.items()},
         }
-        digest = hashlib.sha256()
-        for role, item in named.items():
-            if item is not None:
-                digest.update(f"{role}={item.fingerprint}\n".encode())
-        if self.head is not None:
-            for array in (self.head.weight, self.head.bias):
-                _update(digest, "head", np.ascontiguousarray(array))
-        return digest.hexdigest()
+        return {role: item for role, item in named.items() if item is not None}
 
 
 def matching_rows(own: Predictions, other: Predictions) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.messages import DataError
+from core.messages import DataError, Note
 from core.predictions import ColumnRoles, Head, Predictions, Study, matching_rows
 
 Z = np.array([[1.0, 2.0, 0.0], [0.0, -1.0, 3.0], [2.0, 2.0, 2.0]])
@@ -210,6 +210,16 @@ def test_the_fingerprint_is_of_the_content():
         make(file_rows=[2, 3, 4]),
     ]
     assert len({own.fingerprint for own in variants}) == len(variants)
+
+
+def test_the_identity_of_a_study_tells_files_of_the_same_rows_apart():
+    note = Note("decimal-comma", "info", "0,5 was read as 0.5.")
+    given = [make(), make(name="other"), make(notes=(note,))]
+    studies = [Study(evaluation=own) for own in given]
+    studies.append(Study(evaluation=make(), fit=make(name="other")))
+    assert len({own.identity for own in studies}) == len(studies)
+    assert len({own.fingerprint for own in studies[:3]}) == 1
+    assert Study(evaluation=make()).identity == studies[0].identity
 
 
 def test_a_study_has_a_fingerprint_of_all_its_parts():

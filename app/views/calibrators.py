@@ -167,7 +167,7 @@ def results(
         )
 
     return jobs.run(
-        f"calibrators {study.fingerprint} {wanted.to_json()}",
+        f"calibrators {study.identity} {wanted.to_json()}",
         "Fitting and comparing",
         work,
         slot="calibrators",

@@ -182,7 +182,7 @@ def doubts_section(study: Study, chosen: Settings) -> None:
     """Show the remarks on the file, those that its numbers raise included."""
     notes = list(study.evaluation.notes)
     wanted = compute.temperature_settings(study, chosen)
-    name = f"measure {study.fingerprint} {wanted.to_json()}"
+    name = f"measure {study.identity} {wanted.to_json()}"
     first = jobs.run(
         name, "Checking the rows", partial(compute.overview, study, wanted), slot="data"
     )

@@ -182,7 +182,7 @@ if study is None:
 
 wanted = compute.temperature_settings(study, state.settings())
 result = jobs.run(
-    f"analysis {study.fingerprint} {wanted.to_json()}",
+    f"analysis {study.identity} {wanted.to_json()}",
     "Measuring",
     partial(compute.analysis, study, wanted),
     slot="decisions",

@@ -277,7 +277,7 @@ def proof(kind: str, made: Prepared) -> str:
 
 def files(study: Study, wanted: Settings, *, is_asked: bool) -> Analysis | None:
     """Verify on demand, and draw a card for each file."""
-    name = f"export {study.fingerprint} {wanted.to_json()}"
+    name = f"export {study.identity} {wanted.to_json()}"
     own, stem = study.evaluation.input_kind, display.file_stem(study.evaluation.name)
     if is_asked:
         jobs.forget(name)

@@ -247,8 +247,10 @@ def numbers(analysis: Analysis, view: str) -> None:
                 bins=f"bins: {bins_words(analysis)}",
             )
         seen = [note for item in before.values() for note in item.notes]
+        made = analysis.fitted.get("temperature")
+        known = [*analysis.notes, *(made.notes if made else ())]
         # Why no temperature fits is said where the repair would be.
-        known = [note for note in analysis.notes if note.code != AT_BOUND]
+        known = [note for note in known if note.code != AT_BOUND]
         display.notes([*known, *seen])
 
 
@@ -320,7 +322,7 @@ if state.is_sample():
     invitation()
 
 wanted = compute.temperature_settings(study, state.settings())
-name = f"{study.fingerprint} {wanted.to_json()}"
+name = f"{study.identity} {wanted.to_json()}"
 first = jobs.run(
     f"measure {name}",
     "Measuring",

@@ -232,7 +232,7 @@ def each_class(analysis: Analysis, method: str, stem: str) -> None:
         return gaps, compute.class_scores(study, chosen, method)
 
     made = jobs.run(
-        f"classes {study.fingerprint} {method} {chosen.to_json()}",
+        f"classes {study.identity} {method} {chosen.to_json()}",
         "Looking at each class",
         work,
         slot="reliability",
@@ -314,7 +314,7 @@ if study is None:
 
 now = compute.temperature_settings(study, state.settings())
 analysis = jobs.run(
-    f"analysis {study.fingerprint} {now.to_json()}",
+    f"analysis {study.identity} {now.to_json()}",
     "Measuring",
     partial(compute.analysis, study, now),
     slot="reliability",
