@@ -220,6 +220,18 @@ CASES: dict[str, Case] = {
     "packed pickle": Case(
         data(gzip.compress(PICKLE), "rows.csv.gz"), "refuse", "not opened", "rows.csv"
     ),
+    "weights of PyTorch": Case(
+        data(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P", "model.pt"),
+        "refuse",
+        "not opened",
+        "model.pt",
+    ),
+    "truncated NPZ": Case(
+        data(npz(logits=np.ones((50, 4)), labels=np.arange(50) % 4)[:-200], "cut.npz"),
+        "refuse",
+        "damaged",
+        "cut.npz",
+    ),
     "Git LFS pointer": Case(
         text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
         "refuse",
@@ -302,6 +314,10 @@ CASES: dict[str, Case] = {
         "column logit_cat",
     ),
     "empty": Case(text(""), "refuse", "empty", "rows.csv"),
+    "header only": Case(text(HEADER), "refuse", "no rows", "rows.csv"),
+    "header without line end": Case(
+        text(HEADER.strip()), "refuse", "no rows", "rows.csv"
+    ),
     "JSON that is no table": Case(
         text(json.dumps({"a": [1, [2]], "b": 3}), "rows.json"),
         "refuse",

@@ -219,8 +219,10 @@ class Visitor:
             self.page.wait_for_timeout(100)
         return self
 
-    def upload(self, name: str, content: bytes, *, to: str = "") -> Visitor:
-        """Give a file to an uploader: the one in sight, else the one behind "Open".
+    def upload(
+        self, name: str, content: bytes, *more: tuple[str, bytes], to: str = ""
+    ) -> Visitor:
+        """Give files to an uploader: the one in sight, else the one behind "Open".
 
         Every click counts: the button that opens a dialog for files is one of them.
         """
@@ -233,7 +235,10 @@ class Visitor:
         with self.page.expect_file_chooser() as chosen:
             self.click(zone.locator("button"))
         chosen.value.set_files(
-            {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+            [
+                {"name": file, "mimeType": "application/octet-stream", "buffer": data}
+                for file, data in ((name, content), *more)
+            ]
         )
         # What was read is taken from the uploader: a new one stands in its place.
         expect(self.page.locator(f".{used[0]}")).to_have_count(0)
@@ -315,6 +320,19 @@ def visit(
         raise
     finally:
         context.close()
+
+
+def run_alone(module: Path, *arguments: Path) -> str:
+    """Run a module in an interpreter that knows nothing of this repository."""
+    done = subprocess.run(
+        [sys.executable, "-I", module, *arguments],
+        cwd=module.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def warm_up(browser: Browser, server: Server) -> None:

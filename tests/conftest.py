@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from browser_server import Server, Visitor
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,3 +46,38 @@ def _pages_as_they_are() -> None:
     """Set what app/.streamlit/config.toml says and AppTest does not read."""
     if "streamlit" in sys.modules:
         sys.modules["streamlit"].config.set_option("runner.magicEnabled", False)
+
+
+# The tests with a browser are one group of pytest-xdist: all of them have one server.
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Start the app once, its kernels compiled as `make run` has them compiled."""
+    from browser_server import browse, serve, warm_up
+
+    command = [sys.executable, "-m", "app", "warm-up"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    with serve() as running:
+        with browse() as first:
+            warm_up(first, running)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser(server: Server) -> Iterator[Browser]:
+    """Start a browser; after its last test the server may not have complained."""
+    from browser_server import browse
+
+    with browse() as running:
+        yield running
+    assert not server.problems(), server.written()
+
+
+@pytest.fixture
+def visitor(browser: Browser, server: Server) -> Iterator[Visitor]:
+    """Return somebody who opens the app for the first time."""
+    from browser_server import visit
+
+    with visit(browser, server) as somebody:
+        yield somebody

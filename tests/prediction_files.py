@@ -176,6 +176,20 @@ def tidymodels(of: Sample) -> pd.DataFrame:
     return columns(".pred_{}", of.probs, of.names).assign(**more)
 
 
+def predictions(
+    n: int = 1500,
+    *,
+    classes: Sequence[str] = ("cat", "dog", "newt", "owl"),
+    temperature: float = 2.0,
+    seed: int = 5,
+    **more: Any,
+) -> bytes:
+    """Return a CSV of ids, other columns, logits and labels drawn at a temperature."""
+    of = Sample.draw(n, classes, temperature, seed)
+    table = pd.DataFrame({"id": range(1, n + 1)}).assign(**more)
+    return csv(table.join(plain(of)))
+
+
 # --- arrays ---------------------------------------------------------------------------
 
 

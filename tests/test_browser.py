@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from browser_server import (
-    DESKTOP,
-    PHONE,
-    Server,
-    Visitor,
-    browse,
-    serve,
-    visit,
-    warm_up,
-)
-from playwright.sync_api import Browser, expect
+from browser_server import DESKTOP, PHONE, Visitor, run_alone, visit
+from playwright.sync_api import expect
+from prediction_files import predictions
 
 from components.tables import format_p_value, format_value, metric_label
 from core.analysis import analyze
@@ -49,67 +39,7 @@ CLASSES = ("cat", "dog", "newt", "owl")
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 
-def predictions(
-    n: int = 1500,
-    *,
-    classes: tuple[str, ...] = CLASSES,
-    temperature: float = 2.0,
-    seed: int = 5,
-    **columns: Any,
-) -> bytes:
-    """Return a CSV of logits whose labels were drawn at a temperature."""
-    rng = np.random.default_rng(seed)
-    logits = 3.0 * rng.normal(size=(n, len(classes)))
-    drawn = (logits / temperature + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    names = [f"logit_{name}" for name in classes]
-    table = pd.DataFrame({"id": np.arange(1, n + 1)}).assign(**columns)
-    table = pd.concat([table, pd.DataFrame(logits, columns=names)], axis=1)
-    table["label"] = np.array(classes)[drawn]
-    return table.to_csv(index=False).encode()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serve() as running:
-        yield running
-        assert not running.problems(), running.written()
-
-
-@pytest.fixture(scope="module")
-def browser(server: Server) -> Iterator[Browser]:
-    with browse() as running:
-        warm_up(running, server)
-        yield running
-
-
-@pytest.fixture
-def visitor(browser: Browser, server: Server) -> Iterator[Visitor]:
-    with visit(browser, server) as somebody:
-        yield somebody
-
-
-@pytest.fixture(scope="module")
-def owner(browser: Browser, server: Server) -> Iterator[Visitor]:
-    """Return somebody who has a study open already."""
-    with visit(browser, server) as somebody:
-        somebody.upload("mine.csv", predictions())
-        yield somebody
-
-
 # ---------------------------------------------------------------------- the main job
-
-
-def run_alone(module: Path, *arguments: Path) -> str:
-    """Run a module in an interpreter that knows nothing of this repository."""
-    done = subprocess.run(
-        [sys.executable, "-I", module, *arguments],
-        cwd=module.parent,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def table(visitor: Visitor, alt: str) -> dict[str, dict[str, list[str]]]:
@@ -449,157 +379,3 @@ def test_a_wrong_column_is_taken_back(visitor) -> None:
     v.settle()
     assert "label label" in v.words()
     assert "Overconfident." in v.words()
-
-
-# ----------------------------------------------------------------------- bad uploads
-
-
-def npz(**arrays: Any) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-HEADER = b"logit_cat,logit_dog,label\n"
-BAD = {
-    # what: name, bytes, what is said of it
-    "pickle": ("x.csv", pickle.dumps({"logits": [1.0]}), ("pickle", "np.savez")),
-    "torch": ("model.pt", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P", ("model.pt",)),
-    "truncated": (
-        "cut.npz",
-        npz(logits=np.ones((50, 4)), labels=np.arange(50) % 4)[:-200],
-        ("damaged", "again"),
-    ),
-    "empty": ("nothing.csv", b"", ("empty",)),
-    "header only": ("header.csv", HEADER, ("no rows",)),
-    "header without line end": ("h.csv", HEADER.strip(), ("no rows",)),
-    "NaN": (
-        "nan.csv",
-        HEADER + b"1,2,cat\n" * 6 + b"1,nan,dog\n",
-        ("logit_dog", "row 7"),
-    ),
-    "duplicate columns": (
-        "twice.csv",
-        b"logit_cat,logit_dog,logit_cat,label\n1,2,3,cat\n",
-        ("logit_cat", "columns 1 and 3"),
-    ),
-    "labels outside": (
-        "cow.csv",
-        HEADER + b"1,2,cat\n3,4,cow\n",
-        ("'cow'", "column label, row 2"),
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_a_bad_upload_is_explained_and_the_session_stays(owner, case) -> None:
-    name, content, said = BAD[case]
-    owner.upload(name, content)
-    box = owner.key("problem-box")
-    expect(box).to_be_visible()
-    words = re.sub(r"[\u2060\u00a0]", "", box.inner_text())
-    for part in ("Where", "How to fix", name, *said):
-        assert part in words, (part, words)
-    assert "mine.csv" in owner.words()
-    assert "Overconfident." in owner.words()
-    owner.no_complaints()
-    owner.key("problem-dismiss").get_by_role("button").click()
-    expect(box).to_have_count(0)
-
-
-def test_text_among_numbers_is_a_question_with_an_answer(visitor) -> None:
-    lines = predictions(400).decode().splitlines()
-    for row, text in ((12, "oops"), (70, "n/a")):
-        cells = lines[row].split(",")
-        cells[2] = text
-        lines[row] = ",".join(cells)
-    visitor.upload("gaps.csv", "\n".join(lines).encode())
-    box = visitor.key("problem-box")
-    assert "oops" in box.inner_text()
-    assert "row 12" in box.inner_text()
-    assert "digits_noisy.csv" in visitor.words()
-    box.get_by_role("button").first.click()
-    expect(box).to_have_count(0)
-    visitor.settle()
-    words = visitor.words()
-    assert "gaps.csv" in words
-    assert "398 rows" in words
-    assert "2 rows left out" in words
-    visitor.go("Data")
-    assert "2 rows were left out" in visitor.words()
-    name, content = visitor.download(visitor.key("left_out").get_by_role("button"))
-    assert name == "gaps-left-out.csv"
-    assert list(pd.read_csv(io.BytesIO(content))["row"]) == [12, 70]
-
-
-# -------------------------------------------------------------------- hostile names
-
-HOSTILE = (
-    "<img src=x onerror=alert(1)>",
-    "**bold** $x$ :red[y] :material/home:",
-    "[link](javascript:alert(2))",
-    "=cmd()|' /C calc'!A0",
-    "naïve 日本語 🎯",
-    "L" * 200,
-)
-
-
-def test_hostile_names_are_shown_as_they_are(visitor, tmp_path) -> None:
-    v = visitor
-    number = np.arange(1500) // 50
-    starts = np.array(["@SUM(A1) ", "<script>alert(3)</script> ", "+1+1 "])
-    group = [f"{starts[item % 3]}{item}" for item in number]
-    hostile = {"=1+1 <b>x</b>": np.arange(1500), "group": group}
-    split = np.where(number % 2, "fit", "test")
-    content = predictions(classes=HOSTILE, split=split, **hostile)
-    file_name = "<img src=x onerror=alert(4)> **b** $x$ [l](javascript:alert(5)).csv"
-    v.upload(file_name, content)
-    assert not v.key("problem-box").count(), v.key("problem-box").inner_text()
-    assert "Overconfident." in v.words()
-    for title in ("Overview", "Calibrators", "Data"):
-        v.go(title)
-        assert file_name in v.words(), title
-        main = v.page.get_by_test_id("stMain")
-        assert not main.locator("img[src=x], script, b").count()
-        assert not main.locator('a[href^="javascript"]').count()
-        assert v.overflow() <= 1
-        v.no_complaints()
-    words = v.words()
-    assert "logit_<img src=x onerror=alert(1)>" in words
-    assert "=1+1 <b>x</b>" in words
-
-    v.go("Export")
-    v.key("prepare").get_by_role("button").click()
-    v.key("get_export_json").wait_for()
-    v.settle()
-    name, content_csv = v.download(v.key("get_export_csv").get_by_role("button"))
-    assert re.fullmatch(r"[A-Za-z0-9_-]+-calibrated\.csv", name)
-    rows = pd.read_csv(io.BytesIO(content_csv))
-    texts = [*rows.columns, *rows.select_dtypes("str").to_numpy().ravel()]
-    assert not [text for text in texts if str(text).startswith(("=", "+", "-", "@"))]
-    assert "'=1+1 <b>x</b>" in rows.columns
-    assert "'@SUM(A1) 0" in set(rows["group"])
-    assert "'=cmd()|' /C calc'!A0" in set(rows["prediction"])
-
-    # One calibrator for all rows: the module gives what is in the table.
-    _, module = v.download(v.key("get_export_python").get_by_role("button"))
-    (tmp_path / "calibrator.py").write_bytes(module)
-    given = pd.read_csv(io.BytesIO(content))
-    np.save(tmp_path / "in.npy", given[[f"logit_{name}" for name in HOSTILE]])
-    run_alone(tmp_path / "calibrator.py", tmp_path / "in.npy", tmp_path / "out.npy")
-    alone = np.load(tmp_path / "out.npy")
-    columns = [f"prob_{name}" for name in HOSTILE]
-    np.testing.assert_allclose(rows[columns], alone, rtol=0, atol=1e-12)
-
-
-def test_a_binary_class_of_markup_is_only_a_name(browser, server) -> None:
-    names = (HOSTILE[0], HOSTILE[1])
-    with visit(browser, server) as v:
-        v.upload("two.csv", predictions(400, classes=names))
-        v.page.get_by_role("radio", name="Positive class").click(force=True)
-        expect(v.page.get_by_text("where it came true")).to_be_visible()
-        v.settle()
-        assert f"probability of {names[1]}" in v.words().replace("`", "")
-        title = v.page.locator(".js-plotly-plot .xtitle").first
-        expect(title).to_contain_text(names[1])
-        assert not v.page.get_by_test_id("stMain").locator("img[src=x]").count()

@@ -8,25 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
 
-import numpy as np
-import pandas as pd
 import pytest
-from browser_server import Visitor, browse, serve, visit, warm_up
+from browser_server import Visitor, visit
 from playwright.sync_api import expect
+from prediction_files import predictions
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
 SECONDS = 60
-CLASSES = ("cat", "dog", "newt", "owl")
-
-
-def predictions(n: int, temperature: float, seed: int) -> bytes:
-    """Return a CSV of logits whose labels were drawn at a temperature."""
-    rng = np.random.default_rng(seed)
-    logits = 3.0 * rng.normal(size=(n, len(CLASSES)))
-    drawn = (logits / temperature + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    table = pd.DataFrame(logits, columns=[f"logit_{name}" for name in CLASSES])
-    return table.assign(label=np.array(CLASSES)[drawn]).to_csv(index=False).encode()
 
 
 class Person:
@@ -141,34 +130,34 @@ def together(*parts: Iterator[None]) -> None:
         pass
 
 
-def test_two_sessions_for_a_minute() -> None:
-    files = [predictions(1500, 2.0, seed=1), predictions(1200, 0.5, seed=2)]
-    with serve() as server, browse() as browser:
-        warm_up(browser, server)
-        with visit(browser, server) as first, visit(browser, server) as second:
-            people = [
-                Person(first, "ada.csv", "Overconfident.", 20, files[0]),
-                Person(second, "ben.csv", "Underconfident.", 40, files[1]),
-            ]
-            assert people[0].temperature != people[1].temperature
-            steps: list[list[Callable[[], Iterator[None]]]] = [
-                [who.overview, who.calibrators, who.export, who.data, who.methods]
-                for who in people
-            ]
-            end, turn = time.monotonic() + SECONDS, 0
-            while time.monotonic() < end or turn <= len(steps[0]):
-                # A round on the same page, then a round on different ones.
-                lag = turn // len(steps[0]) % 2
-                together(
-                    *(
-                        own[(turn + lag * number) % len(own)]()
-                        for number, own in enumerate(steps)
-                    )
+def test_two_sessions_for_a_minute(browser, server) -> None:
+    files = [
+        predictions(1500, temperature=2.0, seed=1),
+        predictions(1200, temperature=0.5, seed=2),
+    ]
+    with visit(browser, server) as first, visit(browser, server) as second:
+        people = [
+            Person(first, "ada.csv", "Overconfident.", 20, files[0]),
+            Person(second, "ben.csv", "Underconfident.", 40, files[1]),
+        ]
+        assert people[0].temperature != people[1].temperature
+        steps: list[list[Callable[[], Iterator[None]]]] = [
+            [who.overview, who.calibrators, who.export, who.data, who.methods]
+            for who in people
+        ]
+        end, turn = time.monotonic() + SECONDS, 0
+        while time.monotonic() < end or turn <= len(steps[0]):
+            # A round on the same page, then a round on different ones.
+            lag = turn // len(steps[0]) % 2
+            together(
+                *(
+                    own[(turn + lag * number) % len(own)]()
+                    for number, own in enumerate(steps)
                 )
-                for who in people:
-                    who.check()
-                turn += 1
-            together(*(who.overview() for who in people))
+            )
             for who in people:
                 who.check()
-        assert not server.problems(), server.written()
+            turn += 1
+        together(*(who.overview() for who in people))
+        for who in people:
+            who.check()
