@@ -11,7 +11,7 @@ PACKAGES = $(wildcard core components app)
 PYTEST = NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest
 WORKERS = -n 2 --dist loadgroup
 # What runs every line of the kernels, and can do so without compiling them.
-KERNEL_TESTS = tests/test_softmax.py tests/test_metrics*.py
+KERNEL_TESTS = tests/test_softmax.py tests/test_temperature_grid.py tests/test_metrics*.py
 
 # Compiled kernels are kept in the repository's own cache.
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba

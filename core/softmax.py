@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -32,10 +32,10 @@ __all__ = [
     "warm_up",
 ]
 
-Algorithm = Literal["two-pass", "three-pass", "online"]
+Algorithm = Literal["two-pass", "three-pass", "three-pass-reload", "online"]
 FloatArray = NDArray[np.float32] | NDArray[np.float64]
 
-_ALGORITHMS: tuple[Algorithm, ...] = ("two-pass", "three-pass", "online")
+_ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 _SOFTMAX, _LOG_SOFTMAX, _LOG_SUM_EXP = range(3)
 _LOG2E = 1.4426950408889634
 _ROW_BYTES = 64  # a row of few classes costs time and outputs of its own
@@ -167,7 +167,7 @@ class RowStatistics:
 # ---------------------------------------------------------------- validation
 
 
-def _checked_logits(logits: ArrayLike) -> NDArray[Any]:
+def checked_logits(logits: ArrayLike) -> NDArray[Any]:
     """Return logits as a C-contiguous, read-only float array of two dimensions."""
     try:
         array = np.asarray(logits)
@@ -194,7 +194,7 @@ def _checked_temperature(temperature: float) -> float:
     return value
 
 
-def _checked_labels(
+def checked_labels(
     labels: ArrayLike, n_rows: int, n_classes: int, lowest: int
 ) -> NDArray[np.int64]:
     array = np.asarray(labels)
@@ -218,7 +218,7 @@ def _checked_labels(
     return array
 
 
-def _raise_bad_row(logits: NDArray[Any], bad_rows: Iterable[int]) -> None:
+def raise_bad_row(logits: NDArray[Any], bad_rows: Iterable[int]) -> None:
     """Raise for the first bad row that the chunks reported, in order; -1 is none."""
     row = next((bad for bad in bad_rows if bad >= 0), -1)
     if row < 0:
@@ -276,7 +276,7 @@ def _run(kernel: Callable[..., int], logits: NDArray[Any], *arguments: Any) -> N
             return kernel(flat, n_classes, start, stop, scratch, *arguments)
 
     row_bytes = logits.itemsize * n_classes + _ROW_BYTES
-    _raise_bad_row(logits, map_rows(rows, n_rows, row_bytes))
+    raise_bad_row(logits, map_rows(rows, n_rows, row_bytes))
 
 
 def _target(
@@ -306,7 +306,7 @@ def _run_softmax(
     if algorithm not in _ALGORITHMS:
         what = f"There is no algorithm {algorithm!r}."
         raise DataError(what, "algorithm", f"Use one of {', '.join(_ALGORITHMS)}.")
-    checked = _checked_logits(logits)
+    checked = checked_logits(logits)
     beta = 1.0 / _checked_temperature(temperature)
     n_rows, n_classes = checked.shape
     shape = (n_rows,) if kind == _LOG_SUM_EXP else (n_rows, n_classes)
@@ -353,7 +353,7 @@ def softmax(
     out : ndarray or None, default=None
         Where to write the result; same shape and dtype, may be `logits` itself. Its
         contents are unspecified after an error.
-    algorithm : {"two-pass", "three-pass", "online"}, default="two-pass"
+    algorithm : {"two-pass", "three-pass", "three-pass-reload", "online"}
         Same result to rounding; they differ in trips over a row.
 
     Returns
@@ -405,7 +405,7 @@ def log_softmax(
         Finite and positive.
     out : ndarray or None, default=None
         As for `softmax`.
-    algorithm : {"two-pass", "three-pass", "online"}, default="two-pass"
+    algorithm : {"two-pass", "three-pass", "three-pass-reload", "online"}
         As for `softmax`.
 
     Returns
@@ -500,18 +500,19 @@ def row_statistics(
     >>> rows.prediction, rows.label_rank, rows.correct
     (array([2]), array([1]), array([False]))
     """
-    checked = _checked_logits(logits)
+    checked = checked_logits(logits)
     n_rows, n_classes = checked.shape
     beta = 1.0 / _checked_temperature(temperature)
     y = np.empty(0, np.int64)
     if labels is not None:
-        y = _checked_labels(labels, n_rows, n_classes, -1)
+        y = checked_labels(labels, n_rows, n_classes, -1)
     y.flags.writeable = False
     array = _for_kernel(checked, beta)
     constants, rate, beta = _scale(beta, array.dtype)
     integers = np.empty((2, n_rows), np.int64)
     numbers = np.empty((7, n_rows))
-    _run(_statistics_kernel, array, y, constants, rate, beta, integers, numbers)
+    limit = trusted_exponent(array.dtype)
+    _run(_statistics_kernel, array, y, constants, limit, rate, beta, integers, numbers)
     has_labels = labels is not None
     return RowStatistics(
         prediction=integers[0],
@@ -566,18 +567,19 @@ def temperature_objective(
     >>> [float(a[0]) for a in temperature_objective([[0.0, 2.0]], [1], 0.0)[1:]]
     [-1.0, 1.0]
     """
-    checked = _checked_logits(logits)
+    checked = checked_logits(logits)
     n_rows, n_classes = checked.shape
     value = float(beta)
     if not 0 <= value < np.inf:
         what = f"beta is {beta!r}."
         raise DataError(what, "beta", "Use a finite number, 0 or more.")
-    y = _checked_labels(labels, n_rows, n_classes, 0)
+    y = checked_labels(labels, n_rows, n_classes, 0)
     value = max(value, _SINGLE_RANGE[0])
     array = _for_kernel(checked, value)
     constants, rate, value = _scale(value, array.dtype)
     numbers = np.empty((3, n_rows))
-    _run(_objective_kernel, array, y, constants, rate, value, numbers)
+    limit = trusted_exponent(array.dtype)
+    _run(_objective_kernel, array, y, constants, limit, rate, value, numbers)
     return TemperatureObjective(numbers[0], numbers[1], numbers[2])
 
 

@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
+import core.kernels.grid
 import core.kernels.rows
 import core.kernels.softmax
 import core.kernels.vector
@@ -37,7 +38,7 @@ from core.softmax import (
 IS_COMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 needs_jit = pytest.mark.jit
 
-ALGORITHMS = ("two-pass", "three-pass", "online")
+ALGORITHMS = ("two-pass", "three-pass", "three-pass-reload", "online")
 DTYPES = (np.float32, np.float64)
 # below, at and above a block of lanes, and where the flat tile ends
 CLASSES = (1, 2, 3, 10, 63, 64, 65, SHORT_ROW - 1, SHORT_ROW, 129)
@@ -220,6 +221,37 @@ def test_other_temperatures_are_as_accurate(dtype: Any, temperature: float) -> N
 def test_double_precision_is_accurate(offset: float) -> None:
     logits = make_logits(40, 1000, scale=30.0) + offset
     assert_close_to_exact(softmax(logits), exact_softmax(logits))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_classes", [3, 130])
+def test_almost_certain_rows_keep_their_order(n_classes: int, dtype: Any) -> None:
+    # what is left for the other classes is summed without the largest term
+    logits = np.full((3, n_classes), -np.inf, dtype)
+    logits[:, 1] = 5.0
+    logits[:, 2] = [-20.0, -25.0, -30.0]
+    rows = row_statistics(logits, [1, 1, 1])
+    rest = np.exp([-25.0, -30.0, -35.0])
+    assert_allclose(1 - rows.confidence, rest, 3e-7, 3e-16)
+    assert_allclose(-rows.label_log_probability, np.log1p(rest), 3e-7)
+    loss = temperature_objective(logits, [1, 1, 1], 1.0).loss
+    assert_allclose(loss, np.log1p(rest), 3e-7)
+
+
+@pytest.mark.parametrize("n_classes", [3, 130])
+def test_minus_zero_is_zero(n_classes: int) -> None:
+    logits = np.zeros((2, n_classes), np.float32)
+    logits[0, 0] = logits[1, 1:] = -0.0
+    assert row_statistics(logits).prediction.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("n_classes", [3, 130])
+def test_double_precision_is_accurate_far_from_zero(n_classes: int) -> None:
+    # where the leading single-precision part of a logit leaves whole powers of two
+    logits = make_logits(6, n_classes) + 3e8 + 0.37
+    for algorithm in ALGORITHMS:
+        result = softmax(logits, algorithm=algorithm)
+        assert_close_to_exact(result, exact_softmax(logits))
 
 
 @needs_jit
@@ -526,7 +558,9 @@ def test_wrong_out_is_explained(out: Any) -> None:
 
 
 def test_unknown_algorithm_is_explained() -> None:
-    with pytest.raises(DataError, match="two-pass, three-pass, online"):
+    with pytest.raises(
+        DataError, match="two-pass, three-pass, three-pass-reload, online"
+    ):
         softmax([[1.0]], algorithm="one-pass")  # type: ignore[arg-type]
 
 
@@ -645,3 +679,4 @@ def test_the_families_carry_the_stamp_of_what_they_share() -> None:
     assert stamp == core.kernels.softmax.EXP_STAMP
     assert stamp == core.kernels.rows.EXP_STAMP
     assert stamp == core.kernels.vector.EXP_STAMP
+    assert stamp == core.kernels.grid.EXP_STAMP

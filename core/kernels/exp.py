@@ -1,24 +1,27 @@
 """The exponential and what every kernel over rows of logits builds on.
 
 Softmax follows the Two-Pass algorithm of Dukhan and Ablavatski [1]_: exponentials
-are kept as pairs (mantissa, exponent), so that no row maximum has to be known and
-the row is read twice instead of three times. What makes the loops fast:
+are pairs (mantissa, exponent), so that no row maximum has to be known before the
+first trip over a row. What makes the loops fast:
 
-* a running pair is carried from one element to the next and does not vectorise, so
-  64 independent pairs (lanes) are kept and merged at the end of the row;
+* a running pair is carried from one element to the next and does not vectorise.
+  There is one pair for each segment of 4,096 elements: its exponent comes from a sweep
+  for the largest element, after which the segment is in the first-level cache, and
+  the sweep that adds is one exponential, one addition and nothing else;
 * the exponential is a range reduction and a polynomial of our own: ``math.exp``
-  inside a kernel is a call per element;
-* ``max`` keeps NaN semantics and blocks vectorisation, compare-and-select does not;
+  inside a kernel is a call per element. A large constant is added to x log2(e), so
+  that the last bits of the sum are the exponent of the result, already biased;
+* additions may be put in another order, and only additions: `_add`;
+* ``max`` keeps NaN semantics and blocks vectorisation. Floats are compared as
+  integers of the same order;
 * indices are unsigned, because a possibly negative one wraps round and blocks it too;
-* a maximum kept in memory has a zero added: otherwise "store the larger one" becomes
-  a masked store, which is slow and delays the next load (1.5 times the whole pass);
-* rows shorter than the lanes go through a tile of several rows in one flat loop.
+* rows of few classes are put side by side, one row a lane.
 
 Accuracy without fused multiply-add. A single-precision reduction ``x - n * L``,
 L = T ln 2, subtracts three parts of L in turn; the first two have 9 significant
-bits, so that their products with |n| <= 2**15 are exact. Rows outside that range
-(and rows with NaN or infinity, whose sum is NaN) are done again from the row maximum
-in double precision. Lanes are flushed into double precision every 1,024 elements.
+bits, so that their products with |n| <= 2**15 are exact. Rows outside that range are
+done in double precision from the row maximum. Sums of single precision are moved
+into double precision every 512 elements.
 
 Leaf functions that differ by dtype are chosen by `overload`; the functions themselves
 run when ``NUMBA_DISABLE_JIT=1``. Numba's cache on disk notices changes only in the
@@ -62,23 +65,25 @@ _HELPER = {
 }
 _LEAF = {"jit_options": {"error_model": "numpy", "fastmath": FASTMATH}}
 
-LANES = 64
-SHORT_ROW = 96  # rows with fewer classes take the flat tile: as fast as lanes there
-_SEGMENT = 1024  # elements between two flushes of the lanes; also those of a tile
+LANES = 64  # short rows side by side
+SHORT_ROW = 64  # rows with fewer classes go through lanes
+_TILE = 1024  # elements of a segment in double precision
+_SEGMENT = 4096  # elements with one exponent; they are read twice, the second time
+# from the first-level cache
+_FLUSH = 512  # additions in single precision between two in double precision
 
 _LN2 = math.log(2.0)
 _LOG2E = 1.4426950408889634
 _LOG2E_LOW = 2.0355273740931033e-17  # log2(e) - _LOG2E
 _SINGLE_LIMIT = 2.0**15  # largest |n| with exact products in single precision
-_DOUBLE_LIMIT = 2.0**30  # far from it: n stays an exact 32-bit integer
+_DOUBLE_LIMIT = 2.0**20  # far from it: the reduction's trailing part stays small
 _HEADROOM = 2048.0  # classes this many powers of two below the top are exactly 0
 _SHIFTED_FLOOR = -2000.0  # 2**-2000 is zero in both precisions
-_LOWEST_SINGLE = np.float32(-3e38)
 _ROUND = 1.5 * 2.0**52  # adding and subtracting it rounds to whole numbers
 _ROUND_SINGLE = np.float32(1.5 * 2.0**23)
-_ZERO_SINGLE = np.float32(0)
-_ONE_SINGLE = np.float32(1)
-_BIAS_SINGLE = np.float32(127)
+_ZERO_SINGLE, _ONE_SINGLE = np.float32(0), np.float32(1)
+_BIAS, _BIAS_SINGLE = 1023.0, np.float32(127)
+_POSITIVE, _POSITIVE_SINGLE = np.int64(2**63 - 1), np.int32(2**31 - 1)
 
 # 2**f on |f| <= 1/2: minimax in relative error with the constant fixed at 1, so that
 # 2**0 is exactly 1; errors 2.0e-9 (degree 6) and 3.4e-18 (degree 11).
@@ -134,97 +139,104 @@ def _polynomial_typed(f: Any) -> Any:
     return _polynomial_single if f == types.float32 else _polynomial_double
 
 
-def _power_single(d: Any) -> Any:
-    biased = d + _BIAS_SINGLE
-    biased = biased if biased > _ZERO_SINGLE else _ZERO_SINGLE
-    return np.int32(np.int32(biased) << np.int32(23))
-
-
-def _power_double(d: Any) -> Any:
-    biased = d + 1023.0
-    biased = biased if biased > 0.0 else 0.0
-    # by way of 32 bits: there is no 64-bit conversion before AVX-512
-    return np.int64(np.int32(biased)) << np.int64(52)
-
-
-def _power(d: Any) -> Any:
-    """Return the bits of 2**d for whole d <= 0; of 0 if too small, or d is NaN."""
-    return _power_single(d) if isinstance(d, np.float32) else _power_double(d)
-
-
-@overload(_power, **_LEAF)
-def _power_typed(d: Any) -> Any:
-    return _power_single if d == types.float32 else _power_double
-
-
-def _reduce_single(x: Any, scale: Any) -> Any:
-    x = scale[4] if x < scale[4] else x
-    n = (x * scale[0] + _ROUND_SINGLE) - _ROUND_SINGLE
+def _exponential_single(x: Any, scale: Any, magic: Any) -> Any:
+    y = x * scale[0] + magic
+    n = y - magic
     rest = ((x - n * scale[1]) - n * scale[2]) - n * scale[3]
-    return n, rest * scale[0]
+    power = np.int32(np.float32(y).view(np.int32) << np.int32(23)).view(np.float32)
+    return _polynomial(rest * scale[0]) * power
 
 
-def _reduce_double(x: Any, scale: Any) -> Any:
-    x = scale[4] if x < scale[4] else x
+def _exponential_double(x: Any, scale: Any, magic: Any) -> Any:
     # 24 + 26 bits: the product of the leading parts is exact
     leading = np.float64(np.float32(x))
     y = leading * scale[0]
-    n = (y + _ROUND) - _ROUND
-    return n, (y - n) + (leading * scale[1] + (x - leading) * scale[2])
+    biased = y + magic
+    f = (y - (biased - magic)) + (leading * scale[1] + (x - leading) * scale[2])
+    bits = np.float64(biased).view(np.int64) << np.int64(52)
+    return _polynomial(f) * np.int64(bits).view(np.float64)
 
 
-def _reduce(x: Any, scale: Any) -> Any:
-    """Return (n, f) with x / T * log2(e) = n + f, n whole, |f| <= 1/2."""
+def _exponential(x: Any, scale: Any, magic: Any) -> Any:
+    """Return exp(x / T) * 2**-E, for x that is not below the anchor's lowest."""
     if isinstance(x, np.float32):
-        return _reduce_single(x, scale)
-    return _reduce_double(x, scale)
+        return _exponential_single(x, scale, magic)
+    return _exponential_double(x, scale, magic)
 
 
-@overload(_reduce, **_LEAF)
-def _reduce_typed(x: Any, scale: Any) -> Any:  # noqa: ARG001
-    return _reduce_single if x == types.float32 else _reduce_double
+@overload(_exponential, **_LEAF)
+def _exponential_typed(x: Any, scale: Any, magic: Any) -> Any:  # noqa: ARG001
+    return _exponential_single if x == types.float32 else _exponential_double
 
 
-def _shifted_single(y: Any, like: Any) -> Any:  # noqa: ARG001
-    y = _SHIFTED_FLOOR if y < _SHIFTED_FLOOR else y
-    n = (y + _ROUND) - _ROUND
-    return np.float32(n), np.float32(y - n)
+def _anchor_single(top: Any, scale: Any) -> Any:
+    n = (top * scale[0] + _ROUND_SINGLE) - _ROUND_SINGLE
+    below = n - _BIAS_SINGLE
+    return n, _ROUND_SINGLE - below, below * scale[4]
 
 
-def _shifted_double(y: Any, like: Any) -> Any:  # noqa: ARG001
-    y = _SHIFTED_FLOOR if y < _SHIFTED_FLOOR else y
-    n = (y + _ROUND) - _ROUND
-    return n, y - n
+def _anchor_double(top: Any, scale: Any) -> Any:
+    n = (np.float64(np.float32(top)) * scale[0] + _ROUND) - _ROUND
+    below = n - _BIAS
+    return n, _ROUND - below, below * scale[4]
 
 
-def _shifted(y: Any, like: Any) -> Any:
-    """Split y <= 0 into (n, f), in the dtype of `like`."""
-    if isinstance(like, np.float32):
-        return _shifted_single(y, like)
-    return _shifted_double(y, like)
+def _anchor(top: Any, scale: Any) -> Any:
+    """Return (E, magic, lowest): the exponent of exp(top / T), and what it implies.
+
+    magic rounds x / T * log2(e) and leaves n - E + bias in the last bits. At `lowest`
+    these are 0, which makes the power of two and so the exponential exactly 0.
+    """
+    if isinstance(top, np.float32):
+        return _anchor_single(top, scale)
+    return _anchor_double(top, scale)
 
 
-@overload(_shifted, **_LEAF)
-def _shifted_typed(y: Any, like: Any) -> Any:  # noqa: ARG001
-    return _shifted_single if like == types.float32 else _shifted_double
+@overload(_anchor, **_LEAF)
+def _anchor_typed(top: Any, scale: Any) -> Any:  # noqa: ARG001
+    return _anchor_single if top == types.float32 else _anchor_double
 
 
-def _bits_single(lanes: Any) -> Any:
-    return lanes.view(np.int32)
+def _ordered_single(x: Any) -> Any:
+    bits = np.float32(x + _ZERO_SINGLE).view(np.int32)
+    return np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & _POSITIVE_SINGLE))
 
 
-def _bits_double(lanes: Any) -> Any:
-    return lanes.view(np.int64)
+def _ordered_double(x: Any) -> Any:
+    bits = np.float64(x + 0.0).view(np.int64)
+    return np.int64(bits ^ np.int64(np.int64(bits >> np.int64(63)) & _POSITIVE))
 
 
-def _bits(lanes: Any) -> Any:
-    """Return the lanes seen as integers; the compiler then keeps them in registers."""
-    return _bits_single(lanes) if lanes.dtype == np.float32 else _bits_double(lanes)
+def _ordered(x: Any) -> Any:
+    """Return an integer in the order of the floats, zeros equal, +NaN at the top."""
+    return _ordered_single(x) if isinstance(x, np.float32) else _ordered_double(x)
 
 
-@overload(_bits, **_LEAF)
-def _bits_typed(lanes: Any) -> Any:
-    return _bits_single if lanes.dtype == types.float32 else _bits_double
+@overload(_ordered, **_LEAF)
+def _ordered_typed(x: Any) -> Any:
+    return _ordered_single if x == types.float32 else _ordered_double
+
+
+def _from_ordered_single(i: Any) -> Any:
+    bits = np.int32(i ^ np.int32(np.int32(i >> np.int32(31)) & _POSITIVE_SINGLE))
+    return bits.view(np.float32)
+
+
+def _from_ordered_double(i: Any) -> Any:
+    bits = np.int64(i ^ np.int64(np.int64(i >> np.int64(63)) & _POSITIVE))
+    return bits.view(np.float64)
+
+
+def _from_ordered(i: Any) -> Any:
+    """Return the float of `_ordered`."""
+    if isinstance(i, np.int32):
+        return _from_ordered_single(i)
+    return _from_ordered_double(i)
+
+
+@overload(_from_ordered, **_LEAF)
+def _from_ordered_typed(i: Any) -> Any:
+    return _from_ordered_single if i == types.int32 else _from_ordered_double
 
 
 def new_scratch(dtype: Any) -> tuple[Any, ...]:
@@ -238,16 +250,13 @@ def new_scratch(dtype: Any) -> tuple[Any, ...]:
     Returns
     -------
     tuple of ndarray
-        Lanes, a segment of a row (or tile of short rows), the same in double
-        precision, sums in double precision, maxima of the rows of a tile, blocks.
+        Short rows side by side, what is known of each of them, and a segment of a row
+        in double precision.
     """
     return (
-        np.zeros(5 * LANES, dtype),
-        np.zeros(_SEGMENT, dtype),
-        np.zeros(_SEGMENT),
-        np.zeros(4 * LANES),
-        np.zeros(_SEGMENT),
-        np.zeros(LANES, np.int32),
+        np.empty(LANES * SHORT_ROW, dtype),
+        np.empty(LANES * 10, dtype),
+        np.empty(_TILE),
     )
 
 
@@ -277,16 +286,14 @@ def reduction_constants(beta: float, dtype: Any) -> tuple[Any, ...]:
     Returns
     -------
     tuple
-        float32: 1 / L, the three parts of L = ln 2 / beta, and the lowest logit that
-        is not treated as minus infinity. float64: the leading 26 bits of
-        beta * log2(e), the rest, the whole, 0, and the lowest logit.
+        float32: 1 / L, the three parts of L = ln 2 / beta, and L. float64: the leading
+        26 bits of beta * log2(e), the rest, the whole, 0, and L.
     """
     if np.dtype(dtype) == np.float32:
         unit = _LN2 / beta
         first = _leading_bits(unit, 9)
         second = _leading_bits(unit - first, 9)
-        lowest = max(-_SINGLE_LIMIT * unit, float(_LOWEST_SINGLE))
-        parts = (1.0 / unit, first, second, unit - first - second, lowest)
+        parts = (1.0 / unit, first, second, unit - first - second, unit)
         return tuple(np.float32(part) for part in parts)
     whole = beta * _LOG2E
     leading = _leading_bits(whole, 26)
@@ -295,8 +302,7 @@ def reduction_constants(beta: float, dtype: Any) -> tuple[Any, ...]:
     beta_low, log_low = beta - beta_top, _LOG2E - log_top
     error = (beta_top * log_top - whole) + beta_top * log_low + beta_low * log_top
     error += beta_low * log_low + beta * _LOG2E_LOW
-    lowest = -_DOUBLE_LIMIT / whole
-    parts = (leading, (whole - leading) + error, whole, 0.0, lowest)
+    parts = (leading, (whole - leading) + error, whole, 0.0, 1.0 / whole)
     return tuple(np.float64(part) for part in parts)
 
 
@@ -308,76 +314,86 @@ def _leading_bits(value: float, n_bits: int) -> float:
 # ------------------------------------------------------- what the families share
 
 
-@njit(**_HELPER)
-def _load(x, begin, end, buffer):
-    """Copy a segment of a row into `buffer`, filled up to whole blocks with -inf.
+@njit(**{**_HELPER, "fastmath": {"reassoc", "contract"}})
+def _add(total, value):
+    """Add to a sum whose terms may be taken in any order."""
+    return total + value
 
-    All lane loops run over this buffer: it costs a few per cent, and leaves one
-    version of each loop, without remainders and without checks for overlap.
-    """
-    n = min(end - begin, _SEGMENT)
+
+@njit(**_HELPER)
+def _highest(x, first, n):
+    """Return the largest of n elements; a NaN may be it, or is passed over."""
+    top = _ordered(x[first])
+    for j in range(1, n):
+        value = _ordered(x[np.uintp(first + j)])
+        top = value if value > top else top
+    return _from_ordered(top)
+
+
+@njit(**_HELPER)
+def _sum_exponentials(x, first, n, scale, magic, lowest):
+    """Return the sum of exp(x / T) * 2**-E, in double precision."""
+    total = 0.0
+    for begin in range(first, first + n, _FLUSH):
+        part = x.dtype.type(0)
+        for j in range(min(_FLUSH, first + n - begin)):
+            value = x[np.uintp(begin + j)]
+            value = lowest if value < lowest else value
+            part = _add(part, _exponential(value, scale, magic))
+        total += np.float64(part)
+    return total
+
+
+@njit(**_HELPER)
+def _powers(shifted, n):
+    """Turn double-precision y <= 0 into 2**y."""
     for j in range(n):
-        buffer[j] = x[np.uintp(begin + j)]
-    n_filled = (n + LANES - 1) // LANES * LANES
-    for j in range(n, n_filled):
-        buffer[j] = -np.inf
-    return n_filled
+        y = shifted[np.uintp(j)]
+        y = _SHIFTED_FLOOR if y < _SHIFTED_FLOOR else y
+        biased = y + (_ROUND + _BIAS)
+        n_powers = biased - (_ROUND + _BIAS)
+        # what would be below the smallest normal number is 0
+        bits = np.float64(biased).view(np.int64) << np.int64(52)
+        power = np.int64(bits).view(np.float64) if y > -1022.0 else 0.0
+        shifted[np.uintp(j)] = _polynomial(y - n_powers) * power
 
 
 @njit(**_HELPER)
-def _fold(total, n_sums):
-    """Sum groups of lanes pairwise, into the first lane of each group."""
-    width = LANES // 2
-    while width > 0:
-        for first in range(0, n_sums * LANES, LANES):
-            for j in range(first, first + width):
-                total[j] += total[j + width]
-        width //= 2
+def _load_shifted(x, begin, end, top, rate, shifted):
+    """Write 2**((x - top) * rate) of as many elements as `shifted` holds."""
+    n = min(end - begin, shifted.size)
+    for j in range(n):
+        shifted[np.uintp(j)] = (np.float64(x[np.uintp(begin + j)]) - top) * rate
+    _powers(shifted, n)
+    return n
 
 
 @njit(**_HELPER)
-def _largest(lanes):
-    top = lanes[0]
-    for j in range(1, LANES):
-        top = lanes[j] if lanes[j] > top else top
-    return np.float64(top)
+def _load_lanes(x, first, n_rows, k, scale, tile, lanes):
+    """Put rows of few classes side by side, one a lane, and anchor each.
 
-
-@njit(**_HELPER)
-def _maximum(x, first, k, buffer, work):
-    """Return the largest element of a row; NaN is passed over."""
-    for j in range(LANES):
-        work[j] = -np.inf
-    for begin in range(first, first + k, _SEGMENT):
-        for start in range(0, _load(x, begin, first + k, buffer), LANES):
-            for j in range(LANES):
-                value = buffer[np.uintp(start + j)]
-                work[j] = (value if value > work[j] else work[j]) + _ZERO_SINGLE
-    return _largest(work)
-
-
-@njit(**_HELPER)
-def _exponentials(shifted, n, work, buffer):
-    """Write 2**shifted, shifted <= 0, for whole blocks."""
-    bits = _bits(work)
-    for start in range(0, n, LANES):
-        for j in range(LANES):
-            n_powers, f = _shifted(shifted[np.uintp(start + j)], work[j])
-            bits[LANES + j] = _power(n_powers)
-            buffer[np.uintp(start + j)] = _polynomial(f) * work[LANES + j]
-
-
-@njit(**_HELPER)
-def _tile_exponentials(x, first, n_rows, k, rate, tops, shifted, work, tile):
-    """Fill `tile` with exp((x - row maximum) / T) for several short rows at once."""
-    for row in range(n_rows):
-        begin = first + row * k
-        top = x[begin]
-        for j in range(begin + 1, begin + k):
-            top = x[j] if x[j] > top else top
-        tops[row] = top
+    tile: (k * LANES,); lanes: largest element, its first place, exponent, rounding
+    constant and lowest element of each row.
+    """
+    for r in range(n_rows):
         for j in range(k):
-            y = (np.float64(x[begin + j]) - np.float64(top)) * rate
-            shifted[row * k + j] = y
-    # whole blocks: what a row yields must not depend on its place in the tile
-    _exponentials(shifted, n_rows * k, work, tile)
+            tile[np.uintp(j * LANES + r)] = x[np.uintp(first + r * k + j)]
+    for r in range(n_rows, LANES):
+        for j in range(k):
+            tile[np.uintp(j * LANES + r)] = 0
+    for r in range(LANES):
+        lanes[r] = tile[r]
+        lanes[LANES + r] = 0
+    for j in range(1, k):
+        place = tile.dtype.type(j)
+        for r in range(LANES):
+            value = tile[np.uintp(j * LANES + r)]
+            is_up = value > lanes[r]
+            # with a zero added, or storing the larger one becomes a masked store
+            lanes[r] = (value if is_up else lanes[r]) + _ZERO_SINGLE
+            lanes[LANES + r] = (place if is_up else lanes[LANES + r]) + _ZERO_SINGLE
+    for r in range(LANES):
+        exponent, magic, lowest = _anchor(lanes[r], scale)
+        lanes[2 * LANES + r] = exponent
+        lanes[3 * LANES + r] = magic
+        lanes[4 * LANES + r] = lowest

@@ -1,7 +1,7 @@
 """Statistics of rows of logits and the loss as a function of temperature.
 
-Both read a row twice, once for its maximum and once for the sums around it; the
-second sweep finds the row in cache, so that it is one trip over memory.
+Both read a row several times, for its maximum, its second and for the sums around
+them; after the first sweep the row is in cache, so that it is one trip over memory.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -13,143 +13,141 @@ import numpy as np
 from numba import njit
 
 from core.kernels.exp import (
+    _FLUSH,
     _HELPER,
     _KERNEL,
-    _ONE_SINGLE,
-    _SEGMENT,
     _ZERO_SINGLE,
     LANES,
     SHORT_ROW,
-    _bits,
-    _fold,
-    _load,
-    _maximum,
-    _polynomial,
-    _power,
-    _reduce,
-    _tile_exponentials,
+    _add,
+    _anchor,
+    _exponential,
+    _from_ordered,
+    _highest,
+    _load_lanes,
+    _load_shifted,
+    _ordered,
 )
 
 __all__ = ["EXP_STAMP"]
 
 # of exp.py: a change of it must reach the kernels that Numba keeps for this file
-EXP_STAMP = 2856138432
+EXP_STAMP = 1998470866
 
 
 @njit(**_HELPER)
-def _top_two(x, first, k, threshold, buffer, work, where):
-    """Return (maximum, second, first index of the maximum, count above threshold).
-
-    work: largest, second largest, count; where: block of the largest.
-    """
-    one = work.dtype.type(_ONE_SINGLE)
-    for j in range(LANES):
-        work[j] = -np.inf
-        work[LANES + j] = -np.inf
-        work[2 * LANES + j] = 0
-        where[j] = 0
-    for begin in range(first, first + k, _SEGMENT):
-        for start in range(0, _load(x, begin, first + k, buffer), LANES):
-            block = np.int32((begin - first + start) // LANES)
-            for j in range(LANES):
-                value = buffer[np.uintp(start + j)]
-                best = work[j]
-                is_up = value > best
-                below = best if is_up else value
-                second = work[LANES + j]
-                work[j] = (value if is_up else best) + _ZERO_SINGLE
-                work[LANES + j] = (below if below > second else second) + _ZERO_SINGLE
-                # blocks come in order, so that the latest is the largest
-                latest = block if is_up else np.int32(0)
-                where[j] = latest if latest > where[j] else where[j]
-                work[2 * LANES + j] += one if value > threshold else _ZERO_SINGLE
-    best = 0
-    n_above = 0
-    for j in range(LANES):
-        n_above += int(work[2 * LANES + j])
-        is_earlier = work[j] == work[best] and where[j] < where[best]
-        if work[j] > work[best] or is_earlier:
-            best = j
-    second = work[LANES + best]
-    for j in range(LANES):
-        if j != best and work[j] > second:
-            second = work[j]
-    return work[best], second, int(where[best]) * LANES + best, n_above
-
-
-@njit(**_HELPER)
-def _moments(x, first, k, top, scale, buffer, work, total):
-    """Return the sums of e, e z, e z^2 and e^2, z = x - top, e = exp(z / T)."""
-    bits = _bits(work)
-    for j in range(4 * LANES):
-        work[j] = 0
-        total[j] = 0.0
-    for begin in range(first, first + k, _SEGMENT):
-        for start in range(0, _load(x, begin, first + k, buffer), LANES):
-            for j in range(LANES):
-                z = buffer[np.uintp(start + j)] - top
-                z = scale[4] if z < scale[4] else z
-                n, f = _reduce(z, scale)
-                bits[4 * LANES + j] = _power(n)
-                e = _polynomial(f) * work[4 * LANES + j]
-                ez = e * z
-                work[j] += e
-                work[LANES + j] += ez
-                work[2 * LANES + j] += ez * z
-                work[3 * LANES + j] += e * e
-        for j in range(4 * LANES):
-            total[j] += np.float64(work[j])
-            work[j] = 0
-    _fold(total, 4)
-    return total[0], total[LANES], total[2 * LANES], total[3 * LANES]
-
-
-@njit(**_HELPER)
-def _tile_moments(x, first, k, top, tile, begin):
-    """Return the same sums as `_moments` for one row of a tile."""
-    mass, slope, curvature, square = 0.0, 0.0, 0.0, 0.0
+def _order(x, first, k, top, threshold):
+    """Return (first place of the largest, how often it is there, second, n above)."""
+    highest = _ordered(top)
+    second = _ordered(x.dtype.type(-np.inf))
+    below = second
+    place = np.int32(k)
+    n_top, n_above = np.int32(0), np.int32(0)
     for j in range(k):
-        e = np.float64(tile[begin + j])
-        z = np.float64(x[first + j]) - top
-        # a class at minus infinity has no mass: 0 * inf must not become NaN
-        ez = e * (z if e > 0.0 else 0.0)
-        mass += e
-        slope += ez
-        curvature += ez * (z if e > 0.0 else 0.0)
-        square += e * e
-    return mass, slope, curvature, square
+        value = x[np.uintp(first + j)]
+        key = _ordered(value)
+        is_top = key == highest
+        here = np.int32(j) if is_top else np.int32(k)
+        place = here if here < place else place
+        n_top = np.int32(n_top + (np.int32(1) if is_top else np.int32(0)))
+        key = below if is_top else key
+        second = key if key > second else second
+        n_above = np.int32(
+            n_above + (np.int32(1) if value > threshold else np.int32(0))
+        )
+    second = highest if n_top > 1 else second
+    return int(place), int(n_top), _from_ordered(second), int(n_above)
 
 
 @njit(**_HELPER)
-def _top_two_short(x, first, k, threshold):
-    """Do what `_top_two` does, by selections: branches here are hard to predict."""
-    top = x[first]
-    second = x.dtype.type(-np.inf)
-    best = 0
-    n_above = 1 if top > threshold else 0
-    for j in range(1, k):
-        value = x[first + j]
-        is_up = value > top
-        below = top if is_up else value
-        second = below if below > second else second
-        best = j if is_up else best
-        top = value if is_up else top
-        n_above += 1 if value > threshold else 0
-    return top, second, best, n_above
+def _statistics_sums(x, first, k, top, scale, magic, lowest):
+    """Return the sums of e, e z and e^2 over the elements below the largest.
+
+    z = x - top, e = exp(x / T) * 2**-E.
+    """
+    zero = x.dtype.type(0)
+    mass, slope, square = 0.0, 0.0, 0.0
+    for begin in range(first, first + k, _FLUSH):
+        a = b = c = zero
+        for j in range(min(_FLUSH, first + k - begin)):
+            given = x[np.uintp(begin + j)]
+            value = lowest if given < lowest else given
+            e = _exponential(value, scale, magic)
+            e = zero if given == top else e
+            a = _add(a, e)
+            b = _add(b, e * (value - top))
+            c = _add(c, e * e)
+        mass += np.float64(a)
+        slope += np.float64(b)
+        square += np.float64(c)
+    return mass, slope, square
 
 
 @njit(**_HELPER)
-def _store_row(row, beta, top, second, index, n_above, sums, integers, numbers):
-    mass, slope, _, square = sums
-    log_mass = math.log(mass)
-    integers[0, row] = index
+def _objective_sums(x, first, k, top, scale, magic, lowest):
+    """Return the sums of e, e z and e z^2 of elements below the largest; its count."""
+    zero = x.dtype.type(0)
+    mass, slope, curvature = 0.0, 0.0, 0.0
+    n_top = np.int32(0)
+    for begin in range(first, first + k, _FLUSH):
+        a = b = c = zero
+        for j in range(min(_FLUSH, first + k - begin)):
+            given = x[np.uintp(begin + j)]
+            value = lowest if given < lowest else given
+            z = value - top
+            e = _exponential(value, scale, magic)
+            e = zero if given == top else e
+            n_top = np.int32(n_top + (np.int32(1) if given == top else np.int32(0)))
+            ez = e * z
+            a = _add(a, e)
+            b = _add(b, ez)
+            c = _add(c, ez * z)
+        mass += np.float64(a)
+        slope += np.float64(b)
+        curvature += np.float64(c)
+    return mass, slope, curvature, int(n_top)
+
+
+@njit(**_HELPER)
+def _shifted_sums(x, first, k, top, rate, shifted):
+    """Return sums of e, e z, e z^2, e^2 below the largest and how often that is there.
+
+    e = 2**(z * rate), in double precision.
+    """
+    mass, slope, curvature, square = 0.0, 0.0, 0.0, 0.0
+    n_top = 0
+    for begin in range(first, first + k, shifted.size):
+        n = _load_shifted(x, begin, first + k, top, rate, shifted)
+        for j in range(n):
+            z = np.float64(x[begin + j]) - top
+            if z == 0.0:
+                n_top += 1
+                continue
+            e = shifted[j]
+            # a class at minus infinity has no mass: 0 * inf must not become NaN
+            z = z if e > 0.0 else 0.0
+            mass += e
+            slope += e * z
+            curvature += e * z * z
+            square += e * e
+    return mass, slope, curvature, square, n_top
+
+
+@njit(**_HELPER)
+def _store_row(row, beta, top, peak, second, place, n_above, sums, integers, numbers):
+    """Write all but the label's; `sums` are those of the other classes."""
+    mass, slope, square = sums
+    rest = mass / peak
+    total = peak + mass
+    log_mass = math.log1p(rest)
+    integers[0, row] = place
     integers[1, row] = n_above
-    numbers[0, row] = 1.0 / mass
-    numbers[1, row] = -math.expm1((second - top) * beta) / mass
+    numbers[0, row] = 1.0 / (1.0 + rest)
+    numbers[1, row] = -math.expm1((second - top) * beta) / (1.0 + rest)
     numbers[2, row] = top
     numbers[3, row] = top * beta + log_mass
-    numbers[4, row] = max(log_mass - beta * slope / mass, 0.0)
-    numbers[5, row] = square / (mass * mass)
+    numbers[4, row] = max(log_mass - beta * slope / total, 0.0)
+    numbers[5, row] = (peak * peak + square) / (total * total)
     return log_mass
 
 
@@ -161,34 +159,115 @@ def _store_label(x, first, row, label, top, log_mass, beta, integers, numbers):
         numbers[6, row] = np.nan
         return
     value = x[first + label]
-    n_ties = 0
+    n_ties = np.int32(0)
     for j in range(label):
-        n_ties += 1 if x[np.uintp(first + j)] == value else 0
+        is_tie = x[np.uintp(first + j)] == value
+        n_ties = np.int32(n_ties + (np.int32(1) if is_tie else np.int32(0)))
     integers[1, row] += n_ties
     numbers[6, row] = (np.float64(value) - top) * beta - log_mass
 
 
 @njit(**_HELPER)
+def _statistics_row(
+    x, k, row, scratch, labels, scale, limit, rate, beta, integers, numbers
+):
+    """Do one row of any length; return whether it is one."""
+    _, _, shifted = scratch
+    first = row * k
+    top = _highest(x, first, k)
+    if not abs(top) < np.inf:
+        return False
+    label = labels[row] if labels.size > 0 else -1
+    threshold = x[first + label] if label >= 0 else x.dtype.type(np.inf)
+    place, n_top, second, n_above = _order(x, first, k, top, threshold)
+    exponent, magic, lowest = _anchor(top, scale)
+    high = np.float64(top)
+    if abs(exponent) < limit:
+        mass, slope, square = _statistics_sums(x, first, k, top, scale, magic, lowest)
+        peak = np.float64(_exponential(top, scale, magic))
+    else:
+        mass, slope, _, square, _ = _shifted_sums(x, first, k, high, rate, shifted)
+        peak = np.float64(1.0)
+    if not mass < np.inf:
+        return False
+    n_others = n_top - 1
+    sums = mass + n_others * peak, slope, square + n_others * peak * peak
+    runner_up = np.float64(second)
+    log_mass = _store_row(
+        row, beta, high, peak, runner_up, place, n_above, sums, integers, numbers
+    )
+    _store_label(x, first, row, label, high, log_mass, beta, integers, numbers)
+    return True
+
+
+@njit(**_HELPER)
 def _statistics_short(
-    x, k, start, stop, scratch, labels, rate, beta, integers, numbers
+    x, k, start, stop, scratch, labels, scale, limit, rate, beta, integers, numbers
 ):
     """Do what `_statistics_kernel` does for rows with few classes."""
-    work, tile, shifted, _, tops, _ = scratch
-    step = _SEGMENT // k
-    for begin in range(start, stop, step):
-        n_rows = min(step, stop - begin)
-        _tile_exponentials(x, begin * k, n_rows, k, rate, tops, shifted, work, tile)
-        for i in range(n_rows):
-            row = begin + i
+    tile, lanes, _ = scratch
+    infinity = tile.dtype.type(np.inf)
+    for begin in range(start, stop, LANES):
+        n_rows = min(LANES, stop - begin)
+        _load_lanes(x, begin * k, n_rows, k, scale, tile, lanes)
+        for r in range(LANES):
+            for i in range(5, 8):
+                lanes[i * LANES + r] = 0
+            lanes[8 * LANES + r] = -infinity
+        for j in range(k):
+            place = tile.dtype.type(j)
+            for r in range(LANES):
+                top = lanes[r]
+                value = tile[np.uintp(j * LANES + r)]
+                is_top = lanes[LANES + r] == place
+                value = -infinity if is_top else value
+                second = lanes[8 * LANES + r]
+                second = value if value > second else second
+                lanes[8 * LANES + r] = second + _ZERO_SINGLE
+                lowest = lanes[4 * LANES + r]
+                value = lowest if value < lowest else value
+                e = _exponential(value, scale, lanes[3 * LANES + r])
+                lanes[5 * LANES + r] += e
+                lanes[6 * LANES + r] += e * (value - top)
+                lanes[7 * LANES + r] += e * e
+        for r in range(n_rows):
+            row = begin + r
+            top = np.float64(lanes[r])
+            mass = np.float64(lanes[5 * LANES + r])
+            is_safe = abs(lanes[2 * LANES + r]) < limit and mass < np.inf
+            if not is_safe:
+                if not _statistics_row(
+                    x,
+                    k,
+                    row,
+                    scratch,
+                    labels,
+                    scale,
+                    limit,
+                    rate,
+                    beta,
+                    integers,
+                    numbers,
+                ):
+                    return row
+                continue
             first = row * k
-            sums = _tile_moments(x, first, k, tops[i], tile, i * k)
-            if not (abs(tops[i]) < np.inf and sums[0] < np.inf):
-                return row
             label = labels[row] if labels.size > 0 else -1
-            threshold = x[first + label] if label >= 0 else x.dtype.type(np.inf)
-            top, second, index, n_above = _top_two_short(x, first, k, threshold)
+            n_above = 0
+            if label >= 0:
+                value = x[first + label]
+                for j in range(k):
+                    n_above += 1 if x[np.uintp(first + j)] > value else 0
+            sums = (
+                mass,
+                np.float64(lanes[6 * LANES + r]),
+                np.float64(lanes[7 * LANES + r]),
+            )
+            peak = np.float64(_exponential(lanes[r], scale, lanes[3 * LANES + r]))
+            second = np.float64(lanes[8 * LANES + r])
+            place = int(lanes[LANES + r])
             log_mass = _store_row(
-                row, beta, tops[i], second, index, n_above, sums, integers, numbers
+                row, beta, top, peak, second, place, n_above, sums, integers, numbers
             )
             _store_label(x, first, row, label, top, log_mass, beta, integers, numbers)
     return -1
@@ -196,7 +275,7 @@ def _statistics_short(
 
 @njit(**_KERNEL)
 def _statistics_kernel(
-    x, k, start, stop, scratch, labels, scale, rate, beta, integers, numbers
+    x, k, start, stop, scratch, labels, scale, limit, rate, beta, integers, numbers
 ):
     """Statistics of rows start..stop; the first bad row, or -1.
 
@@ -206,26 +285,24 @@ def _statistics_kernel(
     """
     if k < SHORT_ROW:
         return _statistics_short(
-            x, k, start, stop, scratch, labels, rate, beta, integers, numbers
+            x,
+            k,
+            start,
+            stop,
+            scratch,
+            labels,
+            scale,
+            limit,
+            rate,
+            beta,
+            integers,
+            numbers,
         )
-    work, buffer, _, total, _, where = scratch
     for row in range(start, stop):
-        first = row * k
-        label = labels[row] if labels.size > 0 else -1
-        threshold = x[first + label] if label >= 0 else x.dtype.type(np.inf)
-        top, second, index, n_above = _top_two(
-            x, first, k, threshold, buffer, work, where
-        )
-        if not abs(top) < np.inf:
+        if not _statistics_row(
+            x, k, row, scratch, labels, scale, limit, rate, beta, integers, numbers
+        ):
             return row
-        sums = _moments(x, first, k, top, scale, buffer, work, total)
-        if not sums[0] < np.inf:
-            return row
-        peak = np.float64(top)
-        log_mass = _store_row(
-            row, beta, peak, second, index, n_above, sums, integers, numbers
-        )
-        _store_label(x, first, row, label, peak, log_mass, beta, integers, numbers)
     return -1
 
 
@@ -233,50 +310,101 @@ def _statistics_kernel(
 
 
 @njit(**_HELPER)
-def _store_objective(row, beta, z, sums, numbers):
-    mass, slope, curvature, _ = sums
-    mean = slope / mass
-    numbers[0, row] = math.log(mass) - beta * z
+def _store_objective(row, beta, z, peak, sums, numbers):
+    mass, slope, curvature = sums
+    total = peak + mass
+    mean = slope / total
+    numbers[0, row] = math.log1p(mass / peak) - beta * z
     numbers[1, row] = mean - (z if z > -np.inf else 0.0)
-    numbers[2, row] = max(curvature / mass - mean * mean, 0.0)
+    numbers[2, row] = max(curvature / total - mean * mean, 0.0)
 
 
 @njit(**_HELPER)
-def _objective_short(x, k, start, stop, scratch, labels, rate, beta, numbers):
+def _objective_row(x, k, row, scratch, labels, scale, limit, rate, beta, numbers):
+    """Do one row of any length; return whether it is one."""
+    _, _, shifted = scratch
+    first = row * k
+    top = _highest(x, first, k)
+    if not abs(top) < np.inf:
+        return False
+    exponent, magic, lowest = _anchor(top, scale)
+    high = np.float64(top)
+    if abs(exponent) < limit:
+        mass, slope, curvature, n_top = _objective_sums(
+            x, first, k, top, scale, magic, lowest
+        )
+        peak = np.float64(_exponential(top, scale, magic))
+    else:
+        mass, slope, curvature, _, n_top = _shifted_sums(
+            x, first, k, high, rate, shifted
+        )
+        peak = np.float64(1.0)
+    mass += (n_top - 1) * peak
+    if not mass < np.inf:
+        return False
+    z = np.float64(x[first + labels[row]]) - high
+    _store_objective(row, beta, z, peak, (mass, slope, curvature), numbers)
+    return True
+
+
+@njit(**_HELPER)
+def _objective_short(
+    x, k, start, stop, scratch, labels, scale, limit, rate, beta, numbers
+):
     """Do what `_objective_kernel` does for rows with few classes."""
-    work, tile, shifted, _, tops, _ = scratch
-    step = _SEGMENT // k
-    for begin in range(start, stop, step):
-        n_rows = min(step, stop - begin)
-        _tile_exponentials(x, begin * k, n_rows, k, rate, tops, shifted, work, tile)
-        for i in range(n_rows):
-            row = begin + i
-            sums = _tile_moments(x, row * k, k, tops[i], tile, i * k)
-            if not (abs(tops[i]) < np.inf and sums[0] < np.inf):
-                return row
-            z = np.float64(x[row * k + labels[row]]) - tops[i]
-            _store_objective(row, beta, z, sums, numbers)
+    tile, lanes, _ = scratch
+    for begin in range(start, stop, LANES):
+        n_rows = min(LANES, stop - begin)
+        _load_lanes(x, begin * k, n_rows, k, scale, tile, lanes)
+        for r in range(LANES):
+            for i in range(5, 8):
+                lanes[i * LANES + r] = 0
+        for j in range(k):
+            place = tile.dtype.type(j)
+            for r in range(LANES):
+                lowest = lanes[4 * LANES + r]
+                value = tile[np.uintp(j * LANES + r)]
+                value = lowest if value < lowest else value
+                value = lowest if lanes[LANES + r] == place else value
+                z = value - lanes[r]
+                e = _exponential(value, scale, lanes[3 * LANES + r])
+                ez = e * z
+                lanes[5 * LANES + r] += e
+                lanes[6 * LANES + r] += ez
+                lanes[7 * LANES + r] += ez * z
+        for r in range(n_rows):
+            row = begin + r
+            mass = np.float64(lanes[5 * LANES + r])
+            is_safe = abs(lanes[2 * LANES + r]) < limit and mass < np.inf
+            if not is_safe:
+                if not _objective_row(
+                    x, k, row, scratch, labels, scale, limit, rate, beta, numbers
+                ):
+                    return row
+                continue
+            z = np.float64(x[row * k + labels[row]]) - np.float64(lanes[r])
+            peak = np.float64(_exponential(lanes[r], scale, lanes[3 * LANES + r]))
+            slope = np.float64(lanes[6 * LANES + r])
+            curvature = np.float64(lanes[7 * LANES + r])
+            _store_objective(row, beta, z, peak, (mass, slope, curvature), numbers)
     return -1
 
 
 @njit(**_KERNEL)
-def _objective_kernel(x, k, start, stop, scratch, labels, scale, rate, beta, numbers):
+def _objective_kernel(
+    x, k, start, stop, scratch, labels, scale, limit, rate, beta, numbers
+):
     """Loss, slope and curvature in beta of rows start..stop; the first bad row, or -1.
 
     x: flat (n * k,); labels: (n,) int64, all >= 0; numbers: (3, n).
     """
     if k < SHORT_ROW:
-        return _objective_short(x, k, start, stop, scratch, labels, rate, beta, numbers)
-    work, buffer, _, total, _, _ = scratch
+        return _objective_short(
+            x, k, start, stop, scratch, labels, scale, limit, rate, beta, numbers
+        )
     for row in range(start, stop):
-        first = row * k
-        peak = _maximum(x, first, k, buffer, work)
-        if not abs(peak) < np.inf:
+        if not _objective_row(
+            x, k, row, scratch, labels, scale, limit, rate, beta, numbers
+        ):
             return row
-        top = x.dtype.type(peak)
-        sums = _moments(x, first, k, top, scale, buffer, work, total)
-        if not sums[0] < np.inf:
-            return row
-        z = np.float64(x[first + labels[row]]) - peak
-        _store_objective(row, beta, z, sums, numbers)
     return -1

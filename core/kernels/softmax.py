@@ -1,9 +1,10 @@
 """Softmax, log-softmax and log-sum-exp of rows: Two-Pass, three-pass and online.
 
 The algorithms differ in their trips over a long row: Two-Pass (Dukhan and Ablavatski,
-arXiv 2001.04438) reads it twice, three-pass three times, online (Milakov and
-Gimelshein, arXiv 1805.02867) twice with an exponential more. Rows with fewer classes
-than lanes are in cache anyway and all take the same tile.
+arXiv 2001.04438) reads it twice, three-pass three times, and computes the exponentials
+twice or keeps them in the output, online (Milakov and Gimelshein, arXiv 1805.02867)
+reads it twice with a running maximum. They share their loops, so that a comparison of
+them compares the trips. Rows of very few classes all take the same tile.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -15,189 +16,226 @@ import numpy as np
 from numba import njit
 
 from core.kernels.exp import (
-    _DOUBLE_LIMIT,
+    _FLUSH,
     _HELPER,
     _KERNEL,
-    _LN2,
-    _LOWEST_SINGLE,
     _SEGMENT,
-    _SHIFTED_FLOOR,
-    _ZERO_SINGLE,
     LANES,
     SHORT_ROW,
-    _bits,
-    _exponentials,
-    _fold,
-    _largest,
-    _load,
-    _maximum,
-    _polynomial,
-    _power,
-    _reduce,
-    _shifted,
-    _tile_exponentials,
+    _add,
+    _anchor,
+    _exponential,
+    _highest,
+    _load_lanes,
+    _load_shifted,
+    _sum_exponentials,
 )
 
 __all__ = ["EXP_STAMP"]
 
 # of exp.py: a change of it must reach the kernels that Numba keeps for this file
-EXP_STAMP = 2856138432
+EXP_STAMP = 1998470866
+
+# Exponentials of a row whose output fits the second-level cache are kept there, which
+# costs 0.7 to 0.95 of computing them again; longer rows would go through memory twice.
+STORED_ROW = 65_536
 
 
 @njit(**_HELPER)
-def _extended_sum(x, first, k, scale, buffer, work, total):
-    """Return (M, E) with sum of exp(x / T) = M * 2**E, by one trip over the row.
+def _keep_exponentials(x, first, k, scale, magic, lowest, buffer, out):
+    """Keep exp(x / T) * 2**-E and return the sum: in the buffer if it holds the row.
 
-    work: mantissas, exponents, powers of two; total: the same in double precision.
+    Else in `out`, by way of the buffer: `out` may be `x`, and then a loop from one to
+    the other would not vectorise.
     """
-    bits, total_bits = _bits(work), _bits(total)
-    for j in range(LANES):
-        work[j] = 0
-        work[LANES + j] = -2.0 * _DOUBLE_LIMIT
-        total[j] = 0.0
-        total[LANES + j] = -2.0 * _DOUBLE_LIMIT
-    for begin in range(first, first + k, _SEGMENT):
-        for start in range(0, _load(x, begin, first + k, buffer), LANES):
-            for j in range(LANES):
-                n, f = _reduce(buffer[np.uintp(start + j)], scale)
-                new = _polynomial(f)
-                old = work[j]
-                top = work[LANES + j]
-                d = n - top
-                is_up = d > 0
-                # one of the two is scaled down to the exponent of the other
-                bits[2 * LANES + j] = _power(-d if is_up else d)
-                power = work[2 * LANES + j]
-                large = new if is_up else old
-                small = old if is_up else new
-                work[j] = large + small * power
-                work[LANES + j] = (n if is_up else top) + _ZERO_SINGLE
-        for j in range(LANES):
-            top = np.float64(work[LANES + j])
-            total_bits[2 * LANES + j] = _power(total[LANES + j] - top)
-            total[j] = total[j] * total[2 * LANES + j] + np.float64(work[j])
-            total[LANES + j] = top
-            work[j] = 0
-    highest = _largest(total[LANES:])
-    for j in range(LANES):
-        total_bits[2 * LANES + j] = _power(total[LANES + j] - highest)
-        total[j] *= total[2 * LANES + j]
-    _fold(total, 1)
-    return total[0], highest
-
-
-@njit(**_HELPER)
-def _load_shifted(x, begin, end, top, rate, shifted):
-    """Copy a segment as (x - top) * rate, filled up to whole blocks with -inf."""
-    n = min(end - begin, _SEGMENT)
-    for j in range(n):
-        shifted[j] = (np.float64(x[np.uintp(begin + j)]) - top) * rate
-    n_filled = (n + LANES - 1) // LANES * LANES
-    for j in range(n, n_filled):
-        shifted[j] = -np.inf
-    return n_filled
-
-
-@njit(**_HELPER)
-def _shifted_sum(x, first, k, top, rate, shifted, buffer, work, total):
-    """Return the sum of 2**((x - top) * rate) over a row."""
-    for j in range(LANES):
-        total[j] = 0.0
-    for begin in range(first, first + k, _SEGMENT):
-        n = _load_shifted(x, begin, first + k, top, rate, shifted)
-        _exponentials(shifted, n, work, buffer)
-        for start in range(0, n, LANES):
-            for j in range(LANES):
-                total[j] += np.float64(buffer[np.uintp(start + j)])
-    _fold(total, 1)
-    return total[0]
-
-
-@njit(**_HELPER)
-def _online_sum(x, first, k, rate, buffer, work, total):
-    """Return (sum, maximum) from one trip with running maxima (arXiv 1805.02867)."""
-    bits = _bits(work)
-    lowest = work.dtype.type(_LOWEST_SINGLE)
-    for j in range(LANES):
-        work[j] = lowest
-        total[j] = 0.0
-    for begin in range(first, first + k, _SEGMENT):
-        for start in range(0, _load(x, begin, first + k, buffer), LANES):
-            for j in range(LANES):
-                value = buffer[np.uintp(start + j)]
+    total = 0.0
+    for begin in range(0, k, buffer.size):
+        n = min(buffer.size, k - begin)
+        for start in range(0, n, _FLUSH):
+            part = x.dtype.type(0)
+            for j in range(start, min(start + _FLUSH, n)):
+                value = x[np.uintp(first + begin + j)]
                 value = lowest if value < lowest else value
-                top = work[j]
-                is_up = value > top
-                y = (np.float64(value) - np.float64(top)) * rate
-                n, f = _shifted(-y if is_up else y, value)
-                bits[LANES + j] = _power(n)
-                factor = np.float64(_polynomial(f) * work[LANES + j])
-                old = total[j]
-                total[j] = old * factor + 1.0 if is_up else old + factor
-                work[j] = (value if is_up else top) + _ZERO_SINGLE
-    highest = _largest(work)
-    for j in range(LANES):
-        y = (np.float64(work[j]) - highest) * rate
-        total[j] *= 2.0**y if y > _SHIFTED_FLOOR else 0.0
-    _fold(total, 1)
-    return total[0], highest if highest > lowest else -np.inf
+                e = _exponential(value, scale, magic)
+                buffer[np.uintp(j)] = e
+                part = _add(part, e)
+            total += np.float64(part)
+        if k > buffer.size:
+            for j in range(n):
+                out[np.uintp(first + begin + j)] = buffer[np.uintp(j)]
+    return total
 
 
 @njit(**_HELPER)
-def _write_extended(x, first, k, scale, exponent, factor, buffer, work, out):
-    """Write exp(x / T) * factor * 2**-exponent: the second trip over the row."""
-    bits = _bits(work)
+def _extended_sum(x, first, k, scale, limit):
+    """Return (M, E, maximum) with sum of exp(x / T) = M * 2**E, by one trip.
+
+    M is NaN where an exponent is out of range.
+    """
+    mass, exponent = 0.0, -np.inf
+    highest = x.dtype.type(-np.inf)
     for begin in range(first, first + k, _SEGMENT):
-        for start in range(0, _load(x, begin, first + k, buffer), LANES):
-            for j in range(LANES):
-                n, f = _reduce(buffer[np.uintp(start + j)], scale)
-                bits[j] = _power(n - exponent)
-                buffer[np.uintp(start + j)] = _polynomial(f) * factor * work[j]
-        for j in range(min(first + k - begin, _SEGMENT)):
-            out[np.uintp(begin + j)] = buffer[j]
+        n = min(_SEGMENT, first + k - begin)
+        top = _highest(x, begin, n)
+        if top == -np.inf:
+            continue
+        highest = top if top > highest else highest
+        own, magic, lowest = _anchor(top, scale)
+        if not abs(own) < limit:
+            return np.nan, exponent, _highest(x, first, k)
+        part = _sum_exponentials(x, begin, n, scale, magic, lowest)
+        # one of the two is scaled down to the exponent of the other
+        if own > exponent:
+            mass = mass * 2.0 ** (exponent - own) + part
+            exponent = np.float64(own)
+        else:
+            mass += part * 2.0 ** (own - exponent)
+    return mass, exponent, highest
 
 
 @njit(**_HELPER)
-def _write_shifted(x, first, k, top, rate, factor, shifted, buffer, work, out):
-    """Write 2**((x - top) * rate) * factor."""
+def _online_sum(x, first, k, scale, limit):
+    """Return the same by one trip with a running maximum (arXiv 1805.02867)."""
+    mass, exponent = 0.0, 0.0
+    highest = x.dtype.type(-np.inf)
+    magic, lowest = highest, highest
     for begin in range(first, first + k, _SEGMENT):
-        n = _load_shifted(x, begin, first + k, top, rate, shifted)
-        _exponentials(shifted, n, work, buffer)
-        for j in range(min(first + k - begin, _SEGMENT)):
-            out[np.uintp(begin + j)] = buffer[j] * factor
+        n = min(_SEGMENT, first + k - begin)
+        top = _highest(x, begin, n)
+        if top == -np.inf:
+            continue
+        if not top <= highest:
+            highest = top
+            own, magic, lowest = _anchor(top, scale)
+            if not abs(own) < limit:
+                return np.nan, exponent, _highest(x, first, k)
+            mass = mass * 2.0 ** (exponent - own) if mass > 0.0 else mass
+            exponent = np.float64(own)
+        mass += _sum_exponentials(x, begin, n, scale, magic, lowest)
+    return mass, exponent, highest
 
 
 @njit(**_HELPER)
-def _write_log(x, first, k, top, beta, offset, out):
-    """Write (x - top) * beta - offset, in double precision."""
+def _write_exponentials(x, first, k, scale, magic, lowest, factor, out):
+    """Write exp(x / T) * 2**-E * factor: the last trip over the row."""
     for j in range(k):
-        value = (np.float64(x[np.uintp(first + j)]) - top) * beta - offset
+        value = x[np.uintp(first + j)]
+        value = lowest if value < lowest else value
+        out[np.uintp(first + j)] = _exponential(value, scale, magic) * factor
+
+
+@njit(**_HELPER)
+def _write_scaled(first, k, factor, buffer, out):
+    """Write what `_keep_exponentials` kept, times a factor."""
+    if k > buffer.size:
+        for j in range(k):
+            out[np.uintp(first + j)] *= factor
+        return
+    for j in range(k):
+        out[np.uintp(first + j)] = buffer[np.uintp(j)] * factor
+
+
+@njit(**_HELPER)
+def _write_log(x, first, k, top, beta, log_mass, out):
+    """Write (x - top) * beta - log_mass, in double precision."""
+    for j in range(k):
+        value = (np.float64(x[np.uintp(first + j)]) - top) * beta - log_mass
         out[np.uintp(first + j)] = value
 
 
 @njit(**_HELPER)
-def _softmax_short(x, k, start, stop, scratch, kind, rate, beta, out, normaliser):
+def _shifted_sum(x, first, k, top, rate, shifted):
+    """Return the sum of 2**((x - top) * rate) over a row."""
+    total = 0.0
+    for begin in range(first, first + k, shifted.size):
+        n = _load_shifted(x, begin, first + k, top, rate, shifted)
+        for j in range(n):
+            total += shifted[j]
+    return total
+
+
+@njit(**_HELPER)
+def _write_shifted(x, first, k, top, rate, mass, shifted, out):
+    """Write 2**((x - top) * rate) / mass."""
+    for begin in range(first, first + k, shifted.size):
+        n = _load_shifted(x, begin, first + k, top, rate, shifted)
+        for j in range(n):
+            out[begin + j] = shifted[j] / mass
+
+
+@njit(**_HELPER)
+def _softmax_shifted(x, first, k, top, scratch, kind, rate, beta, out):
+    """Do one row from its maximum, in double precision; return its log-sum-exp."""
+    _, _, shifted = scratch
+    mass = _shifted_sum(x, first, k, top, rate, shifted)
+    log_mass = math.log(mass)
+    if kind == 0 and mass < np.inf:
+        _write_shifted(x, first, k, top, rate, mass, shifted, out)
+    elif kind == 1:
+        _write_log(x, first, k, top, beta, log_mass, out)
+    return top * beta + log_mass
+
+
+@njit(**_HELPER)
+def _exponentials_of_lanes(k, scale, tile, lanes):
+    """Turn logits side by side into exponentials, and sum them, 16 and 16."""
+    for r in range(LANES):
+        lanes[5 * LANES + r] = 0
+    for begin in range(0, k, 16):
+        for r in range(LANES):
+            lanes[6 * LANES + r] = 0
+        for j in range(begin, min(begin + 16, k)):
+            for r in range(LANES):
+                value = tile[np.uintp(j * LANES + r)]
+                lowest = lanes[4 * LANES + r]
+                value = lowest if value < lowest else value
+                e = _exponential(value, scale, lanes[3 * LANES + r])
+                tile[np.uintp(j * LANES + r)] = e
+                lanes[6 * LANES + r] += e
+        for r in range(LANES):
+            lanes[5 * LANES + r] += lanes[6 * LANES + r]
+
+
+@njit(**_HELPER)
+def _softmax_short(
+    x, k, start, stop, scratch, kind, scale, limit, rate, beta, out, normaliser
+):
     """Do what `_softmax_kernel` does for rows with few classes."""
-    work, tile, shifted, _, tops, _ = scratch
-    step = _SEGMENT // k
-    for begin in range(start, stop, step):
-        n_rows = min(step, stop - begin)
-        _tile_exponentials(x, begin * k, n_rows, k, rate, tops, shifted, work, tile)
-        for row in range(n_rows):
-            total = 0.0
-            for j in range(row * k, row * k + k):
-                total += np.float64(tile[j])
-            if not (abs(tops[row]) < np.inf and total < np.inf):
-                return begin + row
-            first = (begin + row) * k
+    tile, lanes, _ = scratch
+    for begin in range(start, stop, LANES):
+        n_rows = min(LANES, stop - begin)
+        _load_lanes(x, begin * k, n_rows, k, scale, tile, lanes)
+        _exponentials_of_lanes(k, scale, tile, lanes)
+        for r in range(n_rows):
+            row = begin + r
+            first = row * k
+            top = np.float64(lanes[r])
+            if not abs(top) < np.inf:
+                return row
+            if not abs(lanes[2 * LANES + r]) < limit:
+                log_sum = _softmax_shifted(
+                    x, first, k, top, scratch, kind, rate, beta, out
+                )
+                if not abs(log_sum) < np.inf:
+                    return row
+                if kind == 2:
+                    normaliser[row] = log_sum
+                continue
+            mass = lanes[5 * LANES + r]
+            if not mass < np.inf:
+                return row
             if kind == 0:
-                factor = 1.0 / total
+                factor = tile.dtype.type(1.0) / mass
                 for j in range(k):
-                    out[first + j] = np.float64(tile[row * k + j]) * factor
-            elif kind == 1:
-                _write_log(x, first, k, tops[row], beta, math.log(total), out)
+                    e = tile[np.uintp(j * LANES + r)]
+                    out[np.uintp(first + j)] = e * factor
+                continue
+            peak = tile[np.intp(lanes[LANES + r]) * LANES + r]
+            log_mass = math.log(np.float64(mass) / np.float64(peak))
+            if kind == 1:
+                _write_log(x, first, k, top, beta, log_mass, out)
             else:
-                normaliser[begin + row] = tops[row] * beta + math.log(total)
+                normaliser[row] = top * beta + log_mass
     return -1
 
 
@@ -219,48 +257,60 @@ def _softmax_kernel(
 ):
     """Softmax (kind 0), log-softmax (1) or log-sum-exp (2) of rows start..stop.
 
-    x, out: flat (n * k,); normaliser: (n,); algorithm: 0 two-pass, 1 three-pass,
-    2 online; `limit`: largest trusted exponent. Returns the first bad row, or -1.
+    x, out: flat (n * k,); normaliser: (n,); algorithm: 0 two-pass, 1 three-pass, 2
+    three-pass with kept exponentials, 3 online, 4 two-pass at any length; `limit`:
+    largest trusted exponent. Returns the first bad row, or -1.
     """
     if k < SHORT_ROW:
         return _softmax_short(
-            x, k, start, stop, scratch, kind, rate, beta, out, normaliser
+            x, k, start, stop, scratch, kind, scale, limit, rate, beta, out, normaliser
         )
-    work, buffer, shifted, total, _, _ = scratch
+    buffer, _, _ = scratch
+    is_kept = kind == 0 and (algorithm == 2 or (algorithm == 0 and k <= STORED_ROW))
     for row in range(start, stop):
         first = row * k
-        is_shifted = algorithm != 0
-        top = 0.0
-        exponent = 0.0
-        mass = 0.0
-        if algorithm == 0:
-            mass, exponent = _extended_sum(x, first, k, scale, buffer, work, total)
-            # outside the exact range, NaN or infinite: once more, from the maximum
-            is_shifted = not (abs(exponent) < limit and mass < np.inf)
-        if is_shifted:
-            exponent = 0.0
-            if algorithm == 2:
-                mass, top = _online_sum(x, first, k, rate, buffer, work, total)
-            else:
-                top = _maximum(x, first, k, buffer, work)
-                if abs(top) < np.inf:
-                    mass = _shifted_sum(
-                        x, first, k, top, rate, shifted, buffer, work, total
-                    )
-            if not (abs(top) < np.inf and mass < np.inf):
-                return row
-        log_mass = math.log(mass) + exponent * _LN2
-        if kind == 2:
-            normaliser[row] = top * beta + log_mass
-        elif kind == 1:
-            _write_log(x, first, k, top, beta, log_mass, out)
+        mass = np.nan
+        if algorithm == 3:
+            mass, exponent, top = _online_sum(x, first, k, scale, limit)
+        elif algorithm == 4 or (not is_kept and algorithm == 0):
+            mass, exponent, top = _extended_sum(x, first, k, scale, limit)
         else:
+            top = _highest(x, first, k)
+            own, magic, lowest = _anchor(top, scale)
+            exponent = np.float64(own)
+            if abs(exponent) < limit:
+                if is_kept:
+                    mass = _keep_exponentials(
+                        x, first, k, scale, magic, lowest, buffer, out
+                    )
+                else:
+                    mass = _sum_exponentials(x, first, k, scale, magic, lowest)
+        if not abs(top) < np.inf:
+            return row
+        peak = np.float64(top)
+        own, magic, lowest = _anchor(top, scale)
+        if not abs(own) < limit:
+            # out of the exact range: once more, from the maximum
+            log_sum = _softmax_shifted(
+                x, first, k, peak, scratch, kind, rate, beta, out
+            )
+            if not abs(log_sum) < np.inf:
+                return row
+            if kind == 2:
+                normaliser[row] = log_sum
+            continue
+        if not mass < np.inf:
+            return row
+        if kind == 0:
             factor = x.dtype.type(1.0 / mass)
-            if is_shifted:
-                _write_shifted(
-                    x, first, k, top, rate, factor, shifted, buffer, work, out
-                )
+            if is_kept:
+                _write_scaled(first, k, factor, buffer, out)
             else:
-                e = x.dtype.type(exponent)
-                _write_extended(x, first, k, scale, e, factor, buffer, work, out)
+                _write_exponentials(x, first, k, scale, magic, lowest, factor, out)
+            continue
+        log_mass = math.log(mass / np.float64(_exponential(top, scale, magic)))
+        if kind == 1:
+            _write_log(x, first, k, peak, beta, log_mass, out)
+        else:
+            normaliser[row] = peak * beta + log_mass
     return -1

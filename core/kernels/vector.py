@@ -18,39 +18,32 @@ from core.kernels.exp import (
     _HELPER,
     _KERNEL,
     _LOG2E,
-    _SEGMENT,
-    LANES,
-    _exponentials,
+    _TILE,
+    _powers,
 )
 
 __all__ = ["EXP_STAMP", "new_tile"]
 
 # of exp.py: a change of it must reach the kernels that Numba keeps for this file
-EXP_STAMP = 2856138432
+EXP_STAMP = 1998470866
 
 
 def new_tile(n_classes: int) -> tuple[NDArray[np.float64], ...]:
-    """Return the arrays a kernel works in: scores, exponentials, logits, maxima, lanes.
+    """Return the arrays a kernel works in: exponentials, logits, maxima.
 
     Parameters
     ----------
     n_classes : int
     """
-    n_rows = max(1, _SEGMENT // n_classes)
-    size = (n_rows * n_classes + LANES - 1) // LANES * LANES
-    return (
-        np.zeros(size),
-        np.zeros(size),
-        np.zeros(size),
-        np.zeros(n_rows),
-        np.zeros(5 * LANES),
-    )
+    n_rows = max(1, _TILE // n_classes)
+    size = n_rows * n_classes
+    return np.zeros(size), np.zeros(size), np.zeros(n_rows)
 
 
 @njit(**_HELPER)
 def _fill_tile(x, k, begin, n_rows, slope, offset, tile):
     """Write logits, and exp(score - row maximum), of some rows; -inf has no mass."""
-    shifted, e, z, tops, work = tile
+    e, z, tops = tile
     for i in range(n_rows):
         first = (begin + i) * k
         place = i * k
@@ -62,12 +55,12 @@ def _fill_tile(x, k, begin, n_rows, slope, offset, tile):
             score = slope[np.uintp(j)] * value + offset[np.uintp(j)]
             score = score if is_there else -np.inf
             z[np.uintp(place + j)] = value
-            shifted[np.uintp(place + j)] = score
+            e[np.uintp(place + j)] = score
             top = score if score > top else top
         tops[i] = top
         for j in range(place, place + k):
-            shifted[np.uintp(j)] = (shifted[np.uintp(j)] - top) * _LOG2E
-    _exponentials(shifted, n_rows * k, work, e)
+            e[np.uintp(j)] = (e[np.uintp(j)] - top) * _LOG2E
+    _powers(e, n_rows * k)
 
 
 @njit(**_KERNEL)
@@ -80,8 +73,8 @@ def _vector_objective_kernel(
     label at -inf must have 0); slope, offset: (k,); losses: (n,); sums: (2, k) of
     weight * (p - [label]) * (z, 1). O(k) per row.
     """
-    _, e, z, tops, _ = tile
-    step = max(1, _SEGMENT // k)
+    e, z, tops = tile
+    step = max(1, _TILE // k)
     for begin in range(start, stop, step):
         n_rows = min(step, stop - begin)
         _fill_tile(x, k, begin, n_rows, slope, offset, tile)
@@ -114,8 +107,8 @@ def _vector_curvature_kernel(x, k, start, stop, tile, weight, slope, offset, sum
 
     As `_vector_objective_kernel`; sums: (3, k) of weight * p (1 - p) * (z^2, z, 1).
     """
-    _, e, z, _, _ = tile
-    step = max(1, _SEGMENT // k)
+    e, z, _ = tile
+    step = max(1, _TILE // k)
     for begin in range(start, stop, step):
         n_rows = min(step, stop - begin)
         _fill_tile(x, k, begin, n_rows, slope, offset, tile)
