@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from core.analysis import (
 )
 from core.fitting import Fitted
 from core.messages import DataError, Progress, no_progress, part_of
-from core.metrics import Curve, RowScores, Sample, estimates, reliability_curve
+from core.metrics import CURVES, Curve, RowScores, Sample, estimates
 from core.metrics.base import METRICS
 from core.metrics.presets import PeerNumber, peer_numbers
 from core.predictions import Predictions, Study
@@ -50,6 +50,9 @@ def measure_metrics(
     metrics: Iterable[str],
     fitted: Mapping[str, Fitted] | None = None,
     progress: Progress = no_progress,
+    *,
+    view: str = "",
+    method: str = "",
 ) -> Found:
     """Estimate the metrics that are asked for, and no others.
 
@@ -65,6 +68,8 @@ def measure_metrics(
         Calibrators to measure as well; then all numbers come from the test rows.
         Without them they come from every labelled row that is used.
     progress : callable, optional
+    view, method : str, optional
+        Only this view, and only "uncalibrated" or this calibrator.
 
     Returns
     -------
@@ -82,14 +87,12 @@ def measure_metrics(
         return {}
     is_whole = any(METRICS[m].traits["field"] == "probabilities" for m in wanted)
     found: Found = {}
-    for view, sample in _samples(
+    samples = _samples(
         study, settings, overview, fitted or {}, wanted, is_whole=is_whole
-    ).items():
-        found[view] = {}
-        for number, name in enumerate(sample.scores):
-            ends = (place / len(sample.scores) for place in (number, number + 1))
-            one = replace(sample, scores={name: sample.scores[name]})
-            found[view] |= estimates(one, part_of(progress, *ends))
+    )
+    for part, place, name, sample in _parts(samples, view, method, progress):
+        one = replace(sample, scores={name: sample.scores[name]})
+        found.setdefault(place, {}).update(estimates(one, part))
     return found
 
 
@@ -98,17 +101,20 @@ def reliability_curves(
     settings: Settings,
     overview: Overview,
     fitted: Mapping[str, Fitted] | None = None,
+    progress: Progress = no_progress,
     *,
-    level: float = 0.9,
+    kind: str = "corp",
+    view: str = "",
+    method: str = "",
 ) -> dict[str, dict[str, Curve]]:
-    """Return isotonic reliability curves with consistency bands.
+    """Return reliability curves with consistency bands at the level of `settings`.
 
     Parameters
     ----------
-    study, settings, overview, fitted
+    study, settings, overview, fitted, progress, view, method
         As in `measure_metrics`.
-    level : float, default=0.9
-        Pointwise level of the bands.
+    kind : str, default="corp"
+        Id in `core.metrics.CURVES`.
 
     Returns
     -------
@@ -116,17 +122,34 @@ def reliability_curves(
         View -> "uncalibrated" or calibrator id -> Curve.
     """
     samples = _samples(study, settings, overview, fitted or {}, ())
-    return {
-        view: {
-            name: reliability_curve(scores, sample.design(name), level=level)
-            for name, scores in sample.scores.items()
-        }
-        for view, sample in samples.items()
-    }
+    found: dict[str, dict[str, Curve]] = {}
+    for part, place, name, sample in _parts(samples, view, method, progress):
+        design = replace(sample.design(name), progress=part)
+        curve = CURVES[kind](sample.scores[name], design, level=settings.level)
+        found.setdefault(place, {})[name] = replace(curve, rows=sample.rows)
+    return found
+
+
+def _parts(
+    samples: Mapping[str, Sample], view: str, method: str, progress: Progress
+) -> Iterator[tuple[Progress, str, str, Sample]]:
+    """Yield progress, view, name and sample of the scores that are asked for."""
+    wanted = [
+        (place, name, sample)
+        for place, sample in samples.items()
+        for name in sample.scores
+        if view in ("", place) and method in ("", name)
+    ]
+    for number, item in enumerate(wanted):
+        ends = (place / len(wanted) for place in (number, number + 1))
+        yield part_of(progress, *ends), *item
 
 
 def peers(
-    study: Study, settings: Settings, overview: Overview
+    study: Study,
+    settings: Settings,
+    overview: Overview,
+    progress: Progress = no_progress,
 ) -> tuple[PeerNumber, ...]:
     """Return what scikit-learn, netcal, torchmetrics, MAPIE and relplot would print.
 
@@ -134,6 +157,7 @@ def peers(
     ----------
     study, settings, overview
         As in `measure_metrics`; the rows are every labelled row that is used.
+    progress : callable, optional
 
     Returns
     -------
@@ -171,6 +195,7 @@ def peers(
         strategy=settings.strategy,
         ours=ours,
         is_weighted=weight is not None,
+        progress=progress,
     )
 
 

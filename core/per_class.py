@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,9 @@ from scipy import stats
 from core.analysis import UNCALIBRATED, Overview
 from core.binning import BinStatistics, bin_statistics, bin_sums
 from core.fitting import Fitted
-from core.messages import FitError
+from core.messages import FitError, Progress, no_progress
+from core.metrics import CURVES, Curve, Design, RowScores
+from core.metrics.base import without_noise
 from core.predictions import Predictions
 from core.settings import Settings
 from core.splitting import Split
@@ -22,6 +24,7 @@ __all__ = [
     "ClassScores",
     "calibrated_scores",
     "class_bins",
+    "class_curve",
     "class_gaps",
     "class_scores",
     "scores_for",
@@ -135,7 +138,7 @@ def calibrated_scores(own: Predictions, split: Split, fitted: Fitted) -> ClassSc
 def class_bins(scores: ClassScores, column: int, settings: Settings) -> BinStatistics:
     """Return the bins of one class against the rest."""
     return bin_statistics(
-        scores.probability(column),
+        without_noise(scores.probability(column)),
         scores.labels == column,
         n_bins=settings.n_bins,
         strategy=settings.strategy,
@@ -143,6 +146,40 @@ def class_bins(scores: ClassScores, column: int, settings: Settings) -> BinStati
         groups=scores.groups,
         level=settings.level,
     )
+
+
+def class_curve(
+    scores: ClassScores,
+    column: int,
+    settings: Settings,
+    kind: str,
+    progress: Progress = no_progress,
+) -> Curve:
+    """Return the reliability curve of one class against the rest.
+
+    Parameters
+    ----------
+    scores : ClassScores
+    column : int
+        Of the class.
+    settings : Settings
+        `level`, `n_resamples` and `seed`.
+    kind : str
+        Id in `core.metrics.CURVES`.
+    progress : callable, optional
+    """
+    design = Design(
+        level=settings.level,
+        n_resamples=settings.n_resamples,
+        seed=settings.seed,
+        sample_weight=scores.sample_weight,
+        groups=scores.groups,
+        progress=progress,
+    )
+    hit = np.asarray(scores.labels == column, dtype=np.float64)
+    own = RowScores(without_noise(scores.probability(column)), hit)
+    found: Curve = CURVES[kind](own, design, level=settings.level)
+    return replace(found, rows=scores.kind)
 
 
 def class_gaps(scores: ClassScores, level: float = 0.95) -> ClassGaps:

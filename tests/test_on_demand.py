@@ -7,8 +7,9 @@ import pytest
 
 from core.analysis import analyze, measure
 from core.messages import DataError
-from core.metrics import METRICS
+from core.metrics import CURVES, METRICS
 from core.on_demand import MORE_METRICS, measure_metrics, reliability_curves
+from core.per_class import class_curve, class_scores
 from core.predictions import Predictions, Study
 from core.settings import Settings
 from core.softmax import softmax
@@ -61,6 +62,40 @@ def test_calibrators_are_measured_on_the_test_rows():
     curves = reliability_curves(study, settings, analysis.overview, analysis.fitted)
     assert set(curves["top-label"]) == set(found)
     assert curves["top-label"]["temperature"].n == 300
+
+
+def test_one_view_and_one_method_are_a_part_of_all():
+    study, _, _ = study_of(2)
+    settings = SETTINGS.replace(calibrators=("temperature",))
+    analysis = analyze(study, settings)
+    given = (study, settings, analysis.overview)
+    names = ("ks", "brier-dsc", "brier-resolution")
+    whole = measure_metrics(*given, names, analysis.fitted)
+    for view, columns in whole.items():
+        for method, numbers in columns.items():
+            options = {"view": view, "method": method}
+            part = measure_metrics(*given, names, analysis.fitted, **options)
+            assert part == {view: {method: numbers}}
+            curves = reliability_curves(
+                *given, analysis.fitted, kind="smooth", **options
+            )
+            curve = curves[view][method]
+            assert list(curves) == [view]
+            assert curve.level == settings.level
+            assert curve.rows == numbers["ks"].rows
+
+
+def test_the_curve_of_one_of_two_classes_is_that_of_the_positive_class():
+    study, _, _ = study_of(2)
+    overview = measure(study, SETTINGS)
+    scores = class_scores(study.evaluation, overview)
+    for kind in CURVES:
+        known = reliability_curves(study, SETTINGS, overview, kind=kind)
+        known = known["positive-class"]["uncalibrated"]
+        found = class_curve(scores, 1, SETTINGS, kind)
+        for name in ("x", "y", "low", "high"):
+            expected = getattr(known, name)
+            assert getattr(found, name) == pytest.approx(expected, abs=1e-9)
 
 
 def test_progress_is_told_and_unknown_metrics_are_refused():

@@ -11,7 +11,8 @@ from core.metrics.classwise import (
     classwise_calibration_error,
     classwise_squared_error,
 )
-from core.metrics.corp import Curve, reliability_curve, score_part
+from core.metrics.corp import reliability_curve, score_part
+from core.metrics.curves import CURVES, Curve
 from core.metrics.decomposition import brier_term
 from core.metrics.design import Design
 from core.metrics.distances import (
@@ -33,9 +34,11 @@ from core.metrics.sharpness import excess_area, mean_entropy, sharpness
 from core.metrics.smooth import (
     smooth_calibration_error,
     smooth_calibration_error_relplot,
+    smooth_reliability_curve,
 )
 
 __all__ = [
+    "CURVES",
     "METRICS",
     "Bins",
     "Curve",
@@ -69,5 +72,6 @@ __all__ = [
     "signed_gap",
     "smooth_calibration_error",
     "smooth_calibration_error_relplot",
+    "smooth_reliability_curve",
     "squared_calibration_error",
 ]

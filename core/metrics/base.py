@@ -18,6 +18,7 @@ __all__ = [
     "one_weighting",
     "row_scores",
     "scores_from_probabilities",
+    "without_noise",
 ]
 
 FloatArray = NDArray[np.floating[Any]]
@@ -124,6 +125,11 @@ class RowScores:
         )
 
 
+def without_noise(confidence: FloatArray) -> FloatArray:
+    """Round off what must neither break ties nor carry a value over an edge."""
+    return np.asarray(np.round(confidence, _DIGITS))
+
+
 def row_scores(
     rows: RowStatistics,
     n_classes: int,
@@ -164,9 +170,7 @@ def row_scores(
         # A right prediction of the other class is an outcome 0, a wrong one 1.
         outcome = np.where(is_positive, outcome, 1.0 - outcome)
         confidence = np.where(is_positive, confidence, 1.0 - confidence)
-    # Noise in the last digits must break no ties and carry nothing over an edge.
-    confidence = np.round(confidence, _DIGITS)
-    return RowScores(confidence, outcome, nll, brier, view, rows.entropy)
+    return RowScores(without_noise(confidence), outcome, nll, brier, view, rows.entropy)
 
 
 def scores_from_probabilities(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from core.kernels.isotonic import _isotonic_kernel, _isotonic_score_kernel
 from core.messages import Note
 from core.metrics.base import METRICS, RowScores
+from core.metrics.curves import CURVES, Curve, consistency_band
 from core.metrics.design import (
     Design,
     null_draws,
@@ -23,7 +23,7 @@ from core.metrics.distances import point_of
 from core.parallel import map_rows
 from core.uncertainty import Estimate, percentile_interval
 
-__all__ = ["PARTS", "Curve", "reliability_curve", "score_part"]
+__all__ = ["PARTS", "reliability_curve", "score_part"]
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -39,35 +39,6 @@ that twice the variance adds 2^(2/3) - 1 of the bias: a factor of 1.7 in theory,
 """
 _LEAST_VARIANCE = 1e-3  # of an outcome, where a second order is divided by it
 _MOST_POINTS = 200  # at which the band is taken
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Curve:
-    """A line with a pointwise band, for a figure to draw.
-
-    Parameters
-    ----------
-    x : ndarray of shape (m,)
-        Confidences, rising.
-    y : ndarray of shape (m,)
-        Estimated share of outcomes at `x`; straight between the points.
-    low, high : ndarray of shape (m,)
-        Where the curve of a calibrated model of this size lies, pointwise.
-    level : float
-        Of the band.
-    n : int
-        Rows.
-    method : str
-        How line and band were made.
-    """
-
-    x: FloatArray
-    y: FloatArray
-    low: FloatArray
-    high: FloatArray
-    level: float
-    n: int
-    method: str
 
 
 class _Pooled:
@@ -264,16 +235,25 @@ def _notes(rule: str, scores: RowScores) -> tuple[Note, ...]:
     return (Note("impossible-label", "warning", text),)
 
 
+@CURVES.register(
+    "corp",
+    label="CORP",
+    reference="Dimitriadis, Gneiting and Jordan 2021, PNAS 118(8), arXiv:2008.03033",
+    formula=r"\hat x = \arg\min_{x\ \mathrm{rising\ in}\ \hat p} "
+    r"\textstyle\sum_i w_i\,(x_i - o_i)^2",
+    aliases=("isotonic",),
+    metrics=tuple(f"{rule}-{part}" for rule in _RULES for part in PARTS),
+)
 def reliability_curve(
     scores: RowScores, design: Design, *, level: float = 0.9
 ) -> Curve:
-    """Return the isotonic reliability curve with its consistency band.
+    """Isotonic regression of what came true on the confidence, without any bins.
 
     Parameters
     ----------
     scores : RowScores
     design : Design
-        Weights, groups, resamples and seed.
+        Weights, groups, resamples, seed and progress.
     level : float, default=0.9
         Pointwise level of the band.
 
@@ -295,9 +275,7 @@ def reliability_curve(
         total = pooled.null_total(residuals)
         return isotonic_fits(pooled.x, pooled.weight, total, points)
 
-    draws = null_draws(ordered, drawn, band)
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.nanquantile(draws, tails, axis=0, method="weibull")
+    low, high = consistency_band(ordered, drawn, band, level)
     return Curve(
         x=points,
         y=np.interp(points, pooled.x, fitted),

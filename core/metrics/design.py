@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.messages import Note
+from core.messages import Note, Progress, no_progress
 from core.metrics.base import RowScores, one_weighting
 from core.metrics.calibration_error import Bins, tail_share
 from core.uncertainty import Estimate, bootstrap, percentile_interval
@@ -37,6 +37,8 @@ class Design:
     sample_weight : ndarray of shape (n,), optional
     groups : ndarray of int of shape (n,), optional
         Rows that belong together.
+    progress : callable, optional
+        Told the share of simulations that is done; may raise `Cancelled`.
     """
 
     n_bins: int = 15
@@ -46,6 +48,7 @@ class Design:
     seed: int = 0
     sample_weight: FloatArray | None = None
     groups: IndexArray | None = None
+    progress: Progress = no_progress
     _bins: dict[str, Bins] = field(default_factory=dict)
     _kept: dict[str, Any] = field(default_factory=dict)
 
@@ -163,6 +166,7 @@ def null_draws(
     found = []
     for start in range(0, design.n_resamples, step):
         size = min(step, design.n_resamples - start)
+        design.progress(start / design.n_resamples, "Simulating")
         found.append(statistic(design.residuals(scores, size, rng)))
     return np.concatenate(found)
 
@@ -207,6 +211,7 @@ def resampled(
         seed=design.seed,
         sample_weight=design.sample_weight,
         groups=design.groups,
+        progress=design.progress,
     )["draws"]
 
 

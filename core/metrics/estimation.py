@@ -208,21 +208,39 @@ def estimates(
     progress : callable, optional
         Told the share that is done; may raise `Cancelled`.
     """
-    sample.prepare(progress)
-    return {
-        name: {
-            method.id: _estimate(method, name, sample)
-            for method in sample.methods(name)
-        }
-        for name in sample.scores
-    }
+    wanted = [(name, m) for name in sample.scores for m in sample.methods(name)]
+    # Each metric of a design simulates for itself, the others draw together.
+    alone = [m.id for _, m in wanted if m.traits["needs"] == "design"]
+    n_parts = len(alone) + (len(alone) < len(wanted))
+    done = n_parts - len(alone)
+    sample.prepare(part_of(progress, 0.0, done / max(n_parts, 1)))
+    found: dict[str, dict[str, Estimate]] = {name: {} for name in sample.scores}
+    for name, method in wanted:
+        part: Progress = no_progress
+        if method.traits["needs"] == "design":
+            part = _named(
+                part_of(progress, done / n_parts, (done + 1) / n_parts), method
+            )
+            done += 1
+            part(0.0, "")
+        found[name][method.id] = _estimate(method, name, sample, part)
+    return found
 
 
-def _estimate(method: Method, name: str, sample: Sample) -> Estimate:
+def _named(progress: Progress, method: Method) -> Progress:
+    """Return a progress callback that says which metric is being made."""
+    return lambda share, _: progress(share, method.label)
+
+
+def _estimate(
+    method: Method, name: str, sample: Sample, progress: Progress = no_progress
+) -> Estimate:
     scores, chosen = sample.scores[name], sample.settings
     statistic = method.traits["statistic"]
     if method.traits["needs"] == "design":
-        made: Estimate = statistic(scores, sample.design(name))
+        made: Estimate = statistic(
+            scores, replace(sample.design(name), progress=progress)
+        )
         return replace(made, rows=sample.rows)
     if method.traits["needs"] == "bins":
         options = {"norm": chosen.norm} if method.id == "ece" else {}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.binning import assign_bins, bin_sums
+from core.messages import Progress, no_progress
 from core.metrics.base import METRICS, RowScores
 from core.metrics.design import Design
 
@@ -367,6 +368,7 @@ def peer_numbers(
     strategy: str = "uniform",
     ours: Callable[[str, str], float],
     is_weighted: bool = False,
+    progress: Progress = no_progress,
 ) -> tuple[PeerNumber, ...]:
     """Return what other libraries print for these rows.
 
@@ -387,11 +389,13 @@ def peer_numbers(
         From metric id and view to our value.
     is_weighted : bool, default=False
         Whether our values use weights, which these calls do not.
+    progress : callable, optional
     """
     rows = _peer_rows(y_true, y_prob, confidence, correct, positive, n_bins)
     names = _names(rows.n_classes, positive)
     found = []
-    for preset in PRESETS:
+    for place, preset in enumerate(PRESETS):
+        progress(place / len(PRESETS), preset.library)
         if preset.needs_classes and rows.probabilities is None:
             continue
         view = preset.view

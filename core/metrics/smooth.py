@@ -9,11 +9,16 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import fft, signal, sparse
 
 from core.metrics.base import METRICS, RowScores
+from core.metrics.curves import CURVES, Curve, consistency_band
 from core.metrics.design import Design, null_draws, null_estimate
 from core.metrics.distances import point_of
 from core.uncertainty import Estimate
 
-__all__ = ["smooth_calibration_error", "smooth_calibration_error_relplot"]
+__all__ = [
+    "smooth_calibration_error",
+    "smooth_calibration_error_relplot",
+    "smooth_reliability_curve",
+]
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -79,7 +84,21 @@ class _Smoother:
         finds it for all draws at once.
         """
         spectrum = self._spectrum(residuals)
-        n = residuals.shape[0]
+        return self._at(spectrum, self._widths(spectrum))
+
+    def width(self, residual: FloatArray) -> float:
+        """Return the bandwidth at which the error equals it, shape (n_points,)."""
+        return float(self._widths(self._spectrum(residual[None, :]))[0])
+
+    def means(self, values: FloatArray, bandwidth: float) -> FloatArray:
+        """Return kernel averages of values on the grid, shape (b, n_points)."""
+        kernel = fft.dct(_kernel(self.n_points, bandwidth), type=1)
+        smoothed = fft.idct(self._spectrum(values) * kernel, type=1, axis=-1)
+        density = fft.idct(self.density * kernel, type=1)
+        return np.asarray(smoothed / np.maximum(density, np.finfo(float).tiny))
+
+    def _widths(self, spectrum: FloatArray) -> FloatArray:
+        n = spectrum.shape[0]
         low, high = np.zeros(n), np.ones(n)
         n_steps = _STEPS if self.is_corrected else _PEER_STEPS
         is_wide = self._at(spectrum, high) > 1.0
@@ -88,7 +107,7 @@ class _Smoother:
             is_met = (middle < _NARROWEST) | (middle < self._at(spectrum, middle))
             low = np.where(is_met, middle, low)
             high = np.where(is_met, high, middle)
-        return self._at(spectrum, np.where(is_wide, 1.0, high))
+        return np.where(is_wide, 1.0, high)
 
     def _at(self, spectrum: FloatArray, bandwidth: FloatArray) -> FloatArray:
         # Bisections meet the same widths again and again.
@@ -192,6 +211,86 @@ def smooth_estimate(scores: RowScores, design: Design) -> Estimate:
 def peer_estimate(scores: RowScores, design: Design) -> Estimate:
     """Return relplot's smooth ECE with its null range and p-value."""
     return _estimate(scores, design, is_corrected=False)
+
+
+@CURVES.register(
+    "smooth",
+    label="Smooth",
+    reference="Blasiok and Nakkiran 2023, arXiv:2309.12236",
+    formula=r"\hat\mu(t) = t + \frac{\sum_i K_{s^*}(t, \hat p_i)\,(o_i - \hat p_i)}"
+    r"{\sum_i K_{s^*}(t, \hat p_i)},\quad s^* = \mathrm{smooth\ ECE}",
+    aliases=("kernel",),
+    metrics=("smooth-ece", "smooth-ece-relplot"),
+)
+def smooth_reliability_curve(
+    scores: RowScores, design: Design, *, level: float = 0.9
+) -> Curve:
+    """Confidence plus the residuals around it, averaged as wide as the smooth ECE.
+
+    Parameters
+    ----------
+    scores : RowScores
+    design : Design
+        Weights, groups, resamples, seed and progress.
+    level : float, default=0.9
+        Pointwise level of the band.
+
+    Returns
+    -------
+    Curve
+        The band is where the curve of a calibrated model with these confidences would
+        lie, smoothed by the same width. Confidences that no row is near have no point.
+
+    Notes
+    -----
+    Residuals are smoothed, not outcomes as in the diagram of relplot: those drift off
+    the diagonal wherever rows get denser, although the model may be calibrated. The
+    distance from the diagonal, weighted by the density of the rows, is what the smooth
+    ECE adds up.
+    """
+    ordered, drawn = design.by_confidence(scores)
+    scale = drawn.shares(len(scores)) * len(scores)
+    grid = _grid(ordered.confidence, _CELLS + 1)
+    smoother = _Smoother(grid @ scale, is_corrected=True)
+    residual = grid @ (scale * (ordered.confidence - ordered.outcome))
+    width = smoother.width(residual)
+    shown = _near_rows(grid, ordered.confidence, width)
+    x = np.linspace(0.0, 1.0, _CELLS + 1)[shown]
+
+    def curves(on_grid: FloatArray) -> FloatArray:
+        return x - smoother.means(on_grid, width)[:, shown]
+
+    def smoothed(residuals: FloatArray) -> FloatArray:
+        on_grid = (grid @ (scale * residuals).T).T
+        pieces = range(0, on_grid.shape[0], _MOST_AT_ONCE)
+        return np.concatenate([curves(on_grid[i : i + _MOST_AT_ONCE]) for i in pieces])
+
+    low, high = consistency_band(ordered, drawn, smoothed, level)
+    return Curve(
+        x=x,
+        y=np.clip(curves(residual[None, :])[0], 0.0, 1.0),
+        low=low,
+        high=high,
+        level=level,
+        n=len(scores),
+        method=f"residuals smoothed by a Gaussian kernel of width {width:.4f}, the "
+        f"smooth ECE, reflected at 0 and 1; consistency band, {drawn.null_words}",
+    )
+
+
+def _near_rows(grid: Any, confidence: FloatArray, width: float) -> NDArray[np.int64]:
+    """Return the points of the grid, between the ends, that some row is near.
+
+    The kernels of the rows reach there as much as one row reaches its own place.
+    """
+    count = np.asarray(grid.sum(axis=1), dtype=np.float64)
+    reach = _Smoother(count, is_corrected=True)
+    kernel = _kernel(reach.n_points, width)
+    near = fft.idct(reach.density * fft.dct(kernel / kernel[0], type=1), type=1)
+    place = np.flatnonzero(near >= 1.0 - 1e-6)
+    first, last = (round(float(end) * _CELLS) for end in confidence[[0, -1]])
+    inside = place[(place >= first) & (place <= last)]
+    return inside if inside.size else np.unique([first, last])
 
 
 @METRICS.register(
