@@ -30,21 +30,29 @@ from core.calibrators import CALIBRATORS
 from core.findings import Findings, find
 from core.fitting import Fitted, fit_method, unusable_reason
 from core.loading import Schema, inspect_file, open_study
-from core.messages import FitError, Progress, no_progress
+from core.messages import FitError, Progress, no_progress, part_of
+from core.metrics import Curve
+from core.metrics.presets import PeerNumber
+from core.on_demand import measure_metrics, reliability_curves
+from core.on_demand import peers as peers_of
 from core.per_class import ClassGaps, ClassScores, scores_for
 from core.per_class import class_bins as class_bins_of
+from core.per_class import class_curve as class_curve_of
 from core.per_class import class_gaps as class_gaps_of
 from core.predictions import Study
 from core.settings import Settings
 from core.splitting import Split, make_split
+from core.uncertainty import Estimate
 
 __all__ = [
     "SAMPLE",
     "analysis",
     "class_bins",
+    "class_curve",
     "class_gaps",
     "class_scores",
     "comparison",
+    "curve",
     "division",
     "division_problem",
     "findings",
@@ -52,7 +60,9 @@ __all__ = [
     "fitted",
     "forget",
     "inspected",
+    "more_metrics",
     "overview",
+    "peers",
     "positive_class",
     "preview",
     "role_sizes",
@@ -190,16 +200,79 @@ def class_gaps(study: Study, settings: Settings, method: str) -> ClassGaps:
     )
 
 
+def curve(
+    study: Study,
+    settings: Settings,
+    method: str,
+    view: str,
+    kind: str,
+    progress: Progress = no_progress,
+) -> Curve:
+    """Return a reliability curve, before a repair or after it."""
+    return _curve(study, _asked(settings), CALIBRATORS[method].id, view, kind, progress)
+
+
+def class_curve(
+    study: Study,
+    settings: Settings,
+    method: str,
+    column: int,
+    kind: str,
+    progress: Progress = no_progress,
+) -> Curve:
+    """Return the reliability curve of one class against the rest."""
+    return _class_curve(study, _asked(settings), method, column, kind, progress)
+
+
+def more_metrics(
+    study: Study,
+    settings: Settings,
+    method: str,
+    view: str,
+    names: tuple[str, ...],
+    progress: Progress = no_progress,
+) -> dict[str, Estimate]:
+    """Return metrics on demand, before a repair or after it.
+
+    As `evaluate --metrics` has them.
+    """
+    wanted = ",".join(names)
+    method = CALIBRATORS[method].id
+    return _more_metrics(study, _asked(settings), method, view, wanted, progress)
+
+
+def peers(
+    study: Study, settings: Settings, progress: Progress = no_progress
+) -> tuple[PeerNumber, ...]:
+    """Return what other libraries print; as `evaluate --peers` has it."""
+    return _peers(study, measuring_settings(settings), progress)
+
+
 def preview(study: Study, settings: Settings, temperature: float) -> ViewResult:
     """Return the test rows at a temperature set by hand, rounded to four digits."""
     return _preview(study, measuring_settings(settings), round(temperature, 4))
+
+
+def _asked(settings: Settings) -> Settings:
+    """Return the settings without what concerns neither one method nor its rows."""
+    return settings.replace(calibrators=(), method="uncalibrated", temperature=None)
+
+
+def _made(
+    study: Study, settings: Settings, method: str, progress: Progress
+) -> dict[str, Fitted]:
+    """Return the calibrator that is measured; nothing before a repair."""
+    if method == UNCALIBRATED:
+        return {}
+    return {method: fitted(study, settings, method, part_of(progress, 0.0, 0.2))}
 
 
 def forget() -> None:
     """Drop everything that was computed for this session."""
     session_caches = (_division, _inspected, _overview, _fitted, _analysis, _preview)
     cached: Any
-    for cached in (*session_caches, _class_scores, _class_gaps, _findings):
+    asked = (_curve, _class_curve, _more_metrics, _peers)
+    for cached in (*session_caches, _class_scores, _class_gaps, _findings, *asked):
         cached.clear()
 
 
@@ -268,6 +341,77 @@ def _class_scores(
 )
 def _class_gaps(study: Study, settings: Settings, method: str) -> ClassGaps:
     return class_gaps_of(class_scores(study, settings, method), settings.level)
+
+
+@st.cache_resource(
+    scope="session", max_entries=16, show_spinner=False, hash_funcs=_BY_CONTENT
+)
+def _curve(
+    study: Study,
+    settings: Settings,
+    method: str,
+    view: str,
+    kind: str,
+    _progress: Progress,
+) -> Curve:
+    made = _made(study, settings, method, _progress)
+    part = part_of(_progress, 0.2 if made else 0.0, 1.0)
+    found = reliability_curves(
+        study,
+        settings,
+        overview(study, settings),
+        made,
+        part,
+        kind=kind,
+        view=view,
+        method=method,
+    )
+    return found[view][method]
+
+
+@st.cache_resource(
+    scope="session", max_entries=64, show_spinner=False, hash_funcs=_BY_CONTENT
+)
+def _class_curve(
+    study: Study,
+    settings: Settings,
+    method: str,
+    column: int,
+    kind: str,
+    _progress: Progress,
+) -> Curve:
+    scores = class_scores(study, settings, method)
+    return class_curve_of(scores, column, settings, kind, _progress)
+
+
+@st.cache_resource(
+    scope="session", max_entries=16, show_spinner=False, hash_funcs=_BY_CONTENT
+)
+def _more_metrics(
+    study: Study,
+    settings: Settings,
+    method: str,
+    view: str,
+    names: str,
+    _progress: Progress,
+) -> dict[str, Estimate]:
+    made = _made(study, settings, method, _progress)
+    part = part_of(_progress, 0.2 if made else 0.0, 1.0)
+    first = overview(study, settings)
+    wanted = names.split(",")
+    found = measure_metrics(
+        study, settings, first, wanted, made, part, view=view, method=method
+    )
+    return found[view][method]
+
+
+@st.cache_resource(
+    scope="session", max_entries=4, show_spinner=False, hash_funcs=_BY_CONTENT
+)
+def _peers(
+    study: Study, settings: Settings, _progress: Progress
+) -> tuple[PeerNumber, ...]:
+    return peers_of(study, settings, overview(study, settings), _progress)
 
 
 @st.cache_resource(

@@ -136,7 +136,7 @@ def rows_words(item: Estimate | None) -> str:
     """Return how many rows a number comes from, and which."""
     if item is None:
         return ""
-    return tables.count_of(item.n, "row" if item.rows == "all" else f"{item.rows} row")
+    return tables.rows_of(item.n, item.rows)
 
 
 def _numbers(study: Study, wanted: Settings, report: Progress) -> dict[str, Estimate]:

@@ -14,7 +14,7 @@ from components.theme import Style
 from core.binning import BinStatistics
 from core.per_class import ClassGaps
 
-__all__ = ["class_alt", "class_figure", "class_table", "clearest_first"]
+__all__ = ["SMALL", "class_alt", "class_figure", "class_table", "clearest_first"]
 
 SMALL = 230
 
@@ -46,12 +46,10 @@ def class_figure(found: BinStatistics, style: Style, name: str) -> go.Figure:
         height=SMALL,
         has_counts=False,
     )
-    fig.update_layout(
-        showlegend=False,
-        margin={"l": 44, "r": 8, "t": 6, "b": 30},
-        xaxis={"title": {"text": ""}, "range": [-0.06, 1.06]},
-        yaxis={"title": {"text": ""}, "range": [-0.06, 1.06]},
-    )
+    reliability.shrink(fig)
+    seen = found.count > 0
+    ends = (found.confidence[seen], found.accuracy[seen])
+    reliability.zoom(fig, max(float(end.max(initial=0.0)) for end in ends))
     return fig
 
 

@@ -14,6 +14,7 @@ from components import tables, theme
 from core.export import write_csv, write_json
 from core.messages import Answer, DataError, FitError, Note
 from core.metrics import METRICS
+from core.registry import Method
 from core.uncertainty import Estimate
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "file_stem",
     "fit_error",
     "made_words",
+    "method_tip",
     "notes",
     "progress",
     "provenance",
@@ -342,6 +344,7 @@ def provenance(
     key: str,
     *,
     bins: str = "",
+    more: Callable[[], None] | None = None,
 ) -> None:
     """Offer how each number was computed: formula, rows, interval, bins and seed.
 
@@ -355,10 +358,16 @@ def provenance(
         Of the button that downloads them.
     bins : str, default=""
         How rows were sorted into bins, said beside the metrics that need bins.
+    more : callable, optional
+        Draws what is computed only once somebody has opened it.
     """
-    with st.popover(
-        "Why this number?", icon=":material/receipt_long:", type="tertiary"
-    ):
+    opened: dict[str, Any] = {}
+    if more is not None:
+        opened = {"key": f"{key}-why", "on_change": "rerun"}
+    box = st.popover(
+        "Why this number?", icon=":material/receipt_long:", type="tertiary", **opened
+    )
+    with box:
         for line in lines:
             st.markdown(line)
         metrics = dict.fromkeys(name for found in columns.values() for name in found)
@@ -366,6 +375,18 @@ def provenance(
             st.markdown(made_words(metric, columns, bins))
         frame = tables.estimates_frame(columns)
         downloads(frame, "plumbline-numbers", key, "Every number, as CSV")
+        if more is not None and box.open:
+            more()
+
+
+def method_tip(method: Method) -> str:
+    """Return the tooltip of a method: its docstring's first line, formula, source."""
+    parts = [escape_markdown(method.summary)]
+    if method.formula:
+        parts.append(f"${method.formula}$")
+    if method.reference.strip() not in ("", "-"):
+        parts.append(escape_markdown(method.reference))
+    return "\n\n".join(parts)
 
 
 def made_words(
@@ -393,5 +414,4 @@ def _made(item: Estimate) -> str:
     words = [item.method or "no interval"]
     if item.method and item.low is not None:
         words.append(f"level {item.level:g}")
-    kind = "row" if item.rows == "all" else f"{item.rows} row"
-    return ", ".join([*words, tables.count_of(item.n, kind)])
+    return ", ".join([*words, tables.rows_of(item.n, item.rows)])

@@ -16,16 +16,22 @@ from core.binning import BinStatistics, assign_bins
 from core.uncertainty import Estimate
 
 __all__ = [
+    "add_counts",
     "bin_at",
     "bin_names",
+    "drop_counts",
+    "empty_diagram",
     "reliability_alt",
     "reliability_figure",
     "reliability_table",
+    "shrink",
     "styles_of",
+    "zoom",
 ]
 
 HEIGHT = 560
 _DOMAINS = {"top": (0.30, 1.0), "bottom": (0.0, 0.20)}
+_HALF = 0.5
 _TICKS = [0, 0.2, 0.4, 0.6, 0.8, 1]
 
 
@@ -76,6 +82,20 @@ def reliability_figure(
     """
     shown = labels or {}
     styles = styles or styles_of(list(bins))
+    fig = empty_diagram(x_title, y_title, height)
+    for name, found in bins.items():
+        title = theme.figure_text(shown.get(name, name))
+        for trace in _points(found, styles[name], title, name):
+            fig.add_trace(trace)
+    if has_counts:
+        add_counts(fig, bins, styles, shown)
+    else:
+        drop_counts(fig)
+    return fig
+
+
+def empty_diagram(x_title: str, y_title: str, height: int = HEIGHT) -> go.Figure:
+    """Return axes with the line of perfect calibration, and room for counts."""
     fig = go.Figure()
     fig.add_trace(
         {
@@ -89,28 +109,66 @@ def reliability_figure(
             "hoverinfo": "skip",
         }
     )
+    fig.update_layout(**_layout(x_title, y_title, height))
+    return fig
+
+
+def add_counts(
+    fig: go.Figure,
+    bins: Mapping[str, BinStatistics],
+    styles: Mapping[str, Style],
+    labels: Mapping[str, str],
+) -> None:
+    """Draw the rows of each bin under a diagram."""
     is_even = all(np.allclose(np.diff(b.edges), b.edges[1]) for b in bins.values())
     for number, (name, found) in enumerate(bins.items()):
-        title = theme.figure_text(shown.get(name, name))
-        for trace in _points(found, styles[name], title, name):
-            fig.add_trace(trace)
-        if not has_counts:
-            continue
+        title = theme.figure_text(labels.get(name, name))
         if is_even:
             bars = _counts(found, styles[name], title, name, number, len(bins))
         else:
             bars = _spans(found, styles[name], title, name, len(bins) - 1 - number)
         fig.add_trace(bars)
-    fig.update_layout(**_layout(x_title, y_title, height))
-    if not has_counts:
-        fig.update_layout(yaxis={"domain": [0, 1]}, xaxis={"anchor": "y"})
-        fig.layout.yaxis2 = None
-    elif not is_even:
+    if not is_even:
         lanes = {"range": [-0.6, len(bins) - 0.4], "showticklabels": False}
         fig.update_layout(
             yaxis2={"title": {"text": "Bins"}, "showgrid": False, **lanes}
         )
-    return fig
+
+
+def drop_counts(fig: go.Figure) -> None:
+    """Give the room for counts to the diagram."""
+    fig.update_layout(yaxis={"domain": [0, 1]}, xaxis={"anchor": "y"})
+    fig.layout.yaxis2 = None
+
+
+def shrink(fig: go.Figure) -> None:
+    """Make a diagram one of many small ones."""
+    fig.update_layout(
+        showlegend=False,
+        margin={"l": 44, "r": 8, "t": 6, "b": 30},
+        xaxis={"title": {"text": ""}, "range": [-0.06, 1.06]},
+        yaxis={"title": {"text": ""}, "range": [-0.06, 1.06]},
+    )
+
+
+def zoom(fig: go.Figure, top: float) -> None:
+    """Show only the low corner of a diagram where nothing reaches one half.
+
+    Parameters
+    ----------
+    fig : plotly.graph_objects.Figure
+    top : float
+        Largest confidence or share that is drawn.
+    """
+    if not 0 < top < _HALF:
+        return
+    axis = {
+        "range": [-0.06 * top, 1.15 * top],
+        "tickvals": None,
+        "nticks": 5,
+        "tickformat": "~%",
+    }
+    fig.update_layout(xaxis=axis, yaxis=axis)
 
 
 def reliability_table(

@@ -15,12 +15,16 @@ __all__ = [
     "before_after_frame",
     "change_cell",
     "count_of",
+    "described_frame",
     "estimates_frame",
     "format_interval",
+    "format_null",
     "format_p_value",
     "format_value",
     "in_order",
     "metric_label",
+    "metrics_frame",
+    "rows_of",
     "single_frame",
     "value_cell",
 ]
@@ -28,7 +32,19 @@ __all__ = [
 ORDER = ("gap", "nll", "brier", "ece", "l2", "accuracy", "auroc", "aurc")
 """The headline first; the plug-in distance after it, with its null range."""
 
-_IN_POINTS = {"gap", "ece", "accuracy"}
+_DISTANCES = {
+    "rmsce",
+    "mce",
+    "ace",
+    "ks",
+    "classwise-ece",
+    "smooth-ece",
+    "smooth-ece-relplot",
+}
+_IN_POINTS = {"gap", "ece", "accuracy"} | _DISTANCES
+_DIGITS = {"l2": 4, "sharpness": 4}
+_SMALL = {"classwise-ece", "classwise-l2"}
+"""Means over classes, the smaller the more there are: shown by significant digits."""
 _LABELS = {
     "gap": "Gap, points",
     "nll": "NLL, nats",
@@ -47,12 +63,19 @@ def count_of(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def rows_of(number: int, kind: str) -> str:
+    """Return "2,394 rows", or "1,194 test rows" where they are not all."""
+    return count_of(number, "row" if kind == "all" else f"{kind} row")
+
+
 def metric_label(metric: str, n_classes: int = 0) -> str:
     """Return the name of a metric with its unit, and the form of the Brier score."""
     if metric == "brier":
         if n_classes == 2:
             return "Brier score, 0-1 form"
         return "Brier score, sum form" if n_classes else "Brier score"
+    if metric in _DISTANCES:
+        return f"{METRICS[metric].label}, points"
     return _LABELS.get(metric, METRICS[metric].label)
 
 
@@ -60,9 +83,12 @@ def format_value(metric: str, value: float | None, *, signed: bool = False) -> s
     """Return a value with as many digits as its metric deserves."""
     if value is None or value != value:
         return "\N{EN DASH}"
-    digits = 4 if metric == "l2" else 3
+    is_part = metric.startswith(("brier-", "log-"))
+    digits = _DIGITS.get(metric, 4 if is_part else 3)
     if metric in _IN_POINTS:
         value, digits = 100 * value, 1
+    if metric in _SMALL:
+        return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
     value = round(value, digits) + 0.0
     sign = "+" if (signed or metric == "gap") and value > 0 else ""
     return f"{sign}{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
@@ -149,6 +175,55 @@ def estimates_frame(columns: Mapping[str, Mapping[str, Estimate]]) -> pd.DataFra
     return pd.DataFrame(lines)
 
 
+def format_null(metric: str, item: Estimate) -> str:
+    """Return "low to high" of a calibrated model, or an empty string."""
+    if item.null_low is None or item.null_high is None:
+        return ""
+    ends = (format_value(metric, end) for end in (item.null_low, item.null_high))
+    return " to ".join(ends)
+
+
+def metrics_frame(found: Mapping[str, Estimate], n_classes: int) -> pd.DataFrame:
+    """Return metrics with what they are, and interval or null range with p-value.
+
+    The first line of a metric's docstring stands under its name; cells are Markdown.
+    """
+    return pd.DataFrame(
+        [
+            {
+                MEASURE: _with_small(
+                    metric_label(metric, n_classes), METRICS[metric].summary
+                ),
+                "Value": format_value(metric, item.value),
+                "Interval or null range": _range_cell(metric, item),
+            }
+            for metric, item in found.items()
+        ]
+    )
+
+
+def _range_cell(metric: str, item: Estimate) -> str:
+    null = format_null(metric, item)
+    parts = [
+        format_interval(metric, item),
+        f"null {null}" if null else "",
+        format_p_value(item.p_value),
+    ]
+    return "  \n".join(part for part in parts if part) or "\N{EN DASH}"
+
+
+def described_frame(columns: Mapping[str, Mapping[str, Estimate]]) -> pd.DataFrame:
+    """Return every estimate in full, with name, meaning, formula and source."""
+    frame = estimates_frame(columns)
+    known = [METRICS[metric] for metric in frame["metric"]]
+    return frame.assign(
+        label=[method.label for method in known],
+        meaning=[method.summary for method in known],
+        formula=[method.formula for method in known],
+        reference=[method.reference for method in known],
+    )
+
+
 def value_cell(metric: str, item: Estimate | None) -> str:
     """Return a value with its interval or null range under it, as Markdown."""
     return _cell(metric, item)
@@ -174,11 +249,9 @@ def _cell(metric: str, item: Estimate | None) -> str:
 
 
 def _small(metric: str, item: Estimate) -> str:
-    if item.null_low is not None and item.null_high is not None:
-        low, high = (
-            format_value(metric, end) for end in (item.null_low, item.null_high)
-        )
-        return f"null {low} to {high}  \n{format_p_value(item.p_value)}"
+    null = format_null(metric, item)
+    if null:
+        return f"null {null}  \n{format_p_value(item.p_value)}"
     return format_interval(metric, item)
 
 

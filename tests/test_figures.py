@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 
@@ -9,9 +10,9 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from components import display, reliability, tables, theme
+from components import curves, display, reliability, tables, theme
 from core.binning import bin_statistics
-from core.metrics import METRICS
+from core.metrics import CURVES, METRICS, Design, RowScores
 from core.uncertainty import Estimate
 
 
@@ -108,6 +109,71 @@ def test_bins_of_equal_counts_are_spans_not_bars_of_one_height() -> None:
     assert spans.orientation == "h"
     np.testing.assert_allclose(np.asarray(spans.base, float), found.edges[:-1])
     assert spans.customdata[:, 0].sum() == 500
+
+
+@pytest.fixture(params=list(CURVES))
+def curve(request):
+    rng = np.random.default_rng(1)
+    confidence = rng.beta(5, 2, 500)
+    outcome = (rng.random(500) < confidence**2).astype(float)
+    design = Design(n_resamples=100)
+    scores = RowScores(confidence, outcome)
+    return request.param, CURVES[request.param](scores, design, level=0.9)
+
+
+def test_a_curve_lies_over_its_band_and_the_counts(curve, bins) -> None:
+    kind, found = curve
+    fig = curves.curve_figure(
+        found, kind, theme.BEFORE, "<b>Before", bins=bins["uncalibrated"]
+    )
+    band = next(t for t in fig.data if t.fill == "toself")
+    half = len(found.x)
+    np.testing.assert_allclose(band.y[:half], found.low)
+    np.testing.assert_allclose(band.y[half:][::-1], found.high)
+    assert band.name == "Consistency band, 90%"
+    line = next(t for t in fig.data if t.legendgroup == "curve" and t.type == "scatter")
+    np.testing.assert_allclose(line.x, found.x)
+    np.testing.assert_allclose(line.y, found.y)
+    assert line.name == f"&lt;b&gt;Before: {CURVES[kind].label}"
+    assert [t for t in fig.data if t.type == "bar"]
+    styles = (theme.BEFORE, *theme.SERIES)
+    known = {*(style.color for style in styles), theme.DIAGONAL, theme.THIN}
+    assert colors_of(fig) <= known
+    said = curves.curve_alt(found, kind, "Before")
+    assert "500 rows" in said
+    assert "at 75%" in said
+
+
+def test_the_table_of_a_curve_holds_line_and_band(curve) -> None:
+    kind, found = curve
+    table = curves.curve_table({"Before": found, "After": found}, kind)
+    assert len(table) == 2 * len(found.x)
+    assert set(table["scores"]) == {"Before", "After"}
+    np.testing.assert_allclose(table["band_low"][: len(found.x)], found.low)
+    assert set(table["n"]) == {500}
+    assert table["method"].str.contains("consistency band").all()
+
+
+def test_small_figures_of_rare_classes_show_their_corner(curve) -> None:
+    kind, found = curve
+    low = dataclasses.replace(found, x=found.x / 20, y=found.y / 20)
+    for shown, top in ((found, 1.06), (low, 1.15 * max(low.x[-1], low.y.max()))):
+        fig = curves.small_curve_figure(shown, kind, theme.AFTER, "cat", 230)
+        assert fig.layout.xaxis.range[1] == pytest.approx(top)
+        assert fig.layout.yaxis.range == fig.layout.xaxis.range
+        assert not [t for t in fig.data if t.type == "bar"]
+
+
+def test_the_numbers_beside_a_curve_have_interval_or_null() -> None:
+    null = Estimate(0.02, null_low=0.001, null_high=0.004, p_value=0.001)
+    ends = Estimate(0.04, 0.03, 0.05)
+    found = {"brier-mcb": null, "brier-dsc": ends, "brier-unc": ends}
+    frame = curves.parts_frame(found)
+    assert list(frame.columns) == ["Part", "Brier score"]
+    assert "null 0.0010 to 0.0040" in frame["Brier score"][0]
+    assert "0.0300 to 0.0500" in frame["Brier score"][1]
+    frame = curves.parts_frame({"smooth-ece": null})
+    assert frame["Value"][0].startswith("2.0")
 
 
 def test_names_from_files_are_no_html_in_a_figure(bins) -> None:

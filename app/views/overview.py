@@ -5,7 +5,7 @@ from functools import partial
 
 import streamlit as st
 
-from app import bar, compute, fold_line, jobs, state
+from app import bar, compute, fold_line, jobs, provenance, state
 from components import calibrators, display, reliability, tables, theme
 from core.analysis import Analysis, Comparison, ViewResult
 from core.calibrators import TemperatureScaling
@@ -244,7 +244,8 @@ def numbers(analysis: Analysis, view: str) -> None:
                 columns | other_numbers(analysis, view),
                 made_of(analysis),
                 f"p-{view}",
-                bins=f"bins: {bins_words(analysis)}",
+                bins=f"bins: {provenance.bins_words(analysis.settings)}",
+                more=partial(provenance.other_libraries, analysis, f"p-{view}", stem),
             )
         seen = [note for item in before.values() for note in item.notes]
         made = analysis.fitted.get("temperature")
@@ -280,21 +281,10 @@ def other_numbers(analysis: Analysis, view: str) -> dict[str, dict[str, Estimate
     }
 
 
-def bins_words(analysis: Analysis) -> str:
-    """Return how many bins there are, and of which kind."""
-    chosen = analysis.settings
-    widths = "equal widths" if chosen.strategy == "uniform" else "equal counts"
-    return f"{chosen.n_bins} of {widths}, (lo, hi]"
-
-
 def made_of(analysis: Analysis) -> list[str]:
     """Return how bins, split and temperature were made, as Markdown."""
-    chosen = analysis.settings
     split = analysis.overview.split
-    lines = [
-        f"Bins: {bins_words(analysis)}, norm {chosen.norm}. "
-        f"Resamples: {chosen.n_resamples:,}. Seed: {chosen.seed}."
-    ]
+    lines = [provenance.draws_words(analysis.settings)]
     # Nothing is fitted to confidences, so that their division says nothing.
     if split is not None and analysis.fitted:
         lines.append(f"Rows: {display.escape_markdown(split.sentence)}.")

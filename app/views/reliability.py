@@ -6,12 +6,11 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app import bar, compute, jobs, state
-from components import classes, controls, display, reliability, tables, theme
+from app import bar, compute, curves, each_class, jobs, more_metrics, provenance, state
+from components import controls, display, reliability, tables, theme
 from core.analysis import Analysis, ViewResult, scores_of
 from core.binning import BinStatistics, assign_bins
 from core.listing import list_rows
-from core.messages import Progress
 from core.predictions import Study
 from core.settings import Settings
 from core.softmax import RowStatistics
@@ -22,17 +21,6 @@ VIEWS = {
     "each-class": "Each class",
 }
 SCORES = {"uncalibrated": "Before", "temperature": "After"}
-CLASS_COLUMNS = {
-    "class": "Class",
-    "rows_with_label": "Rows with this label",
-    "mean_probability": "Mean probability",
-    "share": "Share",
-    "gap": "Gap",
-    "gap_low": "Gap, low",
-    "gap_high": "Gap, high",
-}
-FIRST_CLASSES = 6
-MOST_CLASSES = 12
 MOST_ROWS = 200
 
 
@@ -114,11 +102,11 @@ def axis_titles(analysis: Analysis, view: str) -> tuple[str, str]:
     return f"Probability of {name}", f"Share of {name}"
 
 
-def diagram(analysis: Analysis, view: str, method: str, stem: str) -> None:
+def diagram(analysis: Analysis, view: str, method: str, kind: str, stem: str) -> None:
     """Draw one diagram with its numbers; a click on a bin lists its rows."""
     found = result_of(analysis, view, method)
     names = reliability.bin_names(found.bins)
-    chart_key = state.key(f"reliability_{view}_{method}")
+    chart_key = state.key(f"reliability_{view}_{method}_{kind}")
     # Another binning has other bins: what was chosen among the old ones is void.
     picked = state.key(f"bin_{view}_{method}_{found.bins.n_bins}")
 
@@ -129,53 +117,104 @@ def diagram(analysis: Analysis, view: str, method: str, stem: str) -> None:
             st.session_state[picked] = number if number in names else None
 
     left, right = st.columns([11, 9], gap="large")
-    x_title, y_title = axis_titles(analysis, view)
-    gaps = {method: found.estimates["gap"]}
-    labels = {method: SCORES[method]}
+    titles = axis_titles(analysis, view)
+    label, made = SCORES[method], None
+    name = f"{stem}-reliability-{view}-{label.lower()}"
     with left:
-        display.figure(
-            reliability.reliability_figure(
-                {method: found.bins},
-                labels=labels,
-                styles={
-                    method: theme.BEFORE if method == "uncalibrated" else theme.AFTER
-                },
-                x_title=x_title,
-                y_title=y_title,
-            ),
-            alt=reliability.reliability_alt(gaps, labels),
-            name=f"{stem}-reliability-{view}-{SCORES[method].lower()}",
-            key=chart_key,
-            table=reliability.reliability_table({method: found.bins}, labels),
-            on_bin=on_bin,
-        )
+        if kind == curves.BINS:
+            draw_bins(found, method, titles, name, key=chart_key, on_bin=on_bin)
+        else:
+            made = curves.curve_and_parts(analysis, view, method, kind)
+        if made is not None:
+            curves.draw(
+                made[0],
+                kind,
+                style_of(method),
+                label,
+                found.bins,
+                titles=titles,
+                name=f"{name}-{kind}",
+                key=chart_key,
+                on_bin=on_bin,
+            )
+            curves.about(made[0], kind)
     with right:
-        columns = {SCORES[method]: found.estimates}
-        display.table(
-            tables.single_frame(
-                found.estimates,
-                analysis.study.evaluation.n_classes,
-                name=SCORES[method],
-            ),
-            alt=f"Calibration measures, {SCORES[method].lower()}",
-        )
-        gap = found.estimates["gap"]
-        st.caption(rows_words(gap.n, gap.rows, analysis.settings.level))
-        with st.container(horizontal=True, gap="small"):
-            frame = tables.estimates_frame(columns)
-            name = f"{stem}-numbers-{view}"
-            display.download_table(frame, name, state.key("get_reliability"))
-            display.download_json(frame, name, state.key("get_reliability_json"))
+        numbers(analysis, view, method, found, stem, is_binned=kind == curves.BINS)
+        if made is not None:
+            curves.parts(made[1], kind, f"{stem}-{view}-{label.lower()}")
+    more_metrics.section(analysis, view, method, label, stem)
     bin_rows(analysis, view, method, found.bins, names, picked, stem)
 
 
-def rows_words(n: int, kind: str, level: float) -> str:
-    """Return which rows are shown, and what the marks mean."""
-    rows = tables.count_of(n, "row" if kind == "all" else f"{kind} row")
-    return (
-        f"{rows}. On the dashed line the model keeps its word; below it, it is "
-        f"overconfident. Bars: {level:.0%} intervals; grey: fewer than ten rows."
+def style_of(method: str) -> theme.Style:
+    """Return how the scores are drawn, here as on every other page."""
+    return theme.BEFORE if method == "uncalibrated" else theme.AFTER
+
+
+def draw_bins(
+    found: ViewResult, method: str, titles: tuple[str, str], name: str, **options: Any
+) -> None:
+    """Draw the bins of one set of scores."""
+    bins, labels = {method: found.bins}, {method: SCORES[method]}
+    display.figure(
+        reliability.reliability_figure(
+            bins,
+            labels=labels,
+            styles={method: style_of(method)},
+            x_title=titles[0],
+            y_title=titles[1],
+        ),
+        alt=reliability.reliability_alt({method: found.estimates["gap"]}, labels),
+        name=name,
+        table=reliability.reliability_table(bins, labels),
+        **options,
     )
+
+
+def numbers(
+    analysis: Analysis,
+    view: str,
+    method: str,
+    found: ViewResult,
+    stem: str,
+    *,
+    is_binned: bool,
+) -> None:
+    """Show the numbers of one set of scores, and how they came about."""
+    label, chosen = SCORES[method], analysis.settings
+    n_classes = analysis.study.evaluation.n_classes
+    display.table(
+        tables.single_frame(found.estimates, n_classes, name=label),
+        alt=f"Calibration measures, {label.lower()}",
+    )
+    gap = found.estimates["gap"]
+    st.caption(rows_words(gap.n, gap.rows, chosen.level, is_binned=is_binned))
+    columns = {label: found.estimates}
+    frame, name = tables.estimates_frame(columns), f"{stem}-numbers-{view}"
+    with display.downloads(frame, name, state.key("get_reliability")):
+        key = f"why-{view}-{method}"
+        lines = [provenance.draws_words(chosen)]
+        split = analysis.overview.split
+        if method != "uncalibrated" and split is not None:
+            lines.append(f"Rows: {display.escape_markdown(split.sentence)}.")
+        display.provenance(
+            columns,
+            lines,
+            key,
+            bins=f"bins: {provenance.bins_words(chosen)}",
+            more=partial(provenance.other_libraries, analysis, key, stem),
+        )
+
+
+def rows_words(n: int, kind: str, level: float, *, is_binned: bool) -> str:
+    """Return which rows are shown, and what the marks mean."""
+    words = (
+        f"{tables.rows_of(n, kind)}. On the dashed line the model keeps its word; "
+        "below it, it is overconfident."
+    )
+    if is_binned:
+        words += f" Bars: {level:.0%} intervals; grey: fewer than ten rows."
+    return words
 
 
 def bin_rows(
@@ -221,91 +260,6 @@ def bin_rows(
             st.caption(f"The first {MOST_ROWS} are shown.", width="content")
 
 
-def each_class(analysis: Analysis, method: str, stem: str) -> None:
-    """Draw the classes against the rest, the clearest gaps first."""
-    study, chosen = analysis.study, analysis.settings
-    own = study.evaluation
-
-    def work(report: Progress) -> Any:
-        report(0.1, "Probabilities of every class")
-        gaps = compute.class_gaps(study, chosen, method)
-        return gaps, compute.class_scores(study, chosen, method)
-
-    made = jobs.run(
-        f"classes {study.identity} {method} {chosen.to_json()}",
-        "Looking at each class",
-        work,
-        slot="reliability",
-    )
-    if made is None:
-        return
-    gaps, scores = made
-    order = [int(item) for item in classes.clearest_first(gaps)]
-    shown = st.multiselect(
-        "Classes, the clearest gap first",
-        order,
-        default=order[:FIRST_CLASSES],
-        format_func=lambda item: own.classes[item],
-        max_selections=MOST_CLASSES,
-        key=state.key(f"classes_{method}_{study.fingerprint[:8]}"),
-    )
-    kind = "row" if scores.kind == "all" else f"{scores.kind} row"
-    st.caption(
-        f"{tables.count_of(gaps.n, kind)}, each class against the rest. Across: its "
-        f"probability; up: its share. {gaps.level:.0%} intervals, one class at a time."
-    )
-    style = theme.BEFORE if method == "uncalibrated" else theme.AFTER
-    bins = {}
-    for start in range(0, len(shown), 3):
-        row = shown[start : start + 3]
-        for column, item in zip(st.columns(3, gap="medium"), row, strict=False):
-            name = own.classes[item]
-            bins[name] = compute.class_bins(scores, item, chosen)
-            with column, st.container(gap="xxsmall"):
-                gap = tables.format_value("gap", gaps.gap[item])
-                ends = " to ".join(
-                    tables.format_value("gap", end[item])
-                    for end in (gaps.low, gaps.high)
-                )
-                st.markdown(
-                    f"**{display.escape_markdown(name)}**\u2002 :small[gap {gap} "
-                    f":gray[({ends}), {gaps.count[item]:,} rows]]"
-                )
-                display.chart(
-                    classes.class_figure(bins[name], style, name),
-                    alt=classes.class_alt(name, gaps, item),
-                    name=f"{stem}-class-{item}",
-                    key=state.key(f"figure_class_{item}"),
-                )
-    st.subheader("Every class", anchor=False)
-    frame = classes.class_table(gaps, own.classes)
-    st.dataframe(
-        frame,
-        hide_index=True,
-        height=min(36 * (len(frame) + 1) + 2, 420),
-        column_order=list(CLASS_COLUMNS),
-        column_config={
-            name: label
-            if name in ("class", "rows_with_label")
-            else st.column_config.NumberColumn(label, format="%.4f")
-            for name, label in CLASS_COLUMNS.items()
-        },
-        alt="Gap of every class with its interval, the clearest first",
-    )
-    with st.container(horizontal=True, gap="small"):
-        display.download_table(
-            frame, f"{stem}-classes", state.key("get_classes"), "Every class, as CSV"
-        )
-        display.download_json(frame, f"{stem}-classes", state.key("get_classes_json"))
-        if bins:
-            display.download_table(
-                reliability.reliability_table(bins),
-                f"{stem}-class-bins",
-                state.key("get_class_bins"),
-                "Bins of the classes shown",
-            )
-
-
 study = state.study()
 st.header("Reliability", anchor=False)
 if study is None:
@@ -329,10 +283,12 @@ if not analysis.overview.views:
 with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     view = chosen_view(study)
     method = chosen_scores(analysis)
-    binning_choice(state.settings())
+    kind = curves.choice()
+    if kind == curves.BINS:
+        binning_choice(state.settings())
 stem = display.file_stem(study.evaluation.name)
 if view == "each-class":
-    each_class(analysis, method, stem)
+    each_class.section(analysis, method, SCORES[method], style_of(method), kind, stem)
 else:
-    diagram(analysis, view, method, stem)
+    diagram(analysis, view, method, kind, stem)
 display.notes(analysis.notes)
