@@ -83,12 +83,11 @@ def format_value(metric: str, value: float | None, *, signed: bool = False) -> s
     """Return a value with as many digits as its metric deserves."""
     if value is None or value != value:
         return "\N{EN DASH}"
-    is_part = metric.startswith(("brier-", "log-"))
-    digits = _DIGITS.get(metric, 4 if is_part else 3)
+    digits = _DIGITS.get(metric, 4 if metric.startswith("brier-") else 3)
     if metric in _IN_POINTS:
         value, digits = 100 * value, 1
     if metric in _SMALL:
-        return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
+        return f"{value:#.3g}".removesuffix(".").replace("-", "\N{MINUS SIGN}")
     value = round(value, digits) + 0.0
     sign = "+" if (signed or metric == "gap") and value > 0 else ""
     return f"{sign}{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")

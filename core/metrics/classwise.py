@@ -378,7 +378,7 @@ def classwise_calibration_error(
 
 @METRICS.register(
     "classwise-l2",
-    label="Classwise squared error, debiased",
+    label="Classwise error, debiased",
     reference="Kumar, Liang and Ma 2019, arXiv:1909.10155; Sun et al. 2024, "
     "arXiv:2408.08998",
     formula=r"\frac1K\sum_k \sum_b \frac{n_{kb}}{n}"

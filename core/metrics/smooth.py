@@ -354,7 +354,7 @@ def smooth_calibration_error(
 
 @METRICS.register(
     "smooth-ece-relplot",
-    label="Smooth ECE as relplot computes it",
+    label="Smooth ECE, relplot's",
     reference="Blasiok and Nakkiran 2023, arXiv:2309.12236; relplot 1.0.3",
     formula=r"s^* = \int_0^1 \Bigl|\frac1n\sum_i K_{s^*}(t, \hat p_i)\,"
     r"(\hat p_i - o_i)\Bigr|\,dt",
