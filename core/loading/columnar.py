@@ -18,11 +18,12 @@ from core.messages import DataError, Progress
 __all__ = ["raw_of_table", "read_arrow", "read_parquet"]
 
 _UNREADABLE = (pa.ArrowException, OSError, EOFError, ValueError)
-_ROWS = 1 << 16
+_ROWS = 1 << 14  # of a batch: a list in each may hold a thousand scores
+_CELLS = 1 << 22  # of the columns of a row group that are read at once
 
 
 def read_parquet(source: Source, progress: Progress) -> Raw:
-    """Read a Parquet file in blocks of rows."""
+    """Read a Parquet file in blocks of rows and columns."""
     try:
         with source.open() as opened:
             table = _read_parquet(opened, source.name, progress)
@@ -37,21 +38,34 @@ def _read_parquet(opened: Any, name: str, progress: Progress) -> Any:
     file = pyarrow.parquet.ParquetFile(opened)
     schema = file.schema_arrow
     _check_columns(schema.names, name)
-    n_rows = file.metadata.num_rows
+    lengths = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    if min(lengths, default=0) < 0:
+        msg = "a group has less than 0 rows"
+        raise ValueError(msg)
+    n_rows = max(file.metadata.num_rows, sum(lengths))
     check_size(n_rows * len(schema.names), name)
     # Text is kept as numbers of distinct values: a page of one long value may
     # stand for a million rows.
     texts = [item.name for item in schema if pa.types.is_string(item.type)]
     file = pyarrow.parquet.ParquetFile(opened, read_dictionary=texts)
     n_read, n_bytes = 0, 0
-    batches = []
-    for batch in file.iter_batches(batch_size=_ROWS):
-        n_read += batch.num_rows
-        n_bytes += _unpacked(batch)
-        check_size(n_bytes, name, 1)
-        batches.append(batch)
-        progress(0.8 * n_read / max(1, n_rows), "Reading")
-    return pa.Table.from_batches(batches, file.schema_arrow)
+    columns: list[list[Any]] = [[] for _ in schema.names]
+    for group, length in enumerate(lengths):
+        # A reader holds pages of every column that it was asked for.
+        step = max(1, _CELLS // max(1, length))
+        for start in range(0, len(columns), step):
+            wanted = schema.names[start : start + step]
+            for batch in file.iter_batches(_ROWS, row_groups=[group], columns=wanted):
+                own = batch.select(wanted)  # "a" brings the column "a.b" along
+                n_read += own.num_rows * len(wanted)
+                n_bytes += _unpacked(own)
+                check_size(n_bytes, name, 1)
+                for place, part in enumerate(own.columns, start):
+                    columns[place].append(part)
+                progress(0.8 * n_read / max(1, n_rows * len(columns)), "Reading")
+    kinds = file.schema_arrow.types
+    arrays = [pa.chunked_array(*item) for item in zip(columns, kinds, strict=True)]
+    return pa.table(arrays, schema=file.schema_arrow)
 
 
 def _unpacked(batch: Any) -> int:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from core.loading import sources
+from core.loading import sources, values
 from core.loading.dialect import DELIMITERS, Dialect, decode_start, find_dialect
 from core.loading.names import NAMES, plain
 from core.loading.settled import settled, with_points
@@ -24,6 +24,8 @@ from core.messages import DataError, Progress
 __all__ = ["read_text"]
 
 _HEAD = 4 << 20
+_BLOCK = 1 << 22
+_TOGETHER = 1 << 25  # bytes of rows that become one piece of each column
 _MOST_TRIES = 4
 _PACKED = {"gzip": ".gz", "zstd": ".zst"}
 _UNREADABLE = (
@@ -86,6 +88,8 @@ def read_text(source: Source, packing: str, progress: Progress) -> Raw:
         raise _no_rows(source.name)  # without a line end Arrow sees half a row
     try:
         types = _column_types(head, dialect)
+        if n_lines * len(dialect.names) > values.HUGE:
+            types = _narrowed(types)
         table, dialect = _read_blocks(source, dialect, types, progress, packing)
     except _UNREADABLE as error:
         if isinstance(error, DataError):
@@ -155,7 +159,7 @@ def _options(
             skip_rows=dialect.n_blank,
             skip_rows_after_names=int(dialect.has_header),
             encoding="utf8" if is_start else dialect.encoding,
-            block_size=max(1 << 20, 4 * dialect.longest_line),
+            block_size=max(_BLOCK, 4 * dialect.longest_line),
         ),
         "parse_options": pyarrow.csv.ParseOptions(
             delimiter=dialect.delimiter, newlines_in_values=dialect.has_quotes
@@ -219,11 +223,16 @@ def _read_blocks(
         try:
             with _Stream(source, packing) as stream:
                 reader = pyarrow.csv.open_csv(stream, **options)
-                batches = []
+                pieces, batches, n_bytes = [], [], 0
                 for batch in reader:
                     batches.append(batch)
+                    n_bytes += batch.nbytes
+                    if n_bytes > _TOGETHER:
+                        pieces.append(_piece(batches, reader.schema))
+                        batches, n_bytes = [], 0
                     progress(0.8 * stream.fraction(), "Reading")
-                return pa.Table.from_batches(batches, reader.schema), dialect
+                pieces.append(_piece(batches, reader.schema))
+                return pa.concat_tables(pieces), dialect
         except pa.ArrowInvalid as error:
             if "invalid UTF8" in str(error) and dialect.encoding == "utf-8":
                 dialect = replace(dialect, encoding="latin-1")
@@ -235,6 +244,22 @@ def _read_blocks(
                 raise
             types = _widened(types, dialect.names[int(found[1])], n_tries)
     raise AssertionError  # the loop above has no other end
+
+
+def _piece(batches: list[Any], schema: Any) -> Any:
+    """Return batches as one table: many short pieces of columns take much memory."""
+    return pa.Table.from_batches(batches, schema).combine_chunks()
+
+
+def _narrowed(types: dict[str, Any]) -> dict[str, Any]:
+    """Return float32 for decimals that may be scores, as huge files are kept."""
+    named = {word for words in NAMES.values() for word in words}
+    return {
+        name: pa.float32()
+        if kind == pa.float64() and plain(name) not in named
+        else kind
+        for name, kind in types.items()
+    }
 
 
 def _widened(types: dict[str, Any], name: str, n_tries: int) -> dict[str, Any]:

@@ -35,22 +35,25 @@ def understand(raw: Raw, settings: Settings, progress: Progress) -> Understood:
     roles = find_roles(raw, settings)
     label = roles.column("label")
     values = () if label is None else tuple(raw.distinct(label))
+    others = {
+        name: roles.alternatives(name, roles.found[name][0]) for name in raw.names
+    }
     scores, labels = None, LabelMap(())
     confidence = roles.column("confidence")
     kind, evidence = "logits", "no score columns were found"
     if confidence is not None:
         kind = "confidence"
         evidence = f"column {confidence} with the outcome of the top prediction"
-        scores = gather_scores(raw, (confidence,))
+        scores = gather_scores(raw, (confidence,), progress)
     elif roles.scores:
         _check_numeric(raw, roles)
-        scores = gather_scores(raw, roles.scores)
+        scores = gather_scores(raw, roles.scores, progress)
         kind, evidence = judge_kind(scores)
         if settings.input_kind in {"logits", "probabilities"}:
             kind, evidence = settings.input_kind, "chosen"
         where = f"{raw.name}, column {label}" if label else raw.name
         labels = _match_labels(roles, scores, values, settings, where)
-    schema = _schema(raw, roles, labels, (kind, evidence))
+    schema = _schema(roles, others, labels, (kind, evidence))
     return Understood(raw, roles, schema, scores, labels)
 
 
@@ -122,14 +125,19 @@ def _class_names(roles: Roles, scores: Scores) -> tuple[str, ...]:
     return class_names(scores.names)
 
 
-def _schema(raw: Raw, roles: Roles, labels: LabelMap, kind: tuple[str, str]) -> Schema:
+def _schema(
+    roles: Roles,
+    others: dict[str, tuple[str, ...]],
+    labels: LabelMap,
+    kind: tuple[str, str],
+) -> Schema:
+    raw = roles.raw
     columns = []
-    for name in raw.names:
+    for name in others:
         role, evidence = roles.found[name]
         if role == "label" and labels.evidence:
             evidence += f"; {labels.evidence}"
-        others = roles.alternatives(name, role)
-        columns.append(ColumnGuess(name, role, evidence, others))
+        columns.append(ColumnGuess(name, role, evidence, others[name]))
     return Schema(
         name=raw.name,
         format=raw.format,

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from core.loading.names import parse_score_name, plain
 from core.loading.sources import Raw
+from core.messages import Progress, no_progress
 
 __all__ = ["Scores", "find_invalid", "gather_scores", "judge_kind"]
 
 FloatArray = NDArray[np.floating[Any]]
 
-HUGE = 1 << 26
+HUGE = 1 << 24
 """Scores read from text beyond this number are kept as float32."""
 
 _BLOCK = 1 << 20
@@ -54,8 +55,18 @@ class Scores:
         return self.names[position]
 
 
-def gather_scores(raw: Raw, names: tuple[str, ...]) -> Scores:
-    """Return the score columns as one C-contiguous array."""
+def gather_scores(
+    raw: Raw, names: tuple[str, ...], progress: Progress = no_progress
+) -> Scores:
+    """Return the score columns as one C-contiguous array, and take them off the file.
+
+    Parameters
+    ----------
+    raw : Raw
+        Its table loses the columns, so that they are not in memory twice.
+    names : tuple of str
+    progress : callable, optional
+    """
     if len(names) == 1 and names[0] in raw.arrays:
         array = raw.arrays[names[0]]
         if array.dtype not in (np.float32, np.float64):
@@ -63,18 +74,39 @@ def gather_scores(raw: Raw, names: tuple[str, ...]) -> Scores:
         return Scores(np.ascontiguousarray(array), (), array=names[0])
     matrix = np.empty((raw.n_rows, len(names)), dtype=_dtype(raw, names))
     scores = Scores(matrix, names)
+    pieces: dict[int, list[Any]] = {}
     for position, name in enumerate(names):
         column = raw.table[name]
         if pa.types.is_string(column.type):
             matrix[:, position], scores.texts[position] = _parsed(column)
-            continue
-        start = 0
-        for chunk in column.chunks:
-            stop = start + len(chunk)
-            values = chunk.cast(pa.float64()) if chunk.null_count else chunk
-            matrix[start:stop, position] = values.to_numpy(zero_copy_only=False)
-            start = stop
+        else:
+            pieces[position] = column.chunks[::-1]
+    del column
+    raw.table = raw.table.drop_columns(list(names))
+    _fill(matrix, pieces, progress)
     return scores
+
+
+def _fill(matrix: FloatArray, pieces: dict[int, list[Any]], progress: Progress) -> None:
+    """Copy pieces of columns, the last ones first in each list, and let go of them.
+
+    All columns advance together, so that the array grows as the pieces go.
+    """
+    starts = dict.fromkeys(pieces, 0)
+    n_rounds = max(map(len, pieces.values()), default=0)
+    for number in range(n_rounds):
+        progress(0.85 + 0.05 * number / n_rounds, "Putting the scores together")
+        for position, waiting in pieces.items():
+            if not waiting:
+                continue
+            chunk, start = waiting.pop(), starts[position]
+            starts[position] += len(chunk)
+            values = chunk.cast(pa.float64()) if chunk.null_count else chunk
+            matrix[start : starts[position], position] = values.to_numpy(
+                zero_copy_only=False
+            )
+        del chunk, values
+        pa.default_memory_pool().release_unused()
 
 
 def _dtype(raw: Raw, names: tuple[str, ...]) -> type[np.floating[Any]]:
