@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -65,10 +66,7 @@ def checked_logits(
 ) -> FloatArray:
     """Return logits as floats; NaN, +inf or a row of only -inf raises DataError."""
     array = as_scores(values, where)
-    n_rows, n_classes = array.shape
-    step = max(1, _BLOCK // n_classes)
-    for start in range(0, n_rows, step):
-        block = array[start : start + step]
+    for start, block in _blocks(array):
         if np.isfinite(block.sum()) and np.isfinite(block).all():
             continue
         is_bad = np.isnan(block) | (block == np.inf)
@@ -112,9 +110,12 @@ def log_probabilities(
     column p becomes ``(log1p(-p), log(p))``.
     """
     array = as_scores(values, where)
-    is_bad = ~((array >= 0) & (array <= 1 + 1e-6))
-    if is_bad.any():
+    for start, block in _blocks(array):
+        is_bad = ~((block >= 0) & (block <= 1 + 1e-6))
+        if not is_bad.any():
+            continue
         row, column = (int(i) for i in np.argwhere(is_bad)[0])
+        row += start
         raise DataError(
             f"A probability is {array[row, column]:g}.",
             f"{where}, score column {column + 1}, row {file_row(row, file_rows)}",
@@ -166,27 +167,44 @@ def given_probabilities(logits: FloatArray, floor: float | None = None) -> Float
     return probabilities
 
 
+def _blocks(array: FloatArray) -> Iterator[tuple[int, FloatArray]]:
+    """Yield the first row and the rows of each block."""
+    step = max(1, _BLOCK // max(1, array.shape[1]))
+    for start in range(0, len(array), step):
+        yield start, array[start : start + step]
+
+
 def _floor(*probabilities: FloatArray) -> float:
-    positive = [p[p > 0].min(initial=_SMALLEST) for p in probabilities]
-    return float(min(positive))
+    """Return the smallest positive probability, at most 1e-12."""
+    columns = [p.reshape(len(p), -1) for p in probabilities]
+    positive = [
+        block[block > 0].min(initial=_SMALLEST)
+        for column in columns
+        for _, block in _blocks(column)
+    ]
+    return float(min(positive, default=_SMALLEST))
 
 
 def _floored(
     logits: FloatArray, smallest: float, where: str, file_rows: FileRows
 ) -> tuple[FloatArray, list[Note]]:
-    is_zero = np.isneginf(logits)
-    count = int(is_zero.sum())
-    if not count:
-        return logits, []
-    if is_zero.all(axis=1).any():
-        row = int(np.flatnonzero(is_zero.all(axis=1))[0])
+    count = 0
+    for start, block in _blocks(logits):
+        is_zero = np.isneginf(block)
+        count += int(is_zero.sum())
+        is_empty = is_zero.all(axis=1)
+        block[is_zero] = np.log(smallest)
+        if not is_empty.any():
+            continue
+        row = start + int(np.flatnonzero(is_empty)[0])
         raise DataError(
             "All probabilities of a row are 0.",
             f"{where}, row {file_row(row, file_rows)}",
             "Leave the row out, or write its probabilities.",
             answers=(Answer("Leave such rows out", "invalid_rows", "leave-out"),),
         )
-    logits[is_zero] = np.log(smallest)
+    if not count:
+        return logits, []
     text = (
         f"{count:,} probabilities are exactly 0 (or 1 for a binary score); "
         f"they count as {smallest:.3g} so that the log loss stays finite."

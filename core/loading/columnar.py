@@ -138,21 +138,24 @@ def raw_of_table(name: str, kind: str, table: Any) -> Raw:
         raise DataError("The table has no rows.", name, "Write one row per prediction.")
     names = [item or f"unnamed {i + 1}" for i, item in enumerate(table.column_names)]
     table = table.rename_columns(names)
+    n_rows = table.num_rows
     try:
+        arrays, table = _lists_apart(table)
         plain = _simple_columns(table.replace_schema_metadata(None))
     except _UNREADABLE as error:
         raise damaged(name, "table", error) from None
-    return _with_lists(Raw(name, kind, settled(plain), plain.num_rows), table)
+    return Raw(name, kind, settled(plain), n_rows, arrays)
 
 
-def _with_lists(raw: Raw, table: Any) -> Raw:
-    """Take columns of equally long lists of numbers as arrays of class scores."""
+def _lists_apart(table: Any) -> tuple[dict[str, Any], Any]:
+    """Return columns of equally long lists of numbers as arrays, and the others."""
+    arrays = {}
     for name in table.column_names:
         array = _as_matrix(table[name])
         if array is not None:
-            raw.arrays[name] = array
-            raw.table = raw.table.drop_columns([name])
-    return raw
+            arrays[name] = array
+            table = table.drop_columns([name])
+    return arrays, table
 
 
 def _as_matrix(column: Any) -> Any:
@@ -171,13 +174,20 @@ def _as_matrix(column: Any) -> Any:
     lengths = pc.unique(pc.list_value_length(column)).to_pylist()
     if len(lengths) != 1 or not lengths[0]:
         return None
-    flat = pc.list_flatten(column).combine_chunks()
-    if flat.null_count:
-        return None
-    values = flat.to_numpy(zero_copy_only=False)
-    if values.dtype.kind == "f" and values.dtype.itemsize < 4:
-        values = values.astype(np.float32)
-    return values.reshape(len(column), lengths[0])
+    wanted = np.dtype(inner.to_pandas_dtype())
+    if wanted == np.float16:
+        wanted = np.dtype(np.float32)
+    matrix = np.empty((len(column), lengths[0]), dtype=wanted)
+    start = 0
+    for chunk in column.chunks:
+        flat = chunk.flatten()
+        if flat.null_count:
+            return None
+        stop = start + len(chunk)
+        values = flat.to_numpy(zero_copy_only=False)
+        matrix[start:stop] = values.reshape(len(chunk), -1)
+        start = stop
+    return matrix
 
 
 def _simple_columns(table: Any) -> Any:
