@@ -20,8 +20,11 @@ SMALL = 230
 
 
 def clearest_first(gaps: ClassGaps) -> NDArray[np.int64]:
-    """Return the classes whose gap is furthest from 0 in standard errors first."""
-    half = (gaps.high - gaps.low) / 2
+    """Return the classes first whose gap is furthest from 0, by its interval's width.
+
+    Of an interval only the side towards 0 counts.
+    """
+    half = np.where(gaps.gap > 0, gaps.gap - gaps.low, gaps.high - gaps.gap)
     with np.errstate(invalid="ignore", divide="ignore"):
         found = np.abs(gaps.gap) / half
     found = np.where(np.isfinite(found), found, -1.0)

@@ -15,17 +15,17 @@ _VIEWS = {"top-label": "predicted class", "positive-class": "positive class"}
 
 
 def peers_frame(found: Iterable[PeerNumber]) -> pd.DataFrame:
-    """Return the calls with what they print, our number and why, as Markdown cells."""
+    """Return what each call prints, our number, and why, as Markdown cells."""
     return pd.DataFrame(
         [
             {
-                "Call, and why": (
-                    f"**{escape_markdown(item.library)}** {code(item.call)}  \n"
-                    f":small[:gray[{escape_markdown(item.why)}]]"
+                "Prints": (
+                    f"{escape_markdown(item.library)}  \n**{item.value:.6g}**  \n"
+                    f":small[:gray[here {item.ours:.6g}]]"
                 ),
-                "Prints, and here": (
-                    f"**{item.value:.6g}**  \n:small[:gray[{item.ours:.6g} "
-                    f"{escape_markdown(item.label)}, {_VIEWS[item.view]}]]"
+                "Call, and why": (
+                    f"{code(item.call)}  \n:small[{escape_markdown(item.why)} "
+                    f":gray[{escape_markdown(item.label)}, {_VIEWS[item.view]}.]]"
                 ),
             }
             for item in found

@@ -15,9 +15,11 @@ from core.fitting import Fitted
 from core.messages import FitError, Progress, no_progress
 from core.metrics import CURVES, Curve, Design, RowScores
 from core.metrics.base import without_noise
+from core.metrics.estimation import FEW_OUTCOMES
 from core.predictions import Predictions
 from core.settings import Settings
 from core.splitting import Split
+from core.uncertainty import wilson_interval
 
 __all__ = [
     "ClassGaps",
@@ -89,8 +91,7 @@ class ClassGaps:
     probability, share : ndarray of shape (k,)
         Weighted means.
     low, high : ndarray of shape (k,)
-        Normal interval of the gap, by group where there are groups; one class at a
-        time.
+        Interval of the gap, by group where there are groups; one class at a time.
     level : float
     n : int
     """
@@ -190,30 +191,41 @@ def class_gaps(scores: ClassScores, level: float = 0.95) -> ClassGaps:
     scores : ClassScores
     level : float, default=0.95
         Of each interval by itself; nothing is corrected for looking at all classes.
+
+    Notes
+    -----
+    Classes with fewer than ten rows, or all but ten, have Wilson's interval of the
+    share put together with the normal one of the mean probability (Zou and Donner
+    2008, Statistics in Medicine 27): where no row has the label nothing varies.
     """
     n, k = scores.rows.size, scores.n_classes
     weight = np.ones(n) if scores.sample_weight is None else scores.sample_weight
     weight = weight / weight.sum()
     share = bin_sums(scores.labels, weight, k)
-    probability, error = np.empty(k), np.empty(k)
+    probability, error, spread = np.empty(k), np.empty(k), np.empty(k)
     step = max(1, _CELLS // max(n, 1))
     for start in range(0, k, step):
         block = slice(start, min(start + step, k))
         residual = scores.probability(block)
         probability[block] = weight @ residual
+        said = (residual - probability[block]) * weight[:, None]
+        spread[block] = _standard_error(said, scores.groups)
         inside = np.flatnonzero((scores.labels >= start) & (scores.labels < block.stop))
         residual[inside, scores.labels[inside] - start] -= 1.0
         residual -= probability[block] - share[block]
         residual *= weight[:, None]
         error[block] = _standard_error(residual, scores.groups)
-    half = stats.norm.ppf(0.5 + level / 2) * error
-    gap = probability - share
+    z = float(stats.norm.ppf(0.5 + level / 2))
+    gap, count = probability - share, np.bincount(scores.labels, minlength=k)
+    design = Design(sample_weight=scores.sample_weight, groups=scores.groups)
+    low, high = wilson_interval(share, design.n_units(n), level)
+    is_rare = np.minimum(count, n - count) < FEW_OUTCOMES
     return ClassGaps(
-        count=np.bincount(scores.labels, minlength=k),
+        count=count,
         probability=probability,
         share=share,
-        low=gap - half,
-        high=gap + half,
+        low=gap - np.where(is_rare, np.hypot(high - share, z * spread), z * error),
+        high=gap + np.where(is_rare, np.hypot(share - low, z * spread), z * error),
         level=level,
         n=n,
     )

@@ -180,5 +180,5 @@ def test_other_libraries_are_asked_once_somebody_looks(name, capsys) -> None:
     assert len(frame) == len(known)
     for cells, item in zip(frame.to_numpy(), known, strict=True):
         assert item["library"] in cells[0]
-        assert f"**{item['value']:.6g}**" in cells[1]
-        assert f"{item['ours']:.6g}" in cells[1]
+        assert f"**{item['value']:.6g}**" in cells[0]
+        assert f"here {item['ours']:.6g}" in cells[0]

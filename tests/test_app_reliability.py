@@ -104,6 +104,24 @@ def test_intervals_of_classes_cover_as_often_as_they_say() -> None:
     assert 0.90 <= np.mean(hits) <= 0.99
 
 
+def test_intervals_of_rare_classes_cover_too_and_empty_ones_do_not_come_first() -> None:
+    rng, hits, first = np.random.default_rng(0), [], []
+    for _ in range(6):
+        logits = 1.5 * rng.normal(size=(1500, 300))
+        labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
+        logits[:, 7] += 1.5  # far too sure of this one
+        study = Study(Predictions.from_arrays(logits, labels))
+        chosen = Settings(calibrators=(), n_resamples=100)
+        scores = class_scores(study.evaluation, analyze(study, chosen).overview)
+        found = class_gaps(scores, 0.95)
+        assert (found.count < 10).mean() > 0.9
+        hits += list((found.low <= 0) & (found.high >= 0))
+        first.append(classes.clearest_first(found)[0])
+        assert np.all(found.low[found.count == 0] < found.high[found.count == 0])
+    assert 0.94 <= np.mean(hits) <= 1.0
+    assert first == [7] * 6
+
+
 def test_a_click_anywhere_in_a_bin_finds_it(analysis) -> None:
     bins = analysis.overview.views["top-label"].bins
     for number in np.flatnonzero(bins.count):

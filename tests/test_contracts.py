@@ -19,7 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from core.analysis import analyze, rows_of, scores_of
 from core.calibrators import CALIBRATORS, Calibrator, neg_log_loss_scorer
 from core.fitting import fit_method
-from core.metrics import METRICS, Sample, estimates
+from core.metrics import CURVES, METRICS, Sample, estimates
 from core.predictions import ColumnRoles, Predictions, Study
 from core.settings import Settings
 from core.softmax import log_softmax, softmax
@@ -39,7 +39,9 @@ def draw(n=200, k=4, seed=0, t=2.0, dtype=np.float64):
 # ---------------------------------------------------------------- every entry
 
 
-@pytest.mark.parametrize("registry", [CALIBRATORS, METRICS], ids=lambda r: r.family)
+@pytest.mark.parametrize(
+    "registry", [CALIBRATORS, METRICS, CURVES], ids=lambda r: r.family
+)
 def test_every_entry_says_what_it_is(registry):
     for name, method in registry.items():
         assert name == method.id

@@ -1,14 +1,18 @@
-"""Every metric and calibrator: formula, paper, options, and the words used here."""
+"""Every metric, curve and calibrator: formula, paper, options, and our words."""
 
 import streamlit as st
 
 from app import state
 from components import display, methods
 from core.calibrators import CALIBRATORS
-from core.metrics import METRICS
+from core.metrics import CURVES, METRICS
 from core.registry import Method, Registry
 
-FAMILIES: dict[str, Registry] = {"Metrics": METRICS, "Calibrators": CALIBRATORS}
+FAMILIES: dict[str, Registry] = {
+    "Metrics": METRICS,
+    "Reliability curves": CURVES,
+    "Calibrators": CALIBRATORS,
+}
 
 
 def entry(method: Method) -> None:
