@@ -388,6 +388,14 @@ def test_names_of_score_columns(
     np.testing.assert_array_equal(rows.logits, LOGITS[:, :2])
 
 
+def test_spaces_between_the_words_of_a_label_do_not_matter() -> None:
+    table = columns("logit_{}", LOGITS, ("wild  cat", "dog", "emu"))
+    named = np.array(["wild  cat", " dog", "Emu"])[LABELS]
+    rows = read_predictions(csv(table.assign(label=named)))
+    check(rows, LOGITS, "logits")
+    assert rows.classes == ("wild cat", "dog", "emu")
+
+
 # --- labels by number -----------------------------------------------------------------
 
 

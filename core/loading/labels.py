@@ -75,15 +75,15 @@ def map_labels(
     given = _given(values, classes)
     blank = dict.fromkeys(set(values).difference(given), -1)
     by_name = {name: i for i, name in enumerate(classes)}
-    folded = {name.casefold(): i for i, name in enumerate(classes)}
+    folded = {_folded(name): i for i, name in enumerate(classes)}
     if len(folded) < len(classes):
         folded = by_name
     found: dict[str, int] = {}
     for value in given:
         parsed = parse_score_name(value)
         short = parsed.suffix if parsed else value
-        code = by_name.get(value, folded.get(value.casefold()))
-        code = folded.get(short.casefold()) if code is None else code
+        code = by_name.get(value, folded.get(_folded(value)))
+        code = folded.get(_folded(short)) if code is None else code
         if code is not None:
             found[value] = code
     if given and len(found) == len(given):
@@ -99,6 +99,11 @@ def map_labels(
         found |= {v: -1 for v, x in whole.items() if x == -1}
     unknown = tuple(value for value in given if value not in found)
     return LabelMap(classes, found | blank, unknown, "labels are the class names")
+
+
+def _folded(name: str) -> str:
+    """Return a name in small letters, its words one space apart as in a header."""
+    return " ".join(name.split()).casefold()
 
 
 def _numbered(values: tuple[str, ...], classes: tuple[str, ...], base: int) -> LabelMap:
