@@ -228,7 +228,8 @@ class Visitor:
         """
         spot = self.page.locator(f'[class*="st-key-upload_{to}"]:visible')
         if not spot.count():
-            self.click(self.page.get_by_role("button", name="Open"))
+            opens = self.page.get_by_test_id("stPopoverButton")
+            self.click(opens.filter(has_text="Open").first)
         used = re.search(r"st-key-upload_\S+", spot.first.get_attribute("class") or "")
         assert used is not None
         zone = spot.first.get_by_test_id("stFileUploaderDropzone")

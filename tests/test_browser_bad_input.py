@@ -126,7 +126,7 @@ def test_a_file_over_the_limit_stays_where_it_is(
     path = tmp_path / "large.csv"
     with path.open("wb") as file:
         file.truncate(1025 << 20)  # of which nothing is on the disk
-    owner.page.get_by_role("button", name="Open").click()
+    owner.page.get_by_test_id("stPopoverButton").filter(has_text="Open").click()
     spot = owner.page.locator('[class*="st-key-upload_bar"]')
     spot.locator("input[type=file]").set_input_files(path)
     expect(spot).to_contain_text("must be 1.0GB or smaller")
