@@ -108,6 +108,18 @@ def test_headerless_decimal_commas() -> None:
     np.testing.assert_array_equal(rows.labels, [1, 0])
 
 
+def test_quoted_decimal_commas_beside_classes_that_look_missing() -> None:
+    rows = [["0,5", "1,5", "NA"], ["-inf", "2,5", "NA"], ["0,25", "0,5", "b"]]
+    lines = [["logit_NA", "logit_b", "label"], *rows]
+    text = "\n".join(",".join(f'"{cell}"' for cell in line) for line in lines)
+    found = read_predictions(text.encode())
+    np.testing.assert_array_equal(
+        found.logits, [[0.5, 1.5], [-np.inf, 2.5], [0.25, 0.5]]
+    )
+    assert found.classes == ("NA", "b")
+    np.testing.assert_array_equal(found.labels, [0, 0, 1])
+
+
 def test_savetxt(tmp_path: Path) -> None:
     path = tmp_path / "logits.txt"
     np.savetxt(path, np.c_[LOGITS, LABELS])

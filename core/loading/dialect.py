@@ -188,7 +188,9 @@ def _decimal(rows: list[list[str]], delimiter: str) -> str:
     numbers = [cell for cell in cells if is_number(cell)]
     if any("." in cell for cell in numbers):
         return "."
-    is_usual = delimiter != "," or n_comma > len(numbers) / 2
+    # Labels such as NA and null, and infinity, say nothing of the mark.
+    n_digits = sum(any(map(str.isdigit, cell)) for cell in numbers)
+    is_usual = delimiter != "," or n_comma > n_digits / 2
     return "," if n_comma and is_usual else "."
 
 

@@ -28,7 +28,7 @@ from core.loading.names import (
 from core.loading.records import read_json
 from core.loading.roles import find_roles
 from core.loading.sources import Raw, Source, as_source
-from core.loading.text import read_text
+from core.loading.text import packed_kind, read_text
 from core.messages import DataError, Note, Progress
 from core.settings import Settings
 
@@ -90,6 +90,8 @@ def _read(found: Source, progress: Progress) -> Raw:
         return lay_out(read_json(found, progress))
     if kind in {"arrow", "arrow stream"}:
         return lay_out(read_arrow(found, kind, progress))
+    if kind != "text" and packed_kind(found, kind) == "json":
+        return lay_out(read_json(found, progress, kind))
     return lay_out(read_text(found, "" if kind == "text" else kind, progress))
 
 

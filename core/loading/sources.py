@@ -258,7 +258,7 @@ def recognise(source: Source, head: bytes | None = None) -> str:
     if kind == "text" and _JSON.match(first):
         kind = "json"
     known = _PACKINGS | _TABLES | _ARRAYS
-    if kind in known | {"zip"} and is_inner:
+    if kind in known - {"json"} | {"zip"} and is_inner:
         raise DataError(
             f"The compressed file holds another {kind} file.",
             source.name,

@@ -22,7 +22,7 @@ from core.loading.settled import settled, with_points
 from core.loading.sources import Raw, Source, check_size, damaged, shortened
 from core.messages import DataError, Progress
 
-__all__ = ["read_text"]
+__all__ = ["opened", "packed_kind", "read_text"]
 
 _HEAD = 4 << 20
 _BLOCK = 1 << 21
@@ -70,6 +70,23 @@ class _Stream(io.RawIOBase):
     def close(self) -> None:
         self._file.close()
         super().close()
+
+
+def opened(source: Source, packing: str) -> io.BufferedReader:
+    """Open a file for reading, unpacked on the way."""
+    return io.BufferedReader(_Stream(source, packing))
+
+
+def packed_kind(source: Source, packing: str) -> str:
+    """Return "text" or "json", what is packed; anything else raises DataError."""
+    try:
+        with opened(source, packing) as file:
+            head = file.read(4096)
+    except _UNREADABLE as error:
+        if isinstance(error, DataError):
+            raise
+        raise damaged(source.name, f"{packing} file", error) from None
+    return sources.recognise(source, head)
 
 
 def read_text(source: Source, packing: str, progress: Progress) -> Raw:
