@@ -30,6 +30,8 @@ BoolArray = NDArray[np.bool_]
 FEW = 20  # rows below which scores are not called degenerate or squeezed
 SOME = 50  # rows below which accuracy is not called suspicious
 _SURE = 0.999  # level of intervals that raise a doubt
+_GOOD, _LIKELY = 0.98, 0.95  # accuracy of a good model, level at which it is passed
+_SELDOM = 1e-3  # chance of so few errors, were the scores calibrated
 _RARE = 1e-4  # chance at which identical labels are no coincidence
 _SATURATED = 0.999  # confidence above which scores may coincide
 _OTHERS = 1 / 3  # share of other labels that makes a single prediction suspicious
@@ -116,7 +118,11 @@ def doubts(
 
 
 def _training_rows(evidence: _Evidence) -> Note | None:
-    """Ask whether the model was trained on these rows."""
+    """Ask whether the model was trained on these rows.
+
+    A good model is right on 50 rows by chance: few rows must have fewer errors than
+    their scores claim.
+    """
     n, accuracy, confidence = (
         evidence.used.size,
         evidence.accuracy,
@@ -124,6 +130,10 @@ def _training_rows(evidence: _Evidence) -> Note | None:
     )
     if n < SOME or (accuracy < 0.998 and confidence < 0.9995):
         return None
+    if confidence < 0.9995 and wilson_interval(accuracy, n, _LIKELY)[0] < _GOOD:
+        claimed = float((1 - evidence.rows.confidence[evidence.used]).sum())
+        if stats.poisson.cdf(round(n * (1 - accuracy)), claimed) > _SELDOM:
+            return None
     text = (
         f"Accuracy is {100 * accuracy:.1f} % and mean confidence "
         f"{100 * confidence:.2f} % on {n:,} rows. Were these rows used to train the "

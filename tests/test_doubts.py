@@ -200,6 +200,16 @@ class TestTrainingRows:
         y[:n_wrong] = z[:n_wrong].argmin(axis=1)
         assert ("looks-like-training-rows" in noted(rows(z, y))) == is_said
 
+    @pytest.mark.parametrize(("n", "is_said"), [(60, False), (180, False), (200, True)])
+    def test_a_few_rows_of_a_good_model_are_right_by_chance(self, n, is_said):
+        # Confidence 98.4 %: 60 rows without an error are a coincidence.
+        z = np.zeros((n, 3))
+        z[np.arange(n), np.arange(n) % 3] = 4.8 + 0.01 * np.arange(n) / n
+        found = noted(rows(z, np.arange(n) % 3))
+        assert ("looks-like-training-rows" in found) == is_said
+        if n == 60:
+            assert "looks-like-training-rows" in noted(rows(z / 2, np.arange(n) % 3))
+
 
 class TestIdInTwoRoles:
     def own(self, ids, **more):
