@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import streamlit as st
@@ -13,14 +14,11 @@ from core.analysis import Analysis
 from core.binning import BinStatistics
 from core.messages import Progress, part_of
 from core.metrics import CURVES, METRICS, Curve
-from core.uncertainty import Estimate
 
-__all__ = ["BINS", "about", "choice", "curve_and_parts", "draw", "of_classes", "parts"]
+__all__ = ["BINS", "about", "choice", "draw", "of_classes", "of_view", "parts"]
 
 BINS = "bins"
 KINDS = {BINS: "Bins"} | {name: item.label for name, item in CURVES.items()}
-
-Found = tuple[Curve, dict[str, Estimate]]
 
 
 def choice() -> str:
@@ -40,22 +38,13 @@ def choice() -> str:
     )
 
 
-def curve_and_parts(
-    analysis: Analysis, view: str, method: str, kind: str
-) -> Found | None:
-    """Return the curve with the numbers beside it, or None while they are made."""
+def of_view(analysis: Analysis, view: str, method: str, kind: str) -> Curve | None:
+    """Return the curve of one view, or None while it is made."""
     study, chosen = analysis.study, analysis.settings
-
-    def work(report: Progress) -> Found:
-        asked = (study, chosen, method, view)
-        made = compute.curve(*asked, kind, part_of(report, 0.0, 0.4))
-        names = CURVES[kind].traits["metrics"]
-        return made, compute.more_metrics(*asked, names, part_of(report, 0.4, 1.0))
-
     return jobs.run(
         f"curve {study.identity} {view} {method} {kind} {chosen.to_json()}",
         f"Drawing the {CURVES[kind].label} curve",
-        work,
+        partial(compute.curve, study, chosen, method, view, kind),
         slot="reliability",
     )
 
@@ -119,8 +108,18 @@ def about(curve: Curve, kind: str) -> None:
     )
 
 
-def parts(found: dict[str, Estimate], kind: str, stem: str) -> None:
+def parts(analysis: Analysis, view: str, method: str, kind: str, stem: str) -> None:
     """Show the numbers that belong beside a curve, each with its interval or null."""
+    study, chosen = analysis.study, analysis.settings
+    names = CURVES[kind].traits["metrics"]
+    found = jobs.run(
+        f"parts {study.identity} {view} {method} {kind} {chosen.to_json()}",
+        f"Numbers of the {CURVES[kind].label} curve",
+        partial(compute.more_metrics, study, chosen, method, view, names),
+        slot="parts",
+    )
+    if found is None:
+        return
     label = CURVES[kind].label
     first = next(iter(found.values()))
     rows = tables.rows_of(first.n, first.rows)

@@ -118,16 +118,16 @@ def diagram(analysis: Analysis, view: str, method: str, kind: str, stem: str) ->
 
     left, right = st.columns([11, 9], gap="large")
     titles = axis_titles(analysis, view)
-    label, made = SCORES[method], None
+    label, line = SCORES[method], None
     name = f"{stem}-reliability-{view}-{label.lower()}"
     with left:
         if kind == curves.BINS:
             draw_bins(found, method, titles, name, key=chart_key, on_bin=on_bin)
         else:
-            made = curves.curve_and_parts(analysis, view, method, kind)
-        if made is not None:
+            line = curves.of_view(analysis, view, method, kind)
+        if line is not None:
             curves.draw(
-                made[0],
+                line,
                 kind,
                 style_of(method),
                 label,
@@ -137,11 +137,11 @@ def diagram(analysis: Analysis, view: str, method: str, kind: str, stem: str) ->
                 key=chart_key,
                 on_bin=on_bin,
             )
-            curves.about(made[0], kind)
+            curves.about(line, kind)
     with right:
         numbers(analysis, view, method, found, stem, is_binned=kind == curves.BINS)
-        if made is not None:
-            curves.parts(made[1], kind, f"{stem}-{view}-{label.lower()}")
+        if line is not None:
+            curves.parts(analysis, view, method, kind, f"{stem}-{view}-{label.lower()}")
     more_metrics.section(analysis, view, method, label, stem)
     bin_rows(analysis, view, method, found.bins, names, picked, stem)
 
