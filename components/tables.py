@@ -26,6 +26,7 @@ __all__ = [
     "metrics_frame",
     "rows_of",
     "single_frame",
+    "small_print",
     "value_cell",
 ]
 
@@ -226,6 +227,11 @@ def described_frame(columns: Mapping[str, Mapping[str, Estimate]]) -> pd.DataFra
 def value_cell(metric: str, item: Estimate | None) -> str:
     """Return a value with its interval or null range under it, as Markdown."""
     return _cell(metric, item)
+
+
+def small_print(metric: str, item: Estimate) -> str:
+    """Return what stands under a value: its interval, or null range and p-value."""
+    return _small(metric, item).replace("  \n", " \u00b7 ")
 
 
 def change_cell(

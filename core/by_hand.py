@@ -9,10 +9,14 @@ import numpy as np
 from core.analysis import UNCALIBRATED, Analysis, Comparison, preview_temperature
 from core.calibrators import Calibrator
 from core.fitting import Fitted
+from core.measurement import Overview
 from core.messages import FitError, Note
+from core.predictions import Study
+from core.settings import Settings
 from core.softmax import row_statistics
+from core.temperature_grid import TemperatureGrid, temperature_grid
 
-__all__ = ["TUNED_ON_TEST", "temperature_by_hand"]
+__all__ = ["TUNED_ON_TEST", "temperature_by_hand", "temperatures_by_hand"]
 
 TUNED_ON_TEST = Note(
     "tuned-on-test",
@@ -79,4 +83,43 @@ def temperature_by_hand(analysis: Analysis, temperature: float) -> Analysis:
         fitted={"temperature": fitted},
         comparison=Comparison(views, {}, ()),
         notes=(TUNED_ON_TEST,),
+    )
+
+
+def temperatures_by_hand(
+    study: Study, settings: Settings, overview: Overview, center: float
+) -> TemperatureGrid:
+    """Return what a slider shows, from a tenth to ten times a temperature, at once.
+
+    Parameters
+    ----------
+    study : Study
+    settings : Settings
+        Bins and norm.
+    overview : Overview
+        Says which rows are shown: the test rows, as `preview_temperature` does.
+    center : float
+        The fitted temperature.
+
+    Raises
+    ------
+    FitError
+        If there are no labelled rows with class scores.
+    """
+    own = study.evaluation
+    rows = overview.split.test if overview.split is not None else overview.used
+    if own.logits is None or own.labels is None or not rows.size:
+        raise FitError("A temperature needs labelled rows with class scores.", own.name)
+    given = own.sample_weight()
+    weight = np.zeros(len(own))
+    weight[rows] = 1.0 if given is None else given[rows]
+    return temperature_grid(
+        own.logits,
+        np.maximum(own.labels, 0),
+        low=center / 10,
+        high=center * 10,
+        n_runs=7,
+        n_bins=settings.n_bins,
+        strategy=settings.strategy,
+        sample_weight=weight,
     )

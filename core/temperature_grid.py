@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from core.binning import bin_edges, combined
+from core.binning import bin_edges, bin_statistics, combined
 from core.kernels.exp import reduction_constants
 from core.kernels.grid import GRID_BLOCK, _grid_kernel
 from core.messages import DataError
@@ -33,18 +33,16 @@ class TemperatureGrid:
         Falling.
     nll, brier : ndarray of shape (m,)
         Weighted means over the rows.
-    edges : ndarray of shape (n_bins + 1,)
-        Bins of equal width.
     weight, confidence, accuracy : ndarray of shape (m, n_bins)
-        Share of the weight, mean confidence and accuracy; NaN in empty bins.
+        Share of the weight, mean confidence and accuracy of each bin; 0, NaN and NaN
+        in empty bins and where equal counts made fewer bins.
     n : int
-        Number of rows.
+        Number of rows with a weight.
     """
 
     temperature: FloatArray
     nll: FloatArray
     brier: FloatArray
-    edges: FloatArray
     weight: FloatArray
     confidence: FloatArray
     accuracy: FloatArray
@@ -76,6 +74,7 @@ def temperature_grid(
     high: float = 4.0,
     n_runs: int = 4,
     n_bins: int = 15,
+    strategy: str = "uniform",
     sample_weight: FloatArray | None = None,
 ) -> TemperatureGrid:
     r"""Return the numbers of a page at many temperatures, from one trip over logits.
@@ -92,8 +91,11 @@ def temperature_grid(
         The temperatures lie in `n_runs` ranges of equal ratio; within each, 15 values
         of 1 / T are evenly spaced. The default makes 61 temperatures.
     n_bins : int, default=15
-        Bins of equal width; edges belong to the bin below.
+    strategy : {"uniform", "quantile"}, default="uniform"
+        Bins of equal widths, or of equal counts at each temperature. These need the
+        confidences of every row at every temperature at once: 8 bytes each.
     sample_weight : ndarray of shape (n_samples,), optional
+        Rows with weight 0 are passed over; their label may be anything that is one.
 
     Returns
     -------
@@ -134,28 +136,18 @@ def temperature_grid(
         [[reduction_constants(beta, dtype) for beta in pair] for pair in steps], dtype
     )
     sizes = np.array([[len(run), run[-1]] for run in runs])
-    edges = np.asarray(bin_edges(unit, n_bins, "uniform"), np.float64)
+    inner = np.asarray(bin_edges(unit, n_bins, "uniform")[1:-1], np.float64)
+    kept = np.empty((betas.size + 1, n_rows if strategy == "quantile" else 0))
     flat = checked.reshape(-1)
 
     def rows(start: int, stop: int) -> tuple[int, FloatArray, FloatArray]:
         losses = np.zeros((2, betas.size))
         cells = np.zeros((3, betas.size, n_bins))
         scratch = (*np.empty((3, GRID_BLOCK), dtype), np.empty((2, betas.size)))
+        given = (y, unit, sizes, scales, betas, inner)
         with np.errstate(all="ignore"):
             bad = _grid_kernel(
-                flat,
-                n_classes,
-                start,
-                stop,
-                scratch,
-                y,
-                unit,
-                sizes,
-                scales,
-                betas,
-                edges[1:-1],
-                losses,
-                cells,
+                flat, n_classes, start, stop, scratch, *given, losses, cells, kept
             )
         return bad, losses, cells
 
@@ -163,18 +155,34 @@ def temperature_grid(
     raise_bad_row(checked, (bad for bad, _, _ in parts))
     losses = sum((part for _, part, _ in parts), np.zeros((2, betas.size)))
     cells = sum((part for _, _, part in parts), np.zeros((3, betas.size, n_bins)))
-    total = unit.sum()
     with np.errstate(invalid="ignore", divide="ignore"):
+        nll, brier = losses / unit.sum()
+        weight = cells[0] / unit.sum()
         confidence, accuracy = cells[1:] / cells[0]
-        nll, brier = losses / total
-        share = cells[0] / total
+    if kept.size:
+        used = unit > 0
+        weight, confidence, accuracy = _quantile_bins(kept[:, used], n_bins, unit[used])
     return TemperatureGrid(
         temperature=1.0 / betas,
         nll=nll,
         brier=brier,
-        edges=edges,
-        weight=share,
+        weight=weight,
         confidence=confidence,
         accuracy=accuracy,
-        n=n_rows,
+        n=int(np.count_nonzero(unit)),
     )
+
+
+def _quantile_bins(
+    kept: FloatArray, n_bins: int, unit: FloatArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return weight, confidence and accuracy of bins of equal counts."""
+    size = len(kept) - 1
+    found = np.full((3, size, n_bins), np.nan)
+    found[0] = 0.0
+    for i in range(size):
+        bins = bin_statistics(
+            kept[i], kept[-1], n_bins=n_bins, strategy="quantile", sample_weight=unit
+        )
+        found[:, i, : bins.n_bins] = bins.weight, bins.confidence, bins.accuracy
+    return found[0], found[1], found[2]

@@ -26,6 +26,12 @@ def _fresh(monkeypatch):
     st.cache_resource.clear()
 
 
+def try_step(at: AppTest, step: int) -> AppTest:
+    """Let go of the temperature's slider, as its component does in a browser."""
+    at.session_state["try_temperature"] = step
+    return at.run()
+
+
 def settle(at: AppTest, seconds: float = 60) -> AppTest:
     """Run until no job is under way (the fragment that polls does not run here)."""
     end = time.monotonic() + seconds

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from test_app import opened, settle, table, upload, widget, words
+from test_app import opened, settle, table, try_step, upload, widget, words
 
 from core.analysis import analyze
 from core.by_hand import temperature_by_hand
@@ -117,7 +117,7 @@ def test_a_temperature_set_by_hand_is_exported_with_its_mark() -> None:
 def test_the_slider_offers_what_it_tries() -> None:
     at = go(opened(), "calibrators")
     assert not [b for b in at.get("download_button") if "T =" in b.proto.label]
-    at.select_slider(key="try_temperature").set_value(10).run()
+    try_step(at, 10)
     settle(at)
     offered = [b.proto.label for b in at.get("download_button")]
     assert len([label for label in offered if "T = 2.803" in label]) == 2

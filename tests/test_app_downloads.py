@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import streamlit as st
-from test_app import SAMPLES, opened, settle, table, upload
+from test_app import SAMPLES, opened, settle, table, try_step, upload
 from test_app_apply import exported, give, go
 
 from core.export import write_csv, write_json
@@ -105,7 +105,7 @@ def test_rows_of_a_bin_and_a_tried_temperature(offered) -> None:
     next(b for b in at.selectbox if b.key.startswith("bin_")).set_value(14).run()
     assert check(settle(at), offered) == before + 1
     at = go(at, "calibrators")
-    at.select_slider(key="try_temperature").set_value(10).run()
+    try_step(at, 10)
     check(settle(at), offered)
 
 

@@ -251,8 +251,8 @@ def test_the_temperature_moves_with_the_arrow_keys(visitor) -> None:
     assert value_of(moved) > value_of(fitted)
     shown = v.page.get_by_role("table", name="at the tried temperature")
     expect(shown).to_contain_text("Tried")
-    chart = v.key("figure_tried").get_by_test_id("stPlotlyChart")
-    expect(chart).to_have_attribute("aria-label", re.compile(r"Tried, T = \d"))
+    chart = v.page.get_by_role("img", name=re.compile(r"Tried, T = \d"))
+    expect(chart).to_be_visible()
     for _ in range(8):
         v.page.keyboard.press("ArrowLeft")
     v.settle()
@@ -261,6 +261,30 @@ def test_the_temperature_moves_with_the_arrow_keys(visitor) -> None:
     expect(v.page.get_by_text("tuned on test")).to_have_count(0)
     v.settle()
     assert slider.get_attribute("aria-valuetext") == fitted
+
+
+def test_dragging_the_temperature_needs_no_server(visitor) -> None:
+    v = visitor.go("Calibrators")
+    v.settle()
+    slider = v.page.get_by_role("slider", name="Try a temperature")
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    v.page.mouse.move(x, y)
+    v.page.mouse.down()
+    seen = set()
+    for part in (0.1, 0.2, 0.3):
+        v.page.mouse.move(x + part * box["width"], y, steps=4)
+        chart = v.page.get_by_role("img", name=re.compile(r"Tried, T = \d"))
+        expect(chart).to_be_visible()
+        seen.add(chart.get_attribute("aria-label"))
+        assert v.page.get_by_text("tuned on test").count() == 0
+    assert len(seen) == 3
+    v.page.mouse.up()
+    expect(v.page.get_by_text("tuned on test")).to_be_visible()
+    v.settle()
+    v.key("use_fitted").get_by_role("button").click()
+    expect(v.page.get_by_text("tuned on test")).to_have_count(0)
 
 
 def value_of(text: str | None) -> float:

@@ -34,6 +34,7 @@ def assert_equals_single_trips(
     labels: NDArray[np.int64],
     weight: NDArray[Any] | None = None,
     tolerance: float = 1e-11,
+    strategy: str = "uniform",
 ) -> None:
     for i in (0, 1, 14, 15, 16, 30, len(grid.temperature) - 1):
         rows = row_statistics(logits, labels, temperature=grid.temperature[i])
@@ -45,11 +46,17 @@ def assert_equals_single_trips(
         assert_allclose(grid.nll[i], loss, tolerance)
         assert_allclose(grid.brier[i], np.average(brier, weights=weight), tolerance)
         bins = bin_statistics(
-            rows.confidence, rows.correct, n_bins=15, sample_weight=weight
+            rows.confidence,
+            rows.correct,
+            n_bins=15,
+            strategy=strategy,
+            sample_weight=weight,
         )
-        assert_allclose(grid.weight[i], bins.weight, tolerance, 1e-15)
-        assert_allclose(grid.confidence[i], bins.confidence, tolerance)
-        assert_allclose(grid.accuracy[i], bins.accuracy, tolerance)
+        size = bins.n_bins
+        assert_allclose(grid.weight[i, :size], bins.weight, tolerance, 1e-15)
+        assert_allclose(grid.confidence[i, :size], bins.confidence, tolerance)
+        assert_allclose(grid.accuracy[i, :size], bins.accuracy, tolerance)
+        assert not grid.weight[i, size:].any()
         for norm in ("l1", "l2"):
             error = grid.error(norm)[i]
             assert_allclose(error, bins.error(norm), 0, 10 * tolerance)
@@ -75,6 +82,21 @@ def test_weights_count() -> None:
     weight[3] = 0.0
     grid = temperature_grid(logits, labels, n_runs=3, low=0.5, sample_weight=weight)
     assert_equals_single_trips(grid, logits, labels, weight)
+    logits[3], labels[3] = np.nan, 0
+    again = temperature_grid(logits, labels, n_runs=3, low=0.5, sample_weight=weight)
+    assert again.n == 39
+    assert_allclose(again.nll, grid.nll, 0, 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bins_of_equal_counts(dtype: Any) -> None:
+    logits, labels = make(50, 5, dtype)
+    logits[10:] = logits[10]  # so many ties that there are fewer bins
+    grid = temperature_grid(logits, labels, n_runs=2, low=1, strategy="quantile")
+    tolerance = 3e-6 if dtype == np.float32 else 1e-11
+    assert_equals_single_trips(
+        grid, logits, labels, tolerance=tolerance, strategy="quantile"
+    )
 
 
 def test_wide_ranges_and_certain_rows() -> None:

@@ -7,10 +7,12 @@ from typing import NamedTuple
 import streamlit as st
 
 from app import bar, compute, jobs, learned_maps, state
+from app.live_temperature import live_temperature
 from components import calibrators, controls, display, methods, reliability, tables
 from components.calibrators import FittedTemperature
+from components.live_temperature import payload, temperature_at
 from core.analysis import UNCALIBRATED, Analysis, Comparison
-from core.by_hand import temperature_by_hand
+from core.by_hand import temperature_by_hand, temperatures_by_hand
 from core.calibrators import CALIBRATORS, TemperatureScaling
 from core.export import Kind, export
 from core.fitting import unusable_reason
@@ -19,12 +21,18 @@ from core.predictions import Study
 from core.registry import Method
 from core.settings import Settings
 from core.sweep import TemperatureSweep, sweep_temperature
+from core.temperature_grid import TemperatureGrid
 
 VIEWS = {"top-label": "Predicted class", "positive-class": "Positive class"}
-STEPS = 80  # of the slider, from the fitted temperature to ten times it
-TRIED = ("gap", "nll", "brier", "ece")
 OVERLAID = ("gap", "ece")
 SHOWN = 3  # calibrators that the overlay starts with
+
+
+class Trial(NamedTuple):
+    """What shows a tried temperature: loss of fit rows, numbers of test rows."""
+
+    sweep: TemperatureSweep
+    grid: TemperatureGrid
 
 
 class Results(NamedTuple):
@@ -32,7 +40,7 @@ class Results(NamedTuple):
 
     analysis: Analysis
     lab: Analysis | None
-    sweep: TemperatureSweep | None
+    trial: Trial | None
 
 
 def choice(study: Study, chosen: Settings) -> dict[str, str | None]:
@@ -155,16 +163,12 @@ def results(
         if "temperature" not in lab.fitted:
             return Results(found, None, None)
         center = FittedTemperature.of(lab.fitted["temperature"], chosen.level).value
-        return Results(
-            found,
-            lab,
-            sweep_temperature(
-                study,
-                split,
-                center,
-                progress=part_of(report, 0.9, 1.0),
-            ),
+        sweep = sweep_temperature(
+            study, split, center, progress=part_of(report, 0.9, 0.95)
         )
+        report(0.95, "Trying temperatures")
+        grid = temperatures_by_hand(study, chosen, found.overview, center)
+        return Results(found, lab, Trial(sweep, grid))
 
     return jobs.run(
         f"calibrators {study.identity} {wanted.to_json()}",
@@ -328,27 +332,58 @@ def certificate(fit: TemperatureScaling, temperature: FittedTemperature) -> None
 
 
 @st.fragment
-def laboratory(
-    lab: Analysis, compared: Comparison, sweep: TemperatureSweep, stem: str
-) -> None:
+def laboratory(lab: Analysis, compared: Comparison, trial: Trial, stem: str) -> None:
     """Try a temperature: only this part of the page runs again."""
     study, chosen = lab.study, lab.settings
     fitted = FittedTemperature.of(lab.fitted["temperature"], chosen.level)
+    known = compared.views["top-label"]["temperature"]
+    if state.key("try_temperature") not in st.session_state:
+        state.assign("try_temperature", 0)
+    step = st.session_state[state.key("try_temperature")]
+    tried = None if step == 0 else temperature_at(fitted.value, step)
+    columns, bins = {"Fitted": known.estimates}, {"temperature": known.bins}
+    labels = {"temperature": f"Fitted, T = {fitted.value:.3g}"}
+    preview = None
+    if tried is not None:
+        preview = compute.preview(study, chosen, tried)
+        columns["Tried"], bins["tried"] = preview.estimates, preview.bins
+        labels["tried"] = f"Tried, T = {tried:.3g}"
     left, right = st.columns([10, 11], gap="large")
     with left:
         fit = lab.fitted["temperature"].calibrator
         if isinstance(fit, TemperatureScaling):
             certificate(fit, fitted)
-        # Filled once the slider, which stands under it, has a value.
-        above = st.container()
-        with st.container(horizontal=True, vertical_alignment="bottom"):
-            if state.key("try_temperature") not in st.session_state:
-                state.assign("try_temperature", 0)
-            step = st.select_slider(
-                "Try a temperature",
-                range(-STEPS, STEPS + 1),
-                format_func=lambda n: f"T = {fitted.value * 10 ** (n / STEPS):.4g}",
-                key=state.key("try_temperature"),
+        display.figure(
+            calibrators.sweep_figure(trial.sweep, fitted, tried),
+            alt=calibrators.sweep_alt(fitted),
+            name=f"{stem}-temperature",
+            key=state.key("figure_sweep"),
+            table=calibrators.sweep_table(trial.sweep),
+        )
+    with right:
+        content = payload(
+            trial.grid,
+            known,
+            fitted.value,
+            step=step,
+            tried=preview,
+            norm=chosen.norm,
+            n_classes=study.evaluation.n_classes,
+        )
+        live = state.key("live_temperature")
+        live_temperature(content, key=live, on_step=partial(take_step, live))
+        row = display.downloads(
+            tables.estimates_frame(columns),
+            "temperature-tried",
+            state.key("get_tried_numbers"),
+            "Numbers",
+        )
+        with row:
+            display.download_table(
+                reliability.reliability_table(bins, labels),
+                f"{stem}-tried",
+                state.key("get_figure_tried"),
+                "Bins",
             )
             st.button(
                 "Fitted T",
@@ -356,60 +391,24 @@ def laboratory(
                 on_click=state.assign,
                 args=("try_temperature", 0),
                 disabled=step == 0,
+                type="tertiary",
                 icon=":material/undo:",
                 help="Go back to the fitted temperature.",
             )
-        tried = None if step == 0 else fitted.value * 10 ** (step / STEPS)
-        with above:
-            display.figure(
-                calibrators.sweep_figure(sweep, fitted, tried),
-                alt=calibrators.sweep_alt(fitted),
-                name=f"{stem}-temperature",
-                key=state.key("figure_sweep"),
-                table=calibrators.sweep_table(sweep),
-            )
-    known = compared.views["top-label"]["temperature"]
-    columns, bins = {"Fitted": known.estimates}, {"temperature": known.bins}
-    labels = {"temperature": f"Fitted, T = {fitted.value:.3g}"}
-    if tried is not None:
-        preview = compute.preview(study, chosen, tried)
-        columns["Tried"], bins["tried"] = preview.estimates, preview.bins
-        labels["tried"] = f"Tried, T = {tried:.3g}"
-    with left:
-        tried_numbers(columns, study.evaluation.n_classes)
         if tried is not None:
+            st.markdown(
+                ":orange-badge[:material/warning: tuned on test] :small[:gray[Chosen "
+                "by looking at the rows it is measured on, it flatters itself there: "
+                "no intervals.]]"
+            )
             tried_downloads(lab, round(tried, 4))
-    with right:
-        gaps = {
-            name: found["gap"]
-            for name, found in zip(labels, columns.values(), strict=True)
-        }
-        fig = reliability.reliability_figure(bins, labels=labels)
-        fig.update_layout(yaxis2={"range": [0, known.estimates["gap"].n]})
-        display.figure(
-            fig,
-            alt=reliability.reliability_alt(gaps, labels),
-            name=f"{stem}-tried",
-            key=state.key("figure_tried"),
-            table=reliability.reliability_table(bins, labels),
-        )
 
 
-def tried_numbers(columns: dict, n_classes: int) -> None:
-    """Show the numbers at the fitted and at the tried temperature."""
-    display.table(
-        calibrators.tried_frame(columns, TRIED, n_classes),
-        alt="Numbers at the fitted and at the tried temperature",
-        data=tables.estimates_frame(columns),
-        name="temperature-tried",
-        key=state.key("get_tried_numbers"),
-    )
-    if "Tried" in columns:
-        st.markdown(
-            ":orange-badge[:material/warning: tuned on test] :small[:gray[Chosen by "
-            "looking at the rows it is measured on, it flatters itself there: no "
-            "intervals.]]"
-        )
+def take_step(live: str) -> None:
+    """Take the step at which somebody let go of the slider."""
+    step = st.session_state[live].step
+    if step is not None:
+        state.assign("try_temperature", int(step))
 
 
 def tried_downloads(lab: Analysis, temperature: float) -> None:
@@ -489,8 +488,8 @@ if len(compared.views) > 1:
 numbers(found.analysis, compared, shown_view, stem)
 overlay(found.analysis, compared, shown_view, stem)
 learned_maps.section(found.analysis, stem)
-if found.lab is not None and found.lab.comparison and found.sweep is not None:
+if found.lab is not None and found.lab.comparison and found.trial is not None:
     st.subheader("Temperature", anchor=False)
-    laboratory(found.lab, found.lab.comparison, found.sweep, stem)
+    laboratory(found.lab, found.lab.comparison, found.trial, stem)
 said = {note for item in found.analysis.fitted.values() for note in item.notes}
 display.notes(note for note in found.analysis.notes if note not in said)

@@ -107,19 +107,24 @@ def _grid_kernel(
     inner,
     losses,
     cells,
+    kept,
 ):
     """Add rows start..stop to the sums per temperature; the first bad row, or -1.
 
-    x: flat (n * k,); labels: (n,) int64, all >= 0; weight: (n,); runs: (r, 2) number
+    x: flat (n * k,); labels: (n,) int64, all >= 0; weight: (n,), rows with 0 are passed
+    over; runs: (r, 2) number
     of evenly spaced betas and the largest of them; scales: (r, 2, 5) reduction
     constants of the first beta and of the step; betas: (m,); inner: (n_bins - 1,)
     edges, which belong to the bin below; losses: (2, m) log loss and Brier score;
-    cells: (3, m, n_bins) weight, weight * confidence, weight of the correct. All three
-    sums are of weights times values.
+    cells: (3, m, n_bins) weight, weight * confidence, weight of the correct; kept:
+    (m + 1, n) confidences, and whether the row is right, or of no rows at all.
     """
     z, e, ratio, sums = scratch
     n_bins = inner.size + 1
     for row in range(start, stop):
+        share = weight[row]
+        if share == 0.0:
+            continue
         first = row * k
         top = _highest(x, first, k)
         if not abs(top) < np.inf:
@@ -131,7 +136,8 @@ def _grid_kernel(
         if is_correct:
             for j in range(first, label):
                 is_correct = is_correct and x[j] < top
-        share = weight[row]
+        if kept.size > 0:
+            kept[betas.size, row] = 1.0 if is_correct else 0.0
         for t in range(betas.size):
             rest = sums[0, t] + (n_top - 1)
             if not rest < np.inf:
@@ -141,6 +147,8 @@ def _grid_kernel(
             square = (sums[1, t] + n_top) * confidence * confidence
             losses[0, t] += share * loss
             losses[1, t] += share * (1.0 - 2.0 * math.exp(-loss) + square)
+            if kept.size > 0:
+                kept[t, row] = confidence
             low = min(int(confidence * n_bins), n_bins - 1)
             while low > 0 and confidence <= inner[low - 1]:
                 low -= 1
