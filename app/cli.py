@@ -124,6 +124,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="which of its outputs the file was made from, where several fit",
     )
+    calibrate.add_argument(
+        "--force",
+        action="store_true",
+        help="remove files of an earlier run that this one does not write again",
+    )
 
     apply = _command(commands, "apply", _apply, "calibrate new rows, labelled or not")
     apply.add_argument(
@@ -221,6 +226,9 @@ def _calibrate(args: argparse.Namespace) -> int:
         model = cli_export.UserModel.read(args.fuse, args.fuse_output)
     sources = [*args.files, *([args.fuse] if model else [])]
     cli_export.check_target(args.out, *sources, is_folder=True)
+    older = cli_export.files_of_older_runs(args.out, formats, model)
+    if older and not args.force:
+        raise cli_export.mixed_folder(args.out, older)
     from core.analysis import analyze
     from core.loading import open_study
 
@@ -232,6 +240,8 @@ def _calibrate(args: argparse.Namespace) -> int:
         analysis = analyze(study, settings, part_of(report, 0.2, 0.8))
         cli_export.check_fitted(analysis, settings.method)
         last = part_of(report, 0.8, 1)
+        for path in older:
+            path.unlink(missing_ok=True)
         document, found = cli_export.write_exports(
             analysis, args.out, last, formats, model
         )
@@ -253,6 +263,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 def _apply(args: argparse.Namespace) -> int:
     settings = _settings(args)
     cli_export.check_target(args.out, *args.files, args.calibrator)
+    cli_export.check_is_json(args.calibrator)
     text = cli_flags.read_text(args.calibrator, "calibrator file")
     from core.export import apply_calibrator, from_json, write_csv
     from core.loading import read_predictions

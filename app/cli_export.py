@@ -18,14 +18,26 @@ if TYPE_CHECKING:
 __all__ = [
     "UserModel",
     "check_fitted",
+    "check_is_json",
     "check_target",
     "chosen_formats",
+    "files_of_older_runs",
     "json_text",
+    "mixed_folder",
     "whole",
     "write_exports",
 ]
 
 ROWS, REPORT = "calibrated.csv", "report.json"
+OTHER_FORMATS = {
+    ".onnx": ("an ONNX model", "An ONNX file runs in onnxruntime (see the README)."),
+    ".py": (
+        "a Python module",
+        "A module is imported: from calibrator import calibrate.",
+    ),
+    ".safetensors": ("parameters for PyTorch", "They belong to calibrator_torch.py."),
+}
+"""Ending of a calibrator that `apply` does not read -> what it is, how it is used."""
 
 
 def plain(value: Any) -> Any:
@@ -141,6 +153,59 @@ def check_target(target: Path, *sources: Path, is_folder: bool = False) -> None:
             raise DataError(
                 f"{path} would be written over.", "flag --out", "Choose another place."
             )
+
+
+def check_is_json(path: Path) -> None:
+    """Refuse a calibrator that was written for another program, naming its JSON.
+
+    Raises
+    ------
+    DataError
+    """
+    what = OTHER_FORMATS.get(path.suffix.lower())
+    if what is None:
+        return
+    beside = path.with_name("calibrator.json")
+    wanted = str(beside) if beside.is_file() else "the calibrator.json of the same run"
+    raise DataError(
+        f"apply reads the JSON file of a calibrator; this is {what[0]}.",
+        str(path),
+        f"Give {wanted}: it holds the same calibrator. {what[1]}",
+    )
+
+
+def files_of_older_runs(
+    folder: Path, formats: Sequence[Kind], model: UserModel | None = None
+) -> list[Path]:
+    """Return files of an earlier run that this one would leave as they are.
+
+    They hold another calibrator than those that it writes.
+    """
+    from core.export import FILES
+
+    names = {name for files in FILES.values() for name in files}
+    try:
+        report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        listed = [str(name) for name in report["files"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        listed = []
+    names |= {name for name in listed if Path(name).name == name}
+    names -= {ROWS, REPORT, *(name for kind in formats for name in FILES[kind])}
+    if model is not None:
+        names.discard(model.fused_name)
+    return sorted(folder / name for name in names if (folder / name).is_file())
+
+
+def mixed_folder(folder: Path, older: Sequence[Path]) -> DataError:
+    """Return the error for a folder that would hold two calibrators."""
+    names = ", ".join(path.name for path in older)
+    return DataError(
+        f"The folder holds {names} of an earlier run, which this run does not write: "
+        "it would hold two calibrators.",
+        f"flag --out, {folder}",
+        "Choose another folder, name all formats that are wanted (--formats), or let "
+        "--force remove the files of the earlier run.",
+    )
 
 
 def check_fitted(analysis: Analysis, method: str) -> None:

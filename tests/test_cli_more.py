@@ -1,4 +1,4 @@
-"""`evaluate --metrics` and `evaluate --peers`."""
+"""`evaluate --metrics` and `--peers`; folders and calibrators of earlier runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from app import cli, cli_text
+from app import cli, cli_export, cli_text
 from core.analysis import measure
 from core.loading import open_study
 from core.metrics import METRICS
@@ -85,3 +85,48 @@ def test_nothing_is_added_unasked_and_unknown_metrics_are_refused(run):
     code, _, err = run("evaluate", BINARY, "--metrics", "nope", *FEW)
     assert code == 2
     assert "There is no metric called 'nope'." in err
+
+
+def test_a_folder_never_holds_two_calibrators(run, tmp_path):
+    few = ("--n-resamples", "100")
+    first = ("calibrate", BINARY, "--out", tmp_path, *few)
+    assert run(*first, "--formats", "json,onnx")[0] == 0
+    before = (tmp_path / "calibrator.onnx").read_bytes()
+    code, _, err = run(*first, "--formats", "json", "--method", "isotonic")
+    assert code == 2
+    assert "calibrator.onnx of an earlier run" in " ".join(err.split())
+    assert "--force" in err
+    assert (tmp_path / "calibrator.onnx").read_bytes() == before
+    assert json.loads((tmp_path / "report.json").read_text())["exported"] == (
+        "temperature"
+    )
+    assert run(*first, "--formats", "onnx,json")[0] == 0  # the same files again
+    (tmp_path / "notes.txt").write_text("mine")
+    assert run(*first, "--formats", "json", "--force")[0] == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"calibrator.json", "calibrated.csv", "report.json", "notes.txt"}
+
+
+def test_files_that_an_older_report_names_stay_in_their_folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "out" / "mine_calibrated.onnx").write_text("x")
+    names = {"files": ["../secret", str(tmp_path / "secret"), "mine_calibrated.onnx"]}
+    (tmp_path / "out" / "report.json").write_text(json.dumps(names))
+    found = cli_export.files_of_older_runs(tmp_path / "out", ("json",))
+    assert [path.name for path in found] == ["mine_calibrated.onnx"]
+
+
+@pytest.mark.parametrize(
+    "name", ["calibrator.onnx", "calibrator.py", "calibrator_torch.safetensors"]
+)
+def test_apply_names_the_json_beside_another_format(run, name, tmp_path):
+    (tmp_path / name).write_bytes(bytes(range(256)))
+    out = tmp_path / "out.csv"
+    code, _, err = run("apply", tmp_path / name, BINARY, "--out", out)
+    assert code == 2
+    assert "the calibrator.json of the same run" in " ".join(err.split())
+    (tmp_path / "calibrator.json").write_text("{}")
+    code, _, err = run("apply", tmp_path / name, BINARY, "--out", out)
+    assert f"Give {tmp_path / 'calibrator.json'}" in " ".join(err.split())
+    assert not out.exists()

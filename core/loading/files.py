@@ -252,7 +252,9 @@ def _base(raws: list[Raw]) -> Raw:
             f"{len(chosen)} of the files hold scores, and their names do not say what "
             "they are.",
             _names(raw.name for raw in chosen),
-            "Call them val and test (calibration and test rows), or give one of them.",
+            "Call them val and test, such as val.csv and test.csv (calibration, test "
+            "rows); or put their rows into one file with a column split that says "
+            "calibration or test; or give one of them.",
         )
     return chosen[0]
 
