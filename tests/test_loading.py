@@ -698,6 +698,7 @@ def test_npz_with_everything(rng: np.random.Generator) -> None:
 def test_npz_one_hot_labels() -> None:
     rows = read_predictions(npz_bytes(logits=LOGITS, labels=np.eye(3)[LABELS]))
     np.testing.assert_array_equal(rows.labels, LABELS)
+    assert notes(rows) == ["one-hot-labels"]
 
 
 def test_quoted_newlines_and_delimiters() -> None:

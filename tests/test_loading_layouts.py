@@ -272,6 +272,7 @@ def test_array_files(name: str) -> None:
     )
     expected = {
         "hugging face": ["array-not-used"],
+        "mix-n-match": ["one-hot-labels"],
         "floats": ["float-labels"],
         "parts": ["split-from-names"],
         "parts in front": ["split-from-names"],

@@ -379,12 +379,10 @@ def laboratory(lab: Analysis, compared: Comparison, trial: Trial, stem: str) -> 
             "Numbers",
         )
         with row:
-            display.download_table(
-                reliability.reliability_table(bins, labels),
-                f"{stem}-tried",
-                state.key("get_figure_tried"),
-                "Bins",
-            )
+            shown = reliability.reliability_table(bins, labels)
+            key = state.key("get_figure_tried")
+            display.download_table(shown, f"{stem}-tried", key, "Bins")
+            display.download_json(shown, f"{stem}-tried", f"{key}_json")
             st.button(
                 "Fitted T",
                 key=state.key("use_fitted"),

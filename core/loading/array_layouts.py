@@ -54,7 +54,7 @@ def raw_of_arrays(name: str, kind: str, found: Bag, notes: list[Note]) -> Raw:
     others: Bag = {}
     for key, array in arrays.items():
         if plain(key) in ARRAY_LABELS:
-            array = _checked_labels(array, n_rows, f"{name}, array {key}")
+            array = _checked_labels(array, n_rows, f"{name}, array {key}", notes)
         is_column = array.ndim == 1 and len(array) == n_rows
         if is_column and plain(key) not in _NOT_ROWS:
             columns[key] = _arrow(array, f"{name}, array {key}")
@@ -158,11 +158,15 @@ def _flat_tokens(arrays: Bag, notes: list[Note]) -> Bag:
     return rest | {score: scores[is_used], label: labels[is_used], "group": sequence}
 
 
-def _checked_labels(array: NDArray[Any], n_rows: int, where: str) -> NDArray[Any]:
+def _checked_labels(
+    array: NDArray[Any], n_rows: int, where: str, notes: list[Note]
+) -> NDArray[Any]:
     """Return one label per row, also from one column of 0 or 1 per class."""
     if array.ndim == 2 and len(array) == n_rows and array.dtype.kind in "biuf":
         is_one_hot = np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()
         if is_one_hot:
+            text = f"The labels have the shape {array.shape}: the 1 says the class."
+            notes.append(Note("one-hot-labels", "info", text))
             return np.asarray(array.argmax(axis=1))
     if array.shape != (n_rows,):
         raise DataError(
