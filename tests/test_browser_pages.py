@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import zipfile
@@ -14,7 +15,7 @@ import pytest
 import safetensors.numpy
 from browser_server import Server, Visitor, visit
 from onnx_models import classifier
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, TimeoutError, expect
 from prediction_files import Sample, predictions
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -49,9 +50,16 @@ def answers(visitor: Visitor, name: str) -> None:
 
 
 def pick(visitor: Visitor, label: str, name: str) -> None:
-    """Choose from a list, by its arrow key."""
-    visitor.page.get_by_role("combobox", name=label, exact=True).press("ArrowDown")
-    visitor.page.get_by_role("option", name=name, exact=True).click()
+    """Choose from a list by its arrow key; a redraw of the page may close the list."""
+    field = visitor.page.get_by_role("combobox", name=label, exact=True)
+    option = visitor.page.get_by_role("option", name=name, exact=True)
+    for _ in range(10):
+        field.press("ArrowDown")
+        with contextlib.suppress(TimeoutError):
+            option.click(timeout=3000)
+            return
+        field.press("Escape")
+    pytest.fail(f"{label} does not offer {name}")
 
 
 # ------------------------------------------------------------------------ Overview
