@@ -192,6 +192,12 @@ def test_ties_on_the_edges_of_bins(precision: Any, smoothing: str, k: int) -> No
     assert np.abs(found - expected).max() <= TOLERANCE[precision]
 
 
+def test_one_lies_in_the_last_bin_however_near_the_edge() -> None:
+    edges = np.array([0.0, 0.5, np.nextafter(1.0, 0.0), 1.0])
+    made = steps(edges, np.array([0.1, 0.2, 0.9]))
+    np.testing.assert_array_equal(made(np.array([0.4, 0.7, 1.0])), [0.1, 0.2, 0.9])
+
+
 @both
 def test_separable_rows(precision: Any) -> None:
     """Without a finite optimum coefficients are large, and scores too."""

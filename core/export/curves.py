@@ -97,7 +97,9 @@ def steps(edges: FloatArray, values: FloatArray) -> Segments:
     values : ndarray of shape (m,)
     """
     inner = np.asarray(edges, dtype=np.float64)[1:-1]
-    start = np.concatenate([[0.0], inner + np.maximum(reach(inner), np.spacing(inner))])
+    above = inner + np.maximum(reach(inner), np.spacing(inner))
+    # Probabilities that round to 1 are many; 1 itself always lies in the last bin.
+    start = np.concatenate([[0.0], np.minimum(above, 1.0)])
     value = np.asarray(values, dtype=np.float64)
     return Segments(start, value, np.zeros(value.size))
 
