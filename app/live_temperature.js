@@ -69,6 +69,7 @@ function build(root) {
     clearTimeout(timer);
     timer = setTimeout(commit, isByKey ? SETTLE : 0);
   });
+  root.querySelector("button").addEventListener("click", () => save(picture, root));
   const observer = new ResizeObserver(() => data && redraw());
   observer.observe(root);
 
@@ -251,7 +252,26 @@ function drawPicture(picture, data, shown, width) {
   picture.setAttribute("width", width);
   picture.setAttribute("height", HEIGHT);
   picture.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
-  picture.replaceChildren(...parts);
+  // the style goes with the picture when it is saved
+  const style = document.createElementNS(SVG, "style");
+  style.textContent =
+    "text { fill: currentColor; font-size: 12px; opacity: 0.75 }" +
+    ".grid { stroke: currentColor; opacity: 0.15 }" +
+    ".diagonal { stroke: currentColor; opacity: 0.55; stroke-dasharray: 6 5 }";
+  picture.replaceChildren(style, ...parts);
+}
+
+function save(picture, root) {
+  const copy = picture.cloneNode(true);
+  const { color, fontFamily } = getComputedStyle(root);
+  copy.setAttribute("xmlns", SVG);
+  copy.setAttribute("style", `color: ${color}; font-family: ${fontFamily}`);
+  const text = new XMLSerializer().serializeToString(copy);
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([text], { type: "image/svg+xml" }));
+  link.download = "tried-temperature.svg";
+  link.click();
+  URL.revokeObjectURL(link.href);
 }
 
 function diamond(x, y) {

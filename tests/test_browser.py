@@ -281,6 +281,9 @@ def test_dragging_the_temperature_needs_no_server(visitor) -> None:
         assert v.page.get_by_text("tuned on test").count() == 0
     assert len(seen) == 3
     v.page.mouse.up()
+    name, content = v.download(v.page.get_by_role("button", name="SVG", exact=True))
+    assert name == "tried-temperature.svg"
+    assert content.startswith(b"<svg")
     expect(v.page.get_by_text("tuned on test")).to_be_visible()
     v.settle()
     v.key("use_fitted").get_by_role("button").click()
