@@ -26,6 +26,7 @@ st.set_page_config(
     initial_sidebar_state="collapsed",
 )
 st.logo(theme.LOGO, size="large")
+st.html(theme.PHONE)
 
 page = st.navigation(
     [

@@ -15,6 +15,7 @@ __all__ = [
     "LIGHT_BACKGROUND",
     "LOGO",
     "MARK",
+    "PHONE",
     "SERIES",
     "THIN",
     "VERDICT_COLORS",
@@ -95,6 +96,14 @@ MARK = (
     '<path fill="#d55e00" d="M16 13l7 6-7 11-7-11z"/></svg>'
 )
 """Icon of the browser tab; nothing is fetched from elsewhere."""
+
+# A touch screen shows the buttons of a figure all the time, over the figure.
+PHONE = """<style>
+@media (max-width: 640px) {
+  .modebar-btn:not([data-title^="Download"]) { display: none !important; }
+}
+</style>"""
+"""Style of small screens: of a figure's buttons only the one that saves it."""
 
 CHART_CONFIG: dict[str, Any] = {
     "displaylogo": False,
