@@ -18,7 +18,7 @@ export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format bench test-slow coverage test-minimum warm-up lock clean
+.PHONY: help run test lint format bench test-slow stress coverage test-minimum warm-up lock clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,9 @@ bench: .venv/.test ## Run the benchmarks, one at a time
 
 test-slow: .venv/.test ## Run the simulations of statistical truth
 	$(PYTEST) $(WORKERS) -m "slow and not benchmark"
+
+stress: .venv/.test ## Run eight threads over all kernels for 20 seconds
+	PLUMBLINE_STRESS_SECONDS=20 .venv/bin/python -m pytest tests/test_softmax.py -k eight_threads
 
 coverage: .venv/.test ## Measure branch coverage of core, the kernels' as plain Python
 	$(PYTEST) $(WORKERS) --cov --cov-report= -m "not browser and not slow and not benchmark"
