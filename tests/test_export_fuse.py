@@ -315,7 +315,8 @@ def test_command_line(
     expected = calibrator.predict_proba(np.float64(found[2]))
     assert np.abs(found[0] - expected).max() <= 1e-5
     assert cli.main([*argv, "--fuse", str(tmp_path / "nothing.onnx")]) == 2
-    assert cli.main([*argv, "--fuse", file]) == 2
+    elsewhere = ["--out", str(tmp_path / "other")]
+    assert cli.main([*argv, *elsewhere, "--fuse", file]) == 2
     assert "not an ONNX model" in capsys.readouterr().err
     assert cli.main([*argv, "--fuse", str(path), "--fuse-output", "no"]) == 2
     assert "no output called" in capsys.readouterr().err
