@@ -137,7 +137,7 @@ def points_frame(
             wanted: f"{item.target:.0%}",
             threshold: "not reached"
             if item.threshold is None
-            else f"{item.threshold:.4g}",
+            else _threshold(item.threshold),
         }
         for name in names:
             line[f"{name.capitalize()}, %"] = _percent(item.rates.get(name))
@@ -170,3 +170,9 @@ def _percent(item: Estimate | None) -> str:
     cell = tables.value_cell("accuracy", item)
     n = tables.count_of(item.n, "row")
     return f"{cell}  \n:small[:gray[{n}]]".replace(" to ", "\u00a0to\u00a0")
+
+
+def _threshold(value: float) -> str:
+    """Return a threshold in four digits, or in as many as keep it apart from 1."""
+    short = f"{value:.4g}"
+    return f"1 \N{MINUS SIGN} {1 - value:.1e}" if short == "1" and value < 1 else short

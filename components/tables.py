@@ -257,7 +257,7 @@ def _small(metric: str, item: Estimate) -> str:
     null = format_null(metric, item)
     if null:
         return f"null {null}  \n{format_p_value(item.p_value)}"
-    return format_interval(metric, item)
+    return format_interval(metric, item) or format_p_value(item.p_value)
 
 
 def _change_cell(

@@ -248,7 +248,8 @@ def repair_sentence(
         and after.high is not None
         and after.low <= 0 <= after.high
     ):
-        return f"{action} removes it ({gap_words(after)} on {after.rows} rows)."
+        words = f"{gap_words(after)} on {after.rows} rows"
+        return f"{action} removes the gap on average ({words})."
     left = gap_words(after).replace("gap ", "gap of ", 1)
     return f"{action} leaves a {left} on {after.rows} rows."
 

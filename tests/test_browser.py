@@ -68,7 +68,7 @@ def test_from_a_file_to_a_verdict_to_a_repair_that_runs(visitor, tmp_path) -> No
     words = v.words()
     assert "1,500 rows" in words
     assert "4 classes" in words
-    shown = re.search(r"Dividing the logits by T = (\d\.\d\d) removes it", words)
+    shown = re.search(r"Dividing the logits by T = (\d\.\d\d) removes the gap", words)
     assert shown is not None
     assert 1.8 < float(shown[1]) < 2.2
 

@@ -128,7 +128,7 @@ CARDS = {
     "report": Card(
         "Report",
         ":material/receipt_long:",
-        "Every number of every page with interval, rows, seed and settings.",
+        "The numbers before and after with interval, rows, seed and settings.",
         "report.json",
         "application/json",
         "import json\n\n"
@@ -372,8 +372,8 @@ with st.container(gap="small"):
             key=state.key("prepare"),
         )
     st.caption(
-        "Fitted on all fit rows. Each file is run or read back on your rows; only then "
-        "can it be downloaded."
+        "Fitted on all fit rows. Each file is run or read back on your rows before it "
+        "is offered; what could not be run here says so."
     )
 
 now = state.settings()

@@ -210,7 +210,7 @@ def rows_words(n: int, kind: str, level: float, *, is_binned: bool) -> str:
     """Return which rows are shown, and what the marks mean."""
     words = (
         f"{tables.rows_of(n, kind)}. On the dashed line the model keeps its word; "
-        "below it, it is overconfident."
+        "below it, it promises too much."
     )
     if is_binned:
         words += f" Bars: {level:.0%} intervals; grey: fewer than ten rows."

@@ -157,16 +157,26 @@ def _estimate(scores: RowScores, design: Design, *, rule: str, part: str) -> Est
     notes = _notes(rule, scores)
     if part == "mcb":
         found = design.kept("corp null", lambda: _null_parts(scores, design))
-        draws, words, observed = found[:, place[0], place[1]], "isotonic fit", value
-        if rule == "log" and design.groups is not None:
-            pooled, ordered, drawn = _pool(scores, design)
-            observed = float(_local_excess(pooled, pooled.total)[0])
-            draws = null_draws(
-                ordered, drawn, lambda r: _local_excess(pooled, pooled.null_total(r))
+        draws = found[:, place[0], place[1]]
+        if rule != "log" or design.groups is None:
+            return null_estimate(
+                value, draws, scores, design, "isotonic fit", notes=notes
             )
-            words += "; null to second order"
+        pooled, ordered, drawn = _pool(scores, design)
+        second_order = float(_local_excess(pooled, pooled.total)[0])
+        # the range stands beside the value, so it is brought to the value's scale
+        scale = value / second_order if second_order > 0.0 < value else 1.0
+        draws = scale * null_draws(
+            ordered, drawn, lambda r: _local_excess(pooled, pooled.null_total(r))
+        )
         return null_estimate(
-            value, draws, scores, design, words, observed=observed, notes=notes
+            value,
+            np.maximum(draws, 0.0),
+            scores,
+            design,
+            "isotonic fit; null to second order, scaled to the value",
+            observed=scale * second_order,
+            notes=notes,
         )
     found = design.kept("corp draws", lambda: _drawn_parts(scores, design))
     draws = found[:, place[0], place[1]]
