@@ -294,6 +294,12 @@ CASES: dict[str, Case] = {
         "note",
         "",
     ),
+    "a quote that is never closed": Case(
+        text(HEADER + ROWS + '2,1,"dog\n1,2,cat\n2,1,dog\n'),
+        "refuse",
+        "A quote opens here",
+        "line 6",
+    ),
     "a cell of a million characters": Case(
         text(f"logit_cat,logit_dog,label,why\n1.5,2,cat,{LONG}\n2,1,dog,b\n"),
         "note",

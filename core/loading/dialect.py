@@ -6,6 +6,8 @@ import csv
 import io
 import itertools
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -21,6 +23,7 @@ __all__ = [
     "decode_start",
     "find_dialect",
     "is_number",
+    "long_cells",
 ]
 
 DELIMITERS = {",": "csv", "\t": "tsv", ";": "csv", "|": "csv", " ": "txt"}
@@ -145,8 +148,7 @@ def _delimiter(text: str, name: str) -> tuple[str, list[list[str]]]:
     """Return the delimiter that cuts the first lines into most columns, and those."""
     best: tuple[tuple[float, float], str, list[list[str]]] = ((0.0, 0.0), ",", [])
     refused = csv.Error("it holds no cells")
-    limit = csv.field_size_limit(_LONGEST_CELL)
-    try:
+    with long_cells():
         for delimiter in DELIMITERS:
             if delimiter == " " and best[0][0] > 1:
                 continue  # names may hold spaces
@@ -171,11 +173,19 @@ def _delimiter(text: str, name: str) -> tuple[str, list[list[str]]]:
             score = (width if is_even else width / 2, share)
             if score > best[0]:
                 best = (score, delimiter, rows)
-    finally:
-        csv.field_size_limit(limit)
     if not best[2]:
         raise damaged(name, "table", refused)
     return best[1], best[2]
+
+
+@contextmanager
+def long_cells() -> Iterator[None]:
+    """Let the csv module read cells longer than its usual limit."""
+    limit = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _decimal(rows: list[list[str]], delimiter: str) -> str:

@@ -18,9 +18,10 @@ import pyarrow.csv
 from core.loading import sources, values
 from core.loading.dialect import DELIMITERS, Dialect, decode_start, find_dialect
 from core.loading.names import NAMES, plain
+from core.loading.quotes import check_quotes, has_line_ends
 from core.loading.settled import settled, with_points
 from core.loading.sources import Raw, Source, check_size, damaged, shortened
-from core.messages import DataError, Progress
+from core.messages import DataError, Note, Progress
 
 __all__ = ["opened", "packed_kind", "read_text"]
 
@@ -117,11 +118,16 @@ def read_text(source: Source, packing: str, progress: Progress) -> Raw:
     except _UNREADABLE as error:
         if isinstance(error, DataError):
             raise
+        if dialect.has_quotes:
+            _quote_notes(source, dialect, packing)
         if "Expected" in str(error) and "Row #" not in str(error):
             error = _with_row(source, dialect, packing) or error
         raise _text_error(source.name, error, dialect) from None
     if table.num_rows == 0:
         raise _no_rows(source.name)
+    notes = dialect.notes(source.name)
+    if has_line_ends(table):
+        notes += _quote_notes(source, dialect, packing)
     if dialect.decimal == ",":
         table = with_points(table)
     return Raw(
@@ -131,8 +137,24 @@ def read_text(source: Source, packing: str, progress: Progress) -> Raw:
         n_rows=table.num_rows,
         delimiter=dialect.delimiter,
         has_header=dialect.has_header,
-        notes=dialect.notes(source.name),
+        notes=notes,
     )
+
+
+def _quote_notes(source: Source, dialect: Dialect, packing: str) -> list[Note]:
+    """Look at the quotes of a whole file (see `check_quotes`)."""
+    encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
+    width = len(dialect.names)
+    try:
+        with opened(source, packing) as file:
+            lines = io.TextIOWrapper(
+                file, encoding=encoding, errors="replace", newline=""
+            )
+            return check_quotes(lines, dialect.delimiter, width, source.name)
+    except _UNREADABLE as error:
+        if isinstance(error, DataError):
+            raise
+        return []  # the error that Arrow met says more
 
 
 def _no_rows(name: str) -> DataError:

@@ -1,0 +1,57 @@
+"""Text that is written by hand or by other programs: nothing in it is lost."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from core.loading import DataError, read_predictions
+
+HEADER = "prob_cat,prob_dog,label,note\n"
+ROWS = "0.9,0.1,cat,ok\n0.2,0.8,dog,fine\n"
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        '0.3,0.7,dog,"5 inch\n0.6,0.4,cat,ok\n',
+        '0.3,0.7,dog,"5 inch\n0.6,0.4,cat,"6 inch\n0.1,0.9,dog,ok\n',
+        '0.3,0.7,"dog,ok\n0.6,0.4,cat,ok\n',
+        '0.3,"0.7,dog,ok\n0.6,0.4,cat,ok\n',
+        '"0.3,0.7,dog,ok\n' + ROWS * 20,
+    ],
+)
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_an_open_quote_is_refused_with_its_line(
+    cells: str, ends: str, encoding: str
+) -> None:
+    text = (HEADER + ROWS * 3 + cells).replace("\n", ends)
+    with pytest.raises(DataError, match="A quote opens here") as caught:
+        read_predictions(text.encode(encoding), name="rows.csv")
+    assert caught.value.where == "rows.csv, line 8"
+
+
+def test_an_open_quote_far_down_in_a_packed_file() -> None:
+    rows = ROWS * 200_000
+    text = HEADER + rows + '0.3,0.7,dog,"5 inch\n' + ROWS * 30
+    with pytest.raises(DataError, match="A quote opens here") as caught:
+        read_predictions(gzip.compress(text.encode(), 1), name="rows.csv.gz")
+    assert caught.value.where == "rows.csv.gz, line 400,002"
+
+
+def test_rows_within_closed_quotes_are_noted() -> None:
+    text = HEADER + ROWS + '0.3,0.7,dog,"5\n0.6,0.4,cat,6"\n' + ROWS
+    rows = read_predictions(text.encode())
+    (note,) = [note for note in rows.notes if note.code == "rows-in-quotes"]
+    assert note.severity == "warning"
+    assert "first on line 4" in note.text
+
+
+def test_quotes_that_lose_nothing_are_read() -> None:
+    text = HEADER + ROWS + '0.3,0.7,dog,"5" screen\n0.6,0.4,cat,"a\nb, c"\n' + ROWS
+    rows = read_predictions(text.encode())
+    assert len(rows) == 6
+    assert rows.metadata["note"].tolist()[3] == "a\nb, c"
+    assert "rows-in-quotes" not in {note.code for note in rows.notes}
