@@ -37,6 +37,7 @@ function build(root) {
     const name = `T = ${digits(temperature(data, step))}`;
     label.textContent = name;
     slider.setAttribute("aria-valuetext", name);
+    slider.style.setProperty("--part", `${50 + (50 * step) / data.steps}%`);
     drawLegend(legend, data, step);
     drawTable(table, data, shown);
     drawPicture(picture, data, shown, root.clientWidth);
@@ -83,7 +84,6 @@ function build(root) {
       slider.max = data.steps;
       if (isElsewhere && !timerRuns()) step = data.step;
       slider.value = step;
-      root.style.colorScheme = scheme(root);
       draw();
     },
     leave() {
@@ -96,15 +96,6 @@ function build(root) {
   function timerRuns() {
     return root.contains(root.getRootNode().activeElement) && slider.matches(":active");
   }
-}
-
-// The theme is the page's own choice, which the browser's controls do not know.
-function scheme(root) {
-  const canvas = document.createElement("canvas").getContext("2d");
-  canvas.fillStyle = getComputedStyle(root).getPropertyValue("--st-background-color");
-  canvas.fillRect(0, 0, 1, 1);
-  const [red, green, blue] = canvas.getImageData(0, 0, 1, 1).data;
-  return red + green + blue < 3 * 128 ? "dark" : "light";
 }
 
 function temperature(data, step) {

@@ -14,14 +14,14 @@ _HTML = """
 <div class="live">
   <label for="temperature"><span>Try a temperature</span><output></output></label>
   <input id="temperature" type="range" step="1" aria-label="Try a temperature">
-  <div class="above"><div class="legend"></div>
-  <button type="button" title="Save this diagram as SVG">SVG</button></div>
-  <svg role="img"></svg>
   <table aria-label="Numbers at the fitted and at the tried temperature">
     <thead><tr><th scope="col">Measure</th><th scope="col">Fitted</th>
     <th scope="col" class="tried" hidden>Tried</th></tr></thead>
     <tbody></tbody>
   </table>
+  <div class="above"><div class="legend"></div>
+  <button type="button" title="Save this diagram as SVG">SVG</button></div>
+  <svg role="img"></svg>
 </div>
 """
 

@@ -84,7 +84,7 @@ def confusion_figure(
     fig.update_layout(
         **theme.layout(
             height,
-            margin={"l": 110, "r": 8, "t": 8, "b": 70},
+            margin={"l": 110, "r": 8, "t": 36, "b": 70},
             xaxis=theme.axis("Prediction", showgrid=False, **ticks),
             yaxis=theme.axis("Label", showgrid=False, autorange="reversed", **ticks),
         )

@@ -260,16 +260,15 @@ def overlay(analysis: Analysis, compared: Comparison, view: str, stem: str) -> N
     best = [name for name in order if name != UNCALIBRATED][:SHOWN]
     labels = {name: calibrators.method_label(name) for name in order}
     st.subheader("Reliability", anchor=False)
+    shown = st.pills(
+        "Shown",
+        order,
+        selection_mode="multi",
+        default=[UNCALIBRATED, *best],
+        format_func=lambda name: labels[name],
+        key=state.key(f"shown_{'_'.join(sorted(order))}"),
+    ) or [UNCALIBRATED]
     left, right = st.columns([11, 10], gap="large")
-    with right:
-        shown = st.pills(
-            "Shown",
-            order,
-            selection_mode="multi",
-            default=[UNCALIBRATED, *best],
-            format_func=lambda name: labels[name],
-            key=state.key(f"shown_{'_'.join(sorted(order))}"),
-        ) or [UNCALIBRATED]
     drawn = [name for name in order if name in shown]
     bins = {name: found[name].bins for name in drawn}
     x_title, y_title = "Confidence", "Accuracy"
