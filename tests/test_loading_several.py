@@ -91,6 +91,31 @@ def test_scores_and_labels_by_order() -> None:
     check(mixed, LOGITS, "logits")
 
 
+def test_an_unnamed_index_joins_only_the_same_rows() -> None:
+    scores = columns("logit_{}", LOGITS)
+    truth = pd.DataFrame({"label": NAMED})
+    names = ["a.csv", "b.csv"]
+    same = [scores.to_csv().encode(), truth.sample(frac=1).to_csv().encode()]
+    check(read_predictions(same, name=names), LOGITS, "logits")
+    # train_test_split keeps the index of the labels; the scores start again at 0.
+    truth.index = np.random.default_rng(0).permutation(3 * N)[:N]
+    files = [scores.to_csv().encode(), truth.to_csv().encode()]
+    with pytest.raises(DataError, match="an index without a name") as caught:
+        read_predictions(files, name=names)
+    by_id, by_order = caught.value.answers
+    assert (by_id.setting, by_id.value) == ("id_column", "unnamed 1")
+    assert (by_order.setting, by_order.value) == ("id_column", "")
+    rows = read_predictions(files, name=names, id_column=by_order.value)
+    check(rows, LOGITS, "logits")
+    assert "joined-by-order" in codes(rows)
+    rows = read_predictions(files, name=names, id_column=by_id.value)
+    assert "joined-by-id" in codes(rows)
+    expected = [
+        NAMES.index(truth["label"][i]) if i in truth.index else -1 for i in range(N)
+    ]
+    assert rows.labels.tolist() == expected
+
+
 def test_files_by_role_become_a_study() -> None:
     tables = {
         "val.csv": columns("logit_{}", LOGITS[:15]).assign(label=NAMED[:15]),

@@ -29,7 +29,7 @@ from core.loading.records import read_json
 from core.loading.roles import find_roles
 from core.loading.sources import Raw, Source, as_source
 from core.loading.text import packed_kind, read_text
-from core.messages import DataError, Note, Progress
+from core.messages import Answer, DataError, Note, Progress
 from core.settings import Settings
 
 __all__ = ["FileSource", "FileSources", "read_files"]
@@ -38,10 +38,14 @@ FileSource = bytes | str | Path
 FileSources = FileSource | Sequence[FileSource]
 
 _CHUNK = 1 << 22
+_COUNT = re.compile(r"unnamed:? \d+", re.IGNORECASE)  # index that pandas wrote
 
 
 def read_files(
-    source: FileSources, name: str | Sequence[str] | None, progress: Progress
+    source: FileSources,
+    name: str | Sequence[str] | None,
+    progress: Progress,
+    id_column: str | None = None,
 ) -> dict[str, Raw]:
     """Read what was given together; rows that belong together are joined.
 
@@ -52,6 +56,9 @@ def read_files(
     name : str or sequence of str, optional
         Names to show for bytes, one per file.
     progress : callable
+    id_column : str, optional
+        Column to join tables on; empty joins them by order where only an index
+        without a name is in both.
 
     Returns
     -------
@@ -75,7 +82,7 @@ def read_files(
     if len(found) == 1:
         raws = {"evaluation": _read(found[0], progress)}
     else:
-        raws = _read_several(found, progress)
+        raws = _read_several(found, progress, id_column)
     raws["evaluation"].notes[:0] = notes
     return raws
 
@@ -116,7 +123,9 @@ def _digest(item: Source) -> str:
     return digest.hexdigest()
 
 
-def _read_several(found: list[Source], progress: Progress) -> dict[str, Raw]:
+def _read_several(
+    found: list[Source], progress: Progress, id_column: str | None
+) -> dict[str, Raw]:
     def part(number: int) -> Progress:
         def report(fraction: float, message: str) -> None:
             done = number + min(1.0, fraction / 0.8)
@@ -133,7 +142,7 @@ def _read_several(found: list[Source], progress: Progress) -> dict[str, Raw]:
         return by_part
     base = _base(raws)
     for other in [raw for raw in raws if raw is not base]:
-        base = _joined(base, other)
+        base = _joined(base, other, id_column)
     return {"evaluation": base}
 
 
@@ -268,10 +277,10 @@ def _has_target_columns(raw: Raw, others: list[Raw]) -> bool:
     )
 
 
-def _joined(base: Raw, other: Raw) -> Raw:
+def _joined(base: Raw, other: Raw, id_column: str | None) -> Raw:
     """Add the columns of another table to the rows of the one with scores."""
     name = _names((base.name, other.name))
-    key = _shared_id(base, other)
+    key = _shared_id(base, other, id_column)
     notes = [*base.notes, *other.notes]
     if key is None:
         rows = _by_order(base, other, notes)
@@ -319,9 +328,11 @@ def _without_claim(base: Raw, table: Any, column: str) -> Any:
     return table.rename_columns(names)
 
 
-def _shared_id(base: Raw, other: Raw) -> str | None:
+def _shared_id(base: Raw, other: Raw, chosen: str | None) -> str | None:
     """Return the column of both files that tells the rows of the other apart."""
     shared = [n for n in base.table.column_names if n in other.table.column_names]
+    if chosen in shared:
+        return chosen
     ranks = {word: place for place, word in enumerate(NAMES["id"])}
     shared.sort(key=lambda column: ranks.get(plain(column), len(ranks)))
     column: str
@@ -334,8 +345,32 @@ def _shared_id(base: Raw, other: Raw) -> str | None:
         ]:
             continue
         if is_id or (right.is_unique and base.text(column).isin(right).any()):
-            return column
+            if _COUNT.fullmatch(column) is None:
+                return column
+            if set(base.text(column)) == set(right):
+                return column
+            if chosen != "":
+                raise _other_index(base, other, column)
     return None
+
+
+def _other_index(base: Raw, other: Raw, column: str) -> DataError:
+    """Ask how rows belong together whose unnamed index differs between the files."""
+    answers = [Answer("Join the rows on that index", "id_column", column)]
+    how = "Name that column id in both files if it tells the rows apart"
+    if base.n_rows == other.n_rows:
+        text = "Join the rows in the order of the files"
+        answers.append(Answer(text, "id_column", ""))
+        how += "; write both without it (index=False) if they are in the same order"
+    n_shared = int(base.text(column).isin(other.text(column)).sum())
+    return DataError(
+        "Both files have an index without a name, and its values are not the same: "
+        f"{n_shared:,} of {base.n_rows:,} rows of {base.name} find theirs among the "
+        f"{other.n_rows:,} of {other.name}.",
+        _names((base.name, other.name)),
+        f"{how}.",
+        answers=tuple(answers),
+    )
 
 
 def _by_order(base: Raw, other: Raw, notes: list[Note]) -> Any:

@@ -60,8 +60,9 @@ def inspect_file(
     DataError
         If the file cannot be read at all.
     """
-    raw = read_files(source, name, progress)["evaluation"]
-    return understand(raw, settings or Settings(), progress).schema
+    settings = settings or Settings()
+    raw = read_files(source, name, progress, settings.id_column)["evaluation"]
+    return understand(raw, settings, progress).schema
 
 
 def read_predictions(
@@ -99,7 +100,7 @@ def read_predictions(
         would let the file through.
     """
     settings = _settings_of(schema, overrides)
-    raws = read_files(source, name, progress)
+    raws = read_files(source, name, progress, settings.id_column)
     own = raws.pop("evaluation")
     if raws:
         raise DataError(
@@ -164,7 +165,7 @@ def open_study(
     study : Study
     schema : Schema
     """
-    raws = read_files(source, name, progress)
+    raws = read_files(source, name, progress, settings.id_column)
     understood = understand(raws.pop("evaluation"), settings, progress)
     # The other parts hold scores of the same kind.
     same = settings.replace(
