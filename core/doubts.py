@@ -233,9 +233,18 @@ def _labels_against_columns(evidence: _Evidence) -> Note | None:
         return Note("labels-permuted", "question", text)
     if low > chance:
         return None
+    said = "That is chance, and no renaming of the classes brings it near that claim."
+    if high < chance:
+        said = "That is surely below chance."
+        if k == 2:
+            swapped = 100 * (1 - accuracy)
+            said += (
+                f" With the two classes exchanged it would be {swapped:.1f} %: are the "
+                "columns in the order of the labels?"
+            )
     text = (
-        f"{facts} That is chance, and no renaming of the classes helps. Do labels and "
-        "scores belong to the same rows, in the same order?"
+        f"{facts} {said} Do labels and scores belong to the same rows, in the same "
+        "order?"
     )
     return Note("accuracy-at-chance", "question", text)
 

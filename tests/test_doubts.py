@@ -91,6 +91,15 @@ class TestLabelsAgainstColumns:
         assert list(found) == ["accuracy-at-chance"]
         assert "in the same order?" in found["accuracy-at-chance"]
 
+    def test_two_classes_below_chance_are_not_called_chance(self):
+        z, y = draw(600, 2, spread=1)
+        y = np.where(np.random.default_rng(1).random(600) < 0.9, 1 - y, y)
+        accuracy = (z.argmax(axis=1) == y).mean()
+        text = " ".join(noted(rows(3 * z, y)).values())
+        assert "below chance" in text
+        assert f"would be {100 * (1 - accuracy):.1f} %" in text
+        assert "renaming" not in text
+
     def test_a_poor_but_real_model_is_not_at_chance(self):
         z, y = draw(600, 4, t=4, spread=0.7)
         assert (z.argmax(axis=1) == y).mean() < 0.5
