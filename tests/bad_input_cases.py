@@ -113,6 +113,20 @@ CASES: dict[str, Case] = {
     "some rows have no label": Case(
         text(HEADER + ROWS + "1,2,\n"), "note", "unlabelled-rows"
     ),
+    "two columns may be the label": Case(
+        text("class,actual,prob_cat,prob_dog\ncat,dog,.8,.2\ndog,dog,.1,.9\n"),
+        "ask",
+        "one of them may be the prediction",
+        "columns class and actual",
+        "--label-column actual",
+    ),
+    "nothing says what one score is for": Case(
+        text("score,label\n0.9,case\n0.2,control\n"),
+        "ask",
+        "nothing says which of them the score is for",
+        "column label",
+        "--positive-class case",
+    ),
     "labels count from 1": Case(
         text("logit_cat,logit_dog,label\n1.5,-0.5,1\n0.25,2.5,2\n"),
         "ask",

@@ -158,7 +158,8 @@ def binary_csv(header: str, labels: tuple[str, str] | None) -> bytes:
 def test_one_score_without_labels(
     fitted_on: str, labels: tuple[str, str], new: str
 ) -> None:
-    own = read_predictions(binary_csv(fitted_on, labels))
+    positive = "malignant" if fitted_on == "prob" else None
+    own = read_predictions(binary_csv(fitted_on, labels), positive_class=positive)
     analysis = analyze(Study(own), QUICK)
     metadata = export_metadata(analysis, "temperature")
     calibrator = exported_calibrator(analysis, "temperature")

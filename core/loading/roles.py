@@ -23,7 +23,7 @@ from core.loading.score_columns import (
     take_chosen_confidence,
 )
 from core.loading.sources import Raw
-from core.messages import DataError
+from core.messages import Answer, DataError
 from core.settings import Settings
 
 __all__ = ["MOST_SLICES", "UNCLAIMED_DECIMALS", "find_roles"]
@@ -32,6 +32,7 @@ MOST_SLICES = 20
 """A column with more distinct values is not offered as a slice."""
 UNCLAIMED_DECIMALS = "decimals that no name speaks for"
 """Evidence of decimals without a role."""
+_SURE_LABELS = ("true_label", "true_labels", "y_true", "true_class", "ground_truth")
 _COLUMN_ROLES = ("id", "group", "weight", "time", "split")
 
 
@@ -46,6 +47,10 @@ def find_roles(raw: Raw, settings: Settings) -> Roles:
         _find_arrays(roles, settings)
     if raw.has_header:
         _find_label(roles, settings, NAMES["label"])
+        if settings.label_column:
+            rival = _rival(roles, settings.label_column, NAMES["label"])
+            if rival is not None:
+                roles.give(rival, "predicted", "holds the classes of the label")
     if settings.input_kind == "confidence" and settings.score_columns:
         take_chosen_confidence(roles, settings)
     elif settings.input_kind in {"auto", "confidence"} and not settings.score_columns:
@@ -124,8 +129,41 @@ def _find_label(roles: Roles, settings: Settings, names: Sequence[str]) -> None:
     if settings.label_column is not None:
         return
     name = _label_named(roles, names)
-    if name is not None:
+    if name is None:
+        return
+    rival = _rival(roles, name, names)
+    if rival is None:
         roles.give(name, "label", "its name")
+        return
+    raise DataError(
+        f"Both {name} and {rival} are named as labels, hold the same classes and "
+        "differ in some rows: one of them may be the prediction.",
+        f"{roles.raw.name}, columns {name} and {rival}",
+        "Choose the column that holds the true label.",
+        answers=tuple(
+            Answer(f"{other} is the true label", "label_column", other)
+            for other in (name, rival)
+        ),
+    )
+
+
+def _rival(roles: Roles, name: str, names: Sequence[str]) -> str | None:
+    """Return another column named as a label that holds other cells of its classes.
+
+    A name that says it is the truth (true_label, y_true) has no rival.
+    """
+    if plain(name) in _SURE_LABELS or roles.kind(name) == "decimal":
+        return None
+    values = set(roles.distinct(name))
+    for other in roles.free():
+        is_label = other != name and plain(other) in names
+        if not is_label or roles.kind(other) == "decimal":
+            continue
+        others = set(roles.distinct(other))
+        is_same = len(values | others) > 1 and (values <= others or others <= values)
+        if is_same and others and (roles.raw.text(name) != roles.raw.text(other)).any():
+            return other
+    return None
 
 
 def _label_named(roles: Roles, names: Sequence[str]) -> str | None:

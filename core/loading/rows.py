@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from core.loading.class_values import as_whole
 from core.loading.labels import encode
 from core.loading.names import NAMES, common_stem, parse_score_name, plain
 from core.loading.roles import UNCLAIMED_DECIMALS
@@ -25,6 +26,7 @@ from core.settings import Settings
 
 __all__ = ["assemble", "head_of"]
 
+_MANY = 20  # rows that are not all wrong by chance
 _RIGHT = ("1", "true", "yes", "t", "y")
 _WRONG = ("0", "false", "no", "f", "n")
 _LEAVE_OUT = Answer("Leave such rows out", "invalid_rows", "leave-out")
@@ -174,6 +176,7 @@ def _outcome(understood: Understood) -> tuple[NDArray[np.bool_], pd.DataFrame]:
     else:
         name = roles.column("label") or ""
         label, predicted = raw.text(name), raw.text(roles.column("predicted") or name)
+        _check_same_coding(raw, name, roles.column("predicted") or name)
         right = (label == predicted).fillna(value=False).to_numpy(bool)
         is_known = (label.notna() & predicted.notna()).to_numpy(bool)
         text = label
@@ -187,6 +190,24 @@ def _outcome(understood: Understood) -> tuple[NDArray[np.bool_], pd.DataFrame]:
         }
     )
     return right, lines
+
+
+def _check_same_coding(raw: Raw, label: str, predicted: str) -> None:
+    """Refuse truths and predictions that have no class in common."""
+    texts = {name: raw.distinct(name) for name in (label, predicted)}
+    truths, guesses = texts.values()
+    if not truths or not guesses or not set(truths).isdisjoint(guesses):
+        return
+    numbers = [as_whole(values) is not None for values in texts.values()]
+    if numbers[0] == numbers[1] and raw.n_rows < _MANY:
+        return  # a few rows may all be wrong
+    examples = [clipped(values[0]) for values in texts.values()]
+    raise DataError(
+        f"{label} and {predicted} have no value in common ({examples[0]} against "
+        f"{examples[1]}), so no prediction would be right.",
+        f"{raw.name}, column {predicted}",
+        "Write both with the same class names, or give a column correct (0 or 1).",
+    )
 
 
 def _leave_out(
@@ -257,6 +278,9 @@ def _labels(
     if kept is not None:
         codes = codes[kept]
     notes = _label_remarks(raw, label)
+    if understood.labels.question:
+        said = understood.labels.question
+        notes.append(Note("labels-by-meaning", "question", said))
     given = codes[codes >= 0]
     n_missing = len(codes) - len(given)
     if not given.size:

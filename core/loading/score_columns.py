@@ -36,7 +36,7 @@ def take_chosen_confidence(roles: Roles, settings: Settings) -> None:
     name = settings.score_columns[0]
     roles.chosen_scores.clear()
     roles.give(name, "confidence", "chosen")
-    predicted = named(roles, NAMES["predicted"])
+    predicted = roles.column("predicted") or named(roles, NAMES["predicted"])
     correct = named(roles, NAMES["correct"])
     label = roles.column("label")
     if correct is None and label is not None and predicted is None:
@@ -65,6 +65,9 @@ def find_confidence(roles: Roles, settings: Settings) -> None:
         return
     name = named(roles, NAMES["confidence"])
     is_asked = settings.input_kind == "confidence"
+    predicted = roles.column("predicted")
+    if name is None and predicted is not None:
+        name = _top_score(roles, predicted)
     if name is None and not is_asked:
         return
     families = _families(roles)
@@ -84,7 +87,7 @@ def find_confidence(roles: Roles, settings: Settings) -> None:
         return
     correct = named(roles, NAMES["correct"])
     label = roles.column("label")
-    predicted = named(roles, NAMES["predicted"])
+    predicted = predicted or named(roles, NAMES["predicted"])
     if correct is None and (label is None or predicted is None):
         if not is_asked:
             return
@@ -94,6 +97,18 @@ def find_confidence(roles: Roles, settings: Settings) -> None:
         roles.give(correct, "correct", "its name")
     if predicted is not None:
         roles.give(predicted, "predicted", "its name")
+
+
+def _top_score(roles: Roles, predicted: str) -> str | None:
+    """Return the one score that may be that of the predicted class, or None."""
+    columns = [name for family in _families(roles).values() for name, _ in family]
+    label = roles.column("label")
+    if len(columns) != 1 or label is None:
+        return None
+    n_classes = len({*roles.distinct(label), *roles.distinct(predicted)})
+    cells = pd.to_numeric(roles.raw.table[columns[0]].to_pandas(), errors="coerce")
+    is_top = cells.min() >= 1 / max(2, n_classes) and cells.max() <= 1
+    return columns[0] if is_top else None
 
 
 def _find_outcome(roles: Roles) -> None:

@@ -90,7 +90,7 @@ def _match_labels(
         parsed = parse_score_name(roles.scores[0]) if not scores.array else None
         suffix = parsed.suffix if parsed else ""
         return map_binary(values, suffix, settings.positive_class, where)
-    labels = map_labels(values, _class_names(roles, scores), settings.label_base)
+    labels = map_labels(values, _class_names(roles, scores), settings.label_base, where)
     if settings.positive_class is not None:
         _check_positive(settings.positive_class, labels.classes, where)
     return labels
