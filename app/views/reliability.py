@@ -188,7 +188,14 @@ def numbers(
         alt=f"Calibration measures, {label.lower()}",
     )
     gap = found.estimates["gap"]
-    st.caption(rows_words(gap.n, gap.rows, chosen.level, is_binned=is_binned))
+    words = rows_words(gap.n, gap.rows, chosen.level, is_binned=is_binned)
+    split = analysis.overview.split
+    if method == "uncalibrated" and split is not None and split.test.size < gap.n:
+        words += (
+            f" Fit rows are among them; after the repair only the {split.test.size:,} "
+            "test rows count."
+        )
+    st.caption(words)
     columns = {label: found.estimates}
     frame, name = tables.estimates_frame(columns), f"{stem}-numbers-{view}"
     with display.downloads(frame, name, state.key("get_reliability")):
