@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+from typing import Any
 
+import numpy as np
 import pytest
 
 from core.loading import DataError, read_predictions
@@ -55,3 +57,37 @@ def test_quotes_that_lose_nothing_are_read() -> None:
     assert len(rows) == 6
     assert rows.metadata["note"].tolist()[3] == "a\nb, c"
     assert "rows-in-quotes" not in {note.code for note in rows.notes}
+
+
+@pytest.mark.parametrize("top", ["sep=;\n", "SEP=;\r\n", ";;;\n", "\n ;;;\nsep=;\n\n"])
+@pytest.mark.parametrize("packing", [bytes, gzip.compress])
+def test_lines_of_excel_above_the_header(top: str, packing: Any) -> None:
+    text = top + (HEADER + ROWS).replace(",", ";").replace(".", ",")
+    rows = read_predictions(packing(text.encode()), name="rows.csv")
+    np.testing.assert_allclose(np.exp(rows.logits), [[0.9, 0.1], [0.2, 0.8]])
+    assert rows.labels.tolist() == [0, 1]
+    with pytest.raises(DataError):
+        read_predictions((top + HEADER.strip()).encode(), name="rows.csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"prob_cat", "prob_dog", "label"\n"0.9", "0.1", "cat"\n"0.2", "0.8", "dog"\n',
+        '"prob_cat", "prob_dog", "label"\n0.9, 0.1, "cat"\n0.2, 0.8, "dog"\n',
+        'prob_cat,prob_dog,label\n0.9, "0.1", "cat"\n0.2, "0.8", "dog"\n',
+    ],
+)
+def test_quotes_after_a_space_are_refused(text: str) -> None:
+    with pytest.raises(DataError, match="A space stands before the quotes") as caught:
+        read_predictions(text.encode(), name="rows.csv")
+    assert caught.value.where in {"rows.csv, column 2", "rows.csv, column 3"}
+    assert "skipinitialspace" in caught.value.how_to_fix
+    assert len(read_predictions(text.replace(', "', ',"').encode())) == 2
+
+
+def test_rows_with_one_cell_more_than_the_header() -> None:
+    text = '"cat","dog","label"\n"1",0.9,0.1,"cat"\n"2",0.2,0.8,"dog"\n'
+    with pytest.raises(DataError, match="has 4 cells, the header 3") as caught:
+        read_predictions(text.encode())
+    assert "row.names = FALSE" in caught.value.how_to_fix

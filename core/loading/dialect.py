@@ -40,6 +40,8 @@ _WORDS = {
 _PROMISED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _LONGEST_CELL = 8 << 20
 _KNOWN = {name for role, names in NAMES.items() if "head" not in role for name in names}
+_PREFACE = re.compile(r"(?:[ \t,;|]*(?:sep=.)?(?:\r\n|\r|\n))*", re.IGNORECASE)
+_SPACED = re.compile(r'\s+".*"\s*', re.DOTALL)
 _COMMA = re.compile(r"\s*[-+]?\d*,\d+(?:[eE][-+]?\d+)?\s*")
 
 
@@ -56,7 +58,7 @@ class Dialect:
     has_header, has_quotes : bool
         Whether the first line names the columns; whether cells are quoted.
     longest_line, n_blank : int
-        Bytes of the longest line looked at; empty lines at the start.
+        Bytes of the longest line looked at; lines above the table.
     """
 
     delimiter: str
@@ -109,16 +111,18 @@ def find_dialect(text: str, encoding: str, name: str) -> Dialect:
     DataError
         If it cannot be cut into columns.
     """
-    delimiter, rows = _delimiter(text, name)
+    found = _PREFACE.match(text)
+    preface = found[0] if found else ""
+    delimiter, rows = _delimiter(text[len(preface) :], name)
     first = rows[0]
     check_width(len(first), name)
+    _check_spaces(rows, name)
     has_header = _is_header(rows)
     names = (
         _clean_names(first, name)
         if has_header
         else tuple(f"column {i + 1}" for i in range(len(first)))
     )
-    blank = text[: len(text) - len(text.lstrip())]
     return Dialect(
         delimiter=delimiter,
         encoding=encoding,
@@ -127,7 +131,7 @@ def find_dialect(text: str, encoding: str, name: str) -> Dialect:
         has_header=has_header,
         has_quotes='"' in text,
         longest_line=max(map(len, text.encode("utf-8").split(b"\n"))),
-        n_blank=len(re.findall(r"\r\n|\r|\n", blank)),
+        n_blank=len(re.findall(r"\r\n|\r|\n", preface)),
     )
 
 
@@ -176,6 +180,25 @@ def _delimiter(text: str, name: str) -> tuple[str, list[list[str]]]:
     if not best[2]:
         raise damaged(name, "table", refused)
     return best[1], best[2]
+
+
+def _check_spaces(rows: list[list[str]], name: str) -> None:
+    """Refuse quotes after a space, which do not quote: they would be part of names."""
+    columns = list(zip(*rows[1:], strict=False))
+    spaced = [
+        number
+        for number, title in enumerate(rows[0])
+        if _SPACED.fullmatch(title)
+        or (columns[number:] and all(map(_SPACED.fullmatch, columns[number])))
+    ]
+    if spaced:
+        raise DataError(
+            "A space stands before the quotes, so that they do not quote: "
+            f"{(rows[1:] or rows)[0][spaced[0]]}.",
+            f"{name}, column {spaced[0] + 1}",
+            "Remove the spaces after the delimiters: "
+            'pandas.read_csv("FILE", skipinitialspace=True).to_csv("NEW", index=False)',
+        )
 
 
 @contextmanager

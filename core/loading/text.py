@@ -326,14 +326,24 @@ def _text_error(name: str, error: BaseException, dialect: Dialect) -> DataError:
     if ragged is None:
         return damaged(name, "table", error)
     row = int(ragged[1]) - dialect.has_header if ragged[1] else 0
+    fix = (
+        "Give every row the same number of cells; quote text that holds the "
+        f"delimiter {dialect.delimiter!r}"
+    )
+    if int(ragged[3]) == int(ragged[2]) + 1:
+        fix += (
+            "; leave out row names (in R: row.names = FALSE) and a delimiter at the "
+            "end of a row"
+        )
+    elif row == 1:
+        fix += "; remove comments and other lines above the header"
     content = text.partition(f"got {ragged[3]}: ")[2]
     return DataError(
         f"A row has {ragged[3]} cells, the header {ragged[2]}"
         + (f": {content}" if content else "")
         + ".",
         name + (f", row {row}" if row else ""),
-        "Give every row the same number of cells; quote text that holds the "
-        f"delimiter {dialect.delimiter!r}.",
+        f"{fix}.",
     )
 
 
