@@ -191,3 +191,11 @@ def test_truths_and_predictions_that_are_coded_differently():
         read(header, *["cat,katze,0.9", "dog,hund,0.8"] * 10)
     rows = read(header, "cat,dog,0.9", "cat,emu,0.8")  # two rows may be wrong
     assert not rows.correct.any()
+
+
+def test_numbered_names_out_of_order_match_by_number_and_ask():
+    file = ("C2,C0,C1,label", ".8,.1,.1,2", ".1,.8,.1,0", ".1,.1,.8,1")
+    rows = read(*file)
+    np.testing.assert_array_equal(rows.labels, [0, 1, 2])
+    assert "labels-by-meaning" in [note.code for note in rows.notes]
+    np.testing.assert_array_equal(read(*file, label_base="0").labels, [2, 0, 1])
