@@ -18,8 +18,9 @@ from core.export import (
     export_metadata,
     exported_calibrator,
     from_json,
+    read_new_rows,
 )
-from core.loading import READING_FIELDS, open_study
+from core.loading import READING_FIELDS
 from core.messages import (
     Answer,
     Cancelled,
@@ -207,13 +208,13 @@ def _apply(study: Study, wanted: Settings | None, saved: Saved | None) -> None:
         rows = study.evaluation
         if given is not None:
             file, reading = given
-            read, _ = open_study(
+            rows = read_new_rows(
                 file.path,
-                reading,
+                metadata,
                 name=file.name,
                 progress=part_of(report, 0.6, 0.9),
+                **{name: getattr(reading, name) for name in READING_FIELDS},
             )
-            rows = read.evaluation
         report(0.9, "Calibrating")
         frame = apply_calibrator(calibrator, metadata, rows)
         return Applied(frame, rows.notes, len(rows.left_out))

@@ -265,8 +265,7 @@ def _apply(args: argparse.Namespace) -> int:
     cli_export.check_target(args.out, *args.files, args.calibrator)
     cli_export.check_is_json(args.calibrator)
     text = cli_flags.read_text(args.calibrator, "calibrator file")
-    from core.export import apply_calibrator, from_json, write_csv
-    from core.loading import read_predictions
+    from core.export import apply_calibrator, from_json, read_new_rows, write_csv
 
     try:
         calibrator, metadata = from_json(text)
@@ -276,7 +275,7 @@ def _apply(args: argparse.Namespace) -> int:
     if settings.label_column is None:
         reading["label_column"] = ""  # labels play no part
     with _progress() as report:
-        own = read_predictions(args.files, progress=report, **reading)
+        own = read_new_rows(args.files, metadata, progress=report, **reading)
         frame = apply_calibrator(calibrator, metadata, own)
         with cli_export.whole(args.out) as path:
             write_csv(frame, path)

@@ -1,5 +1,6 @@
 """Calibrators and calibrated rows to take home, each checked before it is offered."""
 
+from core.export.new_rows import read_new_rows
 from core.export.portable import (
     INPUT_NAMES,
     Kind,
@@ -26,6 +27,7 @@ __all__ = [
     "export_metadata",
     "exported_calibrator",
     "from_json",
+    "read_new_rows",
     "to_json",
     "to_python",
     "verify",
