@@ -265,7 +265,13 @@ def _apply(args: argparse.Namespace) -> int:
     cli_export.check_target(args.out, *args.files, args.calibrator)
     cli_export.check_is_json(args.calibrator)
     text = cli_flags.read_text(args.calibrator, "calibrator file")
-    from core.export import apply_calibrator, from_json, read_new_rows, write_csv
+    from core.export import (
+        apply_calibrator,
+        check_kind,
+        from_json,
+        read_new_rows,
+        write_csv,
+    )
 
     try:
         calibrator, metadata = from_json(text)
@@ -277,6 +283,7 @@ def _apply(args: argparse.Namespace) -> int:
     with _progress() as report:
         own = read_new_rows(args.files, metadata, progress=report, **reading)
         frame = apply_calibrator(calibrator, metadata, own)
+        check_kind(metadata, own, settings)
         with cli_export.whole(args.out) as path:
             write_csv(frame, path)
     _save_session(args, settings)

@@ -188,6 +188,18 @@ CASES: dict[str, Case] = {
         "column prob_cat, row 1",
         "--input-kind logits",
     ),
+    "one probability that is none": Case(
+        text("cat,dog,label\n0.75,0.25,cat\n0.5,0.5,dog\n1.25,-0.25,cat\n"),
+        "ask",
+        "'1.25' is not a probability",
+        "column cat, row 3",
+        "--invalid-rows leave-out",
+    ),
+    "a rounding beyond 0 and 1": Case(
+        text("cat,dog,label\n0.75,0.25,cat\n1.0000002,-0.0000002,dog\n"),
+        "note",
+        "rounded-outside",
+    ),
     "another delimiter": Case(
         text((HEADER + ROWS).replace(",", ";")), "note", "delimiter"
     ),

@@ -220,6 +220,25 @@ def test_one_score_on_the_command_line(
         assert cli.main([*argv, "--label-column", "label"]) == 2
 
 
+def test_scores_of_another_kind_are_asked_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, new = tmp_path / "own.csv", tmp_path / "new.csv"
+    own.write_bytes(binary_csv("prob_malignant", ("benign", "malignant")))
+    folder, out = tmp_path / "made", tmp_path / "out.csv"
+    quick = ("--calibrators", "temperature", "--n-resamples", "100")
+    assert cli.main(["calibrate", str(own), "--out", str(folder), *quick]) == 0
+    argv = ["apply", str(folder / "calibrator.json"), str(new), "--out", str(out)]
+    new.write_text("score_benign,score_malignant\n2.5,-1\n-0.5,0.25\n")
+    assert cli.main(argv) == 2
+    assert "fitted on probabilities; these scores look like" in capsys.readouterr().err
+    assert not out.exists()
+    assert cli.main([*argv, "--input-kind", "logits"]) == 0
+    new.write_text("score_benign,score_malignant\n1,-2e-16\n0.75,0.25\n")
+    assert cli.main(argv) == 0
+    assert pd.read_csv(out)["prediction"].tolist() == ["benign", "benign"]
+
+
 def test_rows_left_out_do_not_shift_the_others(taken_home: Any) -> None:
     calibrator, metadata = taken_home
     text = "logit_cat,logit_dog,logit_emu\n1,2,3\nnan,0,0\n3,2,1\n"

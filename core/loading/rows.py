@@ -234,7 +234,9 @@ def _leave_out(
     if settings.invalid_rows != "leave-out" or not kept.size:
         answers = (_LEAVE_OUT,) if kept.size else ()
         if kind == "probabilities" and "probability" in first["reason"]:
-            answers = (Answer("These are logits", "input_kind", "logits"), *answers)
+            logits = Answer("These are logits", "input_kind", "logits")
+            is_rare = n_bad < raw.n_rows / 2
+            answers = (*answers, logits) if is_rare else (logits, *answers)
         raise DataError(
             f"The cell {got}{first['reason']}; {count} of {raw.n_rows:,} cannot be "
             "used.",

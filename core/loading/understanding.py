@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.loading.columns import Roles
+from core.loading.kinds import judge_kind, tidy
 from core.loading.labels import LabelMap, map_binary, map_labels
 from core.loading.names import class_names, parse_score_name
 from core.loading.roles import find_roles
 from core.loading.schema import ColumnGuess, Schema
 from core.loading.sources import Raw
-from core.loading.values import Scores, gather_scores, judge_kind
+from core.loading.values import Scores, gather_scores
 from core.messages import DataError, Progress
 from core.settings import Settings
 
@@ -48,11 +49,14 @@ def understand(raw: Raw, settings: Settings, progress: Progress) -> Understood:
     elif roles.scores:
         _check_numeric(raw, roles)
         scores = gather_scores(raw, roles.scores, progress)
-        kind, evidence = judge_kind(scores)
+        judged = judge_kind(scores)
+        kind, evidence = judged.name, judged.evidence
         if settings.input_kind in {"logits", "probabilities"}:
             kind, evidence = settings.input_kind, "chosen"
         where = f"{raw.name}, column {label}" if label else raw.name
         labels = _match_labels(roles, scores, values, settings, where)
+    if scores is not None:
+        raw.notes += tidy(scores, kind)
     schema = _schema(roles, others, labels, (kind, evidence))
     return Understood(raw, roles, schema, scores, labels)
 

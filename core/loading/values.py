@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,21 +11,20 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from core.loading.names import parse_score_name, plain
 from core.loading.sources import Raw
 from core.messages import Progress, no_progress
 
-__all__ = ["Scores", "find_invalid", "gather_scores", "judge_kind"]
+__all__ = ["SLACK", "FloatArray", "Scores", "blocks", "find_invalid", "gather_scores"]
 
 FloatArray = NDArray[np.floating[Any]]
 
 HUGE = 1 << 24
 """Scores read from text beyond this number are kept as float32."""
 
+SLACK = 1e-6
+"""How far outside 0..1 rounding may put a probability."""
+
 _BLOCK = 1 << 20
-_ROUNDING = 1e-3
-_ENOUGH = 20  # rows needed to believe the values against the header
-_NAMES = {"logits": "logits", "probabilities": "probabilities"}
 
 
 @dataclass(slots=True)
@@ -131,96 +131,11 @@ def as_numbers(text: pd.Series[Any]) -> FloatArray:
     return numbers
 
 
-@dataclass(slots=True)
-class _Range:
-    """What the values look like, from one trip over them."""
-
-    low: float = np.inf
-    high: float = -np.inf
-    n_inside: int = 0
-    n_given: int = 0
-    n_whole_rows: int = 0
-    n_sum_to_one: int = 0
-    worst_gap: float = 0.0
-    is_fraction: bool = False
-
-
-def _measure(matrix: FloatArray) -> _Range:
-    found = _Range()
+def blocks(matrix: FloatArray) -> Iterator[tuple[int, FloatArray]]:
+    """Yield views of some rows each, with the row they start at."""
     step = max(1, _BLOCK // matrix.shape[1])
     for start in range(0, len(matrix), step):
-        block = matrix[start : start + step]
-        given = block[~np.isnan(block)]
-        if not given.size:
-            continue
-        found.low = min(found.low, float(given.min()))
-        found.high = max(found.high, float(given.max()))
-        found.n_given += given.size
-        found.n_inside += int(((given >= 0) & (given <= 1 + 1e-6)).sum())
-        found.is_fraction |= bool(((given > 0) & (given < 1)).any())
-        with np.errstate(invalid="ignore"):
-            sums = block.sum(axis=1, dtype=np.float64)
-        gaps = np.abs(sums[np.isfinite(sums)] - 1)
-        close = gaps <= _ROUNDING
-        found.n_whole_rows += int((~np.isnan(sums)).sum())
-        found.n_sum_to_one += int(close.sum())
-        found.worst_gap = max(found.worst_gap, float(gaps[close].max(initial=0.0)))
-    return found
-
-
-def judge_kind(scores: Scores) -> tuple[str, str]:
-    """Return "logits" or "probabilities" and the evidence for it."""
-    said, header = _said_by_names(scores)
-    matrix = scores.matrix
-    found = _measure(matrix)
-    is_inside = found.n_inside == found.n_given > 0
-    if matrix.shape[1] == 1:
-        if said == "logits" or (found.n_given and not is_inside and not said):
-            return "logits", header or _outside(found)
-        if is_inside:
-            return "probabilities", header or "all values lie in 0..1"
-        return said or "logits", header or "there are no values to judge by"
-    sums = found.n_sum_to_one / max(1, found.n_whole_rows)
-    if is_inside and sums >= 0.99:
-        believed = found.n_whole_rows >= _ENOUGH and found.is_fraction and sums == 1
-        if said != "logits" or believed:
-            gap = max(found.worst_gap, 1e-16)
-            text = f"rows sum to 1 within {gap:.0e} and all values lie in 0..1"
-            if sums < 1:
-                text = f"{sums:.1%} of the rows sum to 1 and all values lie in 0..1"
-            if said == "logits":
-                text += f", although {header}"
-            return "probabilities", text.replace("e-0", "e-")
-    if said:
-        return said, header
-    if is_inside and found.is_fraction:
-        return "probabilities", "all values lie in 0..1, but rows do not sum to 1"
-    return "logits", _outside(found)
-
-
-def _outside(found: _Range) -> str:
-    if not found.n_given:
-        return "there are no values to judge by"
-    text = f"values run from {found.low:.3g} to {found.high:.3g}"
-    is_outside = found.n_inside < found.n_given
-    return text + (", outside 0..1" if is_outside else ", and rows do not sum to 1")
-
-
-def _said_by_names(scores: Scores) -> tuple[str, str]:
-    """Return what the header says the scores are, and the sentence for it."""
-    if scores.array:
-        stem = plain(scores.array)
-        parsed = parse_score_name(stem)
-        kind = parsed.kind if parsed else ""
-        return kind, f"the array is called {scores.array}" if kind else ""
-    parsed_names = [parse_score_name(name) for name in scores.names]
-    kinds = {item.kind if item else "" for item in parsed_names}
-    kind = kinds.pop() if len(kinds) == 1 else ""
-    if not kind or parsed_names[0] is None:
-        return "", ""
-    if len(scores.names) == 1:
-        return kind, f"the column is called {scores.names[0]}"
-    return kind, f"the columns are called {parsed_names[0].stem}_*"
+        yield start, matrix[start : start + step]
 
 
 def find_invalid(scores: Scores, kind: str) -> pd.DataFrame:
@@ -229,10 +144,7 @@ def find_invalid(scores: Scores, kind: str) -> pd.DataFrame:
     Rows are counted from 0; the first bad cell of a row stands for it.
     """
     parts = []
-    matrix = scores.matrix
-    step = max(1, _BLOCK // matrix.shape[1])
-    for start in range(0, len(matrix), step):
-        block = matrix[start : start + step]
+    for start, block in blocks(scores.matrix):
         is_bad = _bad_cells(block, kind)
         rows = np.flatnonzero(is_bad.any(axis=1))
         if rows.size:
@@ -253,7 +165,7 @@ def _bad_cells(block: FloatArray, kind: str) -> NDArray[np.bool_]:
         is_bad = np.isnan(block) | (block == np.inf)
         is_bad[(block == -np.inf).all(axis=1), 0] = True
         return is_bad
-    is_bad = ~((block >= 0) & (block <= 1 + 1e-6))
+    is_bad = ~((block >= 0) & (block <= 1 + SLACK))
     if block.shape[1] > 1:
         is_bad[(block == 0).all(axis=1), 0] = True
     return is_bad
