@@ -130,7 +130,9 @@ def run(
     if not job.future.done():
         _watch(key)
         return None
-    registry.jobs.move_to_end(key)
+    # a newer run of the page may have cancelled it meanwhile
+    if registry.jobs.get(key) is job:
+        registry.jobs.move_to_end(key)
     registry.drop_finished()
     try:
         return job.future.result()
