@@ -82,7 +82,8 @@ function build(root) {
       send = setStateValue;
       slider.min = -data.steps;
       slider.max = data.steps;
-      if (isElsewhere && !timerRuns()) step = data.step;
+      const isDragged = slider.matches(":active");
+      if (isElsewhere && !isDragged) step = data.step;
       slider.value = step;
       draw();
     },
@@ -92,10 +93,6 @@ function build(root) {
       observer.disconnect();
     },
   };
-
-  function timerRuns() {
-    return root.contains(root.getRootNode().activeElement) && slider.matches(":active");
-  }
 }
 
 function temperature(data, step) {
