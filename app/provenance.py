@@ -29,7 +29,9 @@ def draws_words(chosen: Settings) -> str:
 
 
 def other_libraries(analysis: Analysis, key: str, stem: str) -> None:
-    """Show what other libraries would print, and why it differs; inside a popover.
+    """Offer what other libraries would print, and why it differs.
+
+    It is computed once somebody opens it.
 
     Parameters
     ----------
@@ -39,23 +41,28 @@ def other_libraries(analysis: Analysis, key: str, stem: str) -> None:
     stem : str
         Starts the names of its downloads.
     """
-    study, chosen = analysis.study, analysis.settings
-    st.markdown("**What other libraries print**")
-    found = jobs.run(
-        f"peers {study.identity} {compute.measuring_settings(chosen).to_json()}",
-        "Computing as other libraries do",
-        partial(compute.peers, study, chosen),
-        slot="peers",
+    box = st.expander(
+        "What other libraries print", key=state.key(f"{key}-others"), on_change="rerun"
     )
-    if found is None:
+    if not box.open:
         return
-    n = tables.count_of(int(analysis.overview.used.size), "labelled row")
-    st.caption(f"On all {n}, before any repair, as `evaluate --peers` has it.")
-    display.table(
-        peers.peers_frame(found),
-        alt="What scikit-learn, netcal, torchmetrics, MAPIE and relplot print on these "
-        "rows, our number beside it, and why they differ",
-        data=peers.peers_table(found),
-        name=f"{stem}-other-libraries",
-        key=state.key(f"{key}-peers"),
-    )
+    study, chosen = analysis.study, analysis.settings
+    with box:
+        found = jobs.run(
+            f"peers {study.identity} {compute.measuring_settings(chosen).to_json()}",
+            "Computing as other libraries do",
+            partial(compute.peers, study, chosen),
+            slot="peers",
+        )
+        if found is None:
+            return
+        n = tables.count_of(int(analysis.overview.used.size), "labelled row")
+        st.caption(f"On all {n}, before any repair, as `evaluate --peers` has it.")
+        display.table(
+            peers.peers_frame(found),
+            alt="What scikit-learn, netcal, torchmetrics, MAPIE and relplot print on "
+            "these rows, our number beside it, and why they differ",
+            data=peers.peers_table(found),
+            name=f"{stem}-other-libraries",
+            key=state.key(f"{key}-peers"),
+        )

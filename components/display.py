@@ -359,13 +359,12 @@ def provenance(
     bins : str, default=""
         How rows were sorted into bins, said beside the metrics that need bins.
     more : callable, optional
-        Draws what is computed only once somebody has opened it.
+        Draws what goes below them.
     """
-    opened: dict[str, Any] = {}
-    if more is not None:
-        opened = {"key": f"{key}-why", "on_change": "rerun"}
+    # It never tells the server that it opens or closes: a message about closing can
+    # overtake the one about the next page, and the old page would come back.
     box = st.popover(
-        "Why this number?", icon=":material/receipt_long:", type="tertiary", **opened
+        "Why this number?", icon=":material/receipt_long:", type="tertiary"
     )
     with box:
         for line in lines:
@@ -375,7 +374,7 @@ def provenance(
             st.markdown(made_words(metric, columns, bins))
         frame = tables.estimates_frame(columns)
         downloads(frame, "plumbline-numbers", key, "Every number, as CSV")
-        if more is not None and box.open:
+        if more is not None:
             more()
 
 

@@ -169,12 +169,13 @@ def test_other_libraries_are_asked_once_somebody_looks(name, capsys) -> None:
     at = opened()
     if name == BINARY:
         upload(at, name, (SAMPLES / name).read_bytes())
-    assert "What other libraries print" not in words(at)
-    at.session_state["p-top-label-why"] = True
+    asked = "before any repair, as `evaluate --peers` has it"
+    assert asked not in words(at)
+    at.session_state["p-top-label-others"] = True
     at.run()
     settle(at)
     assert not at.exception
-    assert "What other libraries print" in words(at)
+    assert asked in words(at)
     frame = at.table[-1].value
     known = printed(capsys, SAMPLES / name, "--peers", "--no-calibrators")["peers"]
     assert len(frame) == len(known)
