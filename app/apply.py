@@ -15,7 +15,6 @@ from core.analysis import UNCALIBRATED
 from core.calibrators import CALIBRATORS, Calibrator
 from core.export import (
     apply_calibrator,
-    check_kind,
     export_metadata,
     exported_calibrator,
     from_json,
@@ -218,8 +217,6 @@ def _apply(study: Study, wanted: Settings | None, saved: Saved | None) -> None:
             )
         report(0.9, "Calibrating")
         frame = apply_calibrator(calibrator, metadata, rows)
-        if given is not None:
-            check_kind(metadata, rows, reading)
         return Applied(frame, rows.notes, len(rows.left_out))
 
     rows = "" if given is None else f"{given[0].number} {given[1]!r}"

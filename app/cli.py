@@ -267,7 +267,6 @@ def _apply(args: argparse.Namespace) -> int:
     text = cli_flags.read_text(args.calibrator, "calibrator file")
     from core.export import (
         apply_calibrator,
-        check_kind,
         from_json,
         read_new_rows,
         write_csv,
@@ -283,7 +282,6 @@ def _apply(args: argparse.Namespace) -> int:
     with _progress() as report:
         own = read_new_rows(args.files, metadata, progress=report, **reading)
         frame = apply_calibrator(calibrator, metadata, own)
-        check_kind(metadata, own, settings)
         with cli_export.whole(args.out) as path:
             write_csv(frame, path)
     _save_session(args, settings)

@@ -10,7 +10,7 @@ from core.export.portable import (
     to_json,
     to_python,
 )
-from core.export.tables import FLAGS, annotate, apply_calibrator, check_kind
+from core.export.tables import FLAGS, annotate, apply_calibrator
 from core.export.verification import FILES, Artefact, Verification, export, verify
 from core.export.writing import write_csv, write_json
 
@@ -23,7 +23,6 @@ __all__ = [
     "Verification",
     "annotate",
     "apply_calibrator",
-    "check_kind",
     "export",
     "export_metadata",
     "exported_calibrator",

@@ -1,15 +1,14 @@
-"""New rows for a calibrator: score columns may be called just as its classes are."""
+"""New rows for a calibrator: what it was fitted on is known before they are read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.loading import inspect_file, read_predictions
+from core.loading import Expected, read_predictions
 from core.loading.files import FileSources
-from core.messages import DataError, Progress, no_progress
+from core.messages import Answer, DataError, Progress, no_progress
 from core.predictions import Predictions
-from core.settings import Settings
 
 __all__ = ["read_new_rows"]
 
@@ -29,8 +28,8 @@ def read_new_rows(
     source : bytes, str, Path or a list of these
         Bytes of an upload, or a path; several files that belong together.
     metadata : mapping
-        From `from_json` or `export_metadata`: its classes name the score columns of
-        a file in which no others are found.
+        From `from_json` or `export_metadata`: its `classes` may name the score
+        columns, its `input` is what scores are where the file leaves that open.
     name : str or sequence of str, optional
         Name to show for bytes, one per file.
     progress : callable, optional
@@ -45,30 +44,30 @@ def read_new_rows(
     Raises
     ------
     DataError
-        As `read_predictions`.
+        As `read_predictions`; with both kinds as answers where the scores look like
+        another kind than the calibrator's.
     """
-    try:
-        return read_predictions(source, name=name, progress=progress, **reading)
-    except DataError:
-        if not _are_classes(source, metadata, name, reading):
-            raise
-    reading["score_columns"] = tuple(metadata["classes"])
-    if reading.get("input_kind") in {None, "auto"}:
-        reading["input_kind"] = metadata["input"]
-    return read_predictions(source, name=name, progress=progress, **reading)
+    fitted = str(metadata.get("input") or "")
+    expected = Expected(tuple(metadata.get("classes") or ()), fitted)
+    own = read_predictions(
+        source, expected=expected, name=name, progress=progress, **reading
+    )
+    is_open = bool(fitted) and reading.get("input_kind") in {None, "auto"}
+    # Rows of other classes are refused as such when they are calibrated.
+    is_same = len(own.classes) == len(expected.classes)
+    if is_open and is_same and own.input_kind not in {"confidence", fitted}:
+        raise _other_kind(own, fitted)
+    return own
 
 
-def _are_classes(
-    source: FileSources,
-    metadata: Mapping[str, Any],
-    name: str | Sequence[str] | None,
-    reading: dict[str, Any],
-) -> bool:
-    """Whether a file has no scores but columns called as the classes are."""
-    given = {key: value for key, value in reading.items() if value is not None}
-    classes = set(metadata.get("classes") or ())
-    if given.get("score_columns") or not classes:
-        return False
-    found = inspect_file(source, settings=Settings(**given), name=name)
-    is_free = not found.names("score") and found.input_kind != "confidence"
-    return is_free and classes <= {item.name for item in found.columns}
+def _other_kind(own: Predictions, fitted: str) -> DataError:
+    kinds = (fitted, own.input_kind)
+    return DataError(
+        f"The calibrator was fitted on {fitted}; these scores look like "
+        f"{own.input_kind}.",
+        own.name,
+        f"Say whether they are {fitted} or {own.input_kind}.",
+        answers=tuple(
+            Answer(f"These are {kind}", "input_kind", kind) for kind in kinds
+        ),
+    )

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from core.analysis import UNCALIBRATED, Analysis
 from core.calibrators import Calibrator
 from core.export.portable import exported_calibrator, fitted_of
-from core.messages import Answer, DataError
+from core.messages import DataError
 from core.predictions import Predictions
-from core.settings import Settings
 from core.splitting import Split
 
-__all__ = ["FLAGS", "annotate", "apply_calibrator", "check_kind"]
+__all__ = ["FLAGS", "annotate", "apply_calibrator"]
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -118,40 +117,6 @@ def apply_calibrator(
         {"prediction": _names(made.prediction, classes), "confidence": made.confidence}
     )
     return _beside(pd.DataFrame(own, index=ours.index), ours, made.columns(classes))
-
-
-def check_kind(
-    metadata: Mapping[str, Any], predictions: Predictions, settings: Settings
-) -> None:
-    """Ask where new scores were found to be another kind than the calibrator's.
-
-    Parameters
-    ----------
-    metadata : mapping
-        From `from_json` or `export_metadata`; its `input` says what was fitted on.
-    predictions : Predictions
-        New rows.
-    settings : Settings
-        A chosen `input_kind` stands.
-
-    Raises
-    ------
-    DataError
-        With both kinds as answers.
-    """
-    fitted, found = metadata.get("input"), predictions.input_kind
-    is_decided = settings.input_kind != "auto" or found == "confidence"
-    if is_decided or fitted in {None, found}:
-        return
-    kinds = (str(fitted), found)
-    raise DataError(
-        f"The calibrator was fitted on {fitted}; these scores look like {found}.",
-        predictions.name,
-        f"Say whether they are {fitted} or {found}.",
-        answers=tuple(
-            Answer(f"These are {kind}", "input_kind", kind) for kind in kinds
-        ),
-    )
 
 
 def _with_floor_of_fit(

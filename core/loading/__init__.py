@@ -7,13 +7,14 @@ from core.loading.reading import (
     read_predictions,
     read_study,
 )
-from core.loading.schema import ColumnGuess, Schema
+from core.loading.schema import ColumnGuess, Expected, Schema
 from core.messages import DataError
 
 __all__ = [
     "READING_FIELDS",
     "ColumnGuess",
     "DataError",
+    "Expected",
     "Schema",
     "inspect_file",
     "open_study",

@@ -45,12 +45,15 @@ class Roles:
     unread_label : str or None
         Column that is named as a label where the user wants none: it helps to
         recognise the scores, and is not read as a label.
+    classes : tuple of str
+        Classes that are known before the file is read.
     """
 
     raw: Raw
     found: dict[str, tuple[str, str]] = field(default_factory=dict)
     chosen_scores: list[str] = field(default_factory=list)
     unread_label: str | None = None
+    classes: tuple[str, ...] = ()
     _kinds: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -74,6 +77,13 @@ class Roles:
     def label(self) -> str | None:
         """The column that scores are recognised by."""
         return self.column("label") or self.unread_label
+
+    def class_words(self) -> set[str]:
+        """Return the classes that are known, else those of the label, caseless."""
+        label = self.label
+        if self.classes or label is None or label in self.raw.arrays:
+            return {name.strip().casefold() for name in self.classes}
+        return {value.casefold() for value in self.distinct(label)}
 
     def free(self) -> list[str]:
         """Return the columns without a role, in the order of the file."""

@@ -46,6 +46,7 @@ def read_files(
     name: str | Sequence[str] | None,
     progress: Progress,
     id_column: str | None = None,
+    classes: tuple[str, ...] = (),
 ) -> dict[str, Raw]:
     """Read what was given together; rows that belong together are joined.
 
@@ -59,6 +60,8 @@ def read_files(
     id_column : str, optional
         Column to join tables on; empty joins them by order where only an index
         without a name is in both.
+    classes : tuple of str, optional
+        Classes that score columns may be called after.
 
     Returns
     -------
@@ -82,7 +85,7 @@ def read_files(
     if len(found) == 1:
         raws = {"evaluation": _read(found[0], progress)}
     else:
-        raws = _read_several(found, progress, id_column)
+        raws = _read_several(found, progress, id_column, classes)
     raws["evaluation"].notes[:0] = notes
     return raws
 
@@ -124,7 +127,10 @@ def _digest(item: Source) -> str:
 
 
 def _read_several(
-    found: list[Source], progress: Progress, id_column: str | None
+    found: list[Source],
+    progress: Progress,
+    id_column: str | None,
+    classes: tuple[str, ...],
 ) -> dict[str, Raw]:
     def part(number: int) -> Progress:
         def report(fraction: float, message: str) -> None:
@@ -137,10 +143,11 @@ def _read_several(
     if all(kind in sources.ARRAY_FORMATS for kind in kinds):
         return {"evaluation": _joined_arrays(found, kinds, part)}
     raws = [_read(item, part(number)) for number, item in enumerate(found)]
-    by_part = _by_part(raws)
+    strengths = [_strength(raw, classes) for raw in raws]
+    by_part = _by_part(raws, strengths)
     if by_part is not None:
         return by_part
-    base = _base(raws)
+    base = _base(raws, strengths)
     for other in [raw for raw in raws if raw is not base]:
         base = _joined(base, other, id_column)
     return {"evaluation": base}
@@ -209,10 +216,10 @@ def _file_part(name: str) -> str:
     return next((PARTS[word] for word in reversed(words) if word in PARTS), "")
 
 
-def _strength(raw: Raw) -> int:
+def _strength(raw: Raw, classes: tuple[str, ...]) -> int:
     """Return how surely a file holds scores: 0 not at all, 3 one per class."""
     try:
-        roles = find_roles(raw, Settings())
+        roles = find_roles(raw, Settings(), classes)
     except DataError:  # a confidence whose outcome stands in the other file
         return 3
     if roles.column("confidence"):
@@ -225,11 +232,11 @@ def _strength(raw: Raw) -> int:
     return 3 if len(roles.scores) > 1 or is_matrix else 2
 
 
-def _by_part(raws: list[Raw]) -> dict[str, Raw] | None:
+def _by_part(raws: list[Raw], strengths: list[int]) -> dict[str, Raw] | None:
     """Return the files by role where each holds the scores of another part."""
     parts = [_file_part(raw.name) for raw in raws]
     is_apart = "" not in parts and len(set(parts)) == len(parts)
-    if not is_apart or "test" not in parts or min(map(_strength, raws)) < 2:
+    if not is_apart or "test" not in parts or min(strengths) < 2:
         return None
     keys = {"test": "evaluation", "calibration": "fit", "train": "reference"}
     found = {keys[part]: raw for part, raw in zip(parts, raws, strict=True)}
@@ -242,9 +249,8 @@ def _by_part(raws: list[Raw]) -> dict[str, Raw] | None:
     return found
 
 
-def _base(raws: list[Raw]) -> Raw:
+def _base(raws: list[Raw], strengths: list[int]) -> Raw:
     """Return the one file with scores."""
-    strengths = [_strength(raw) for raw in raws]
     best = max(strengths)
     chosen = [raw for raw, s in zip(raws, strengths, strict=True) if s == best]
     if best < 2:

@@ -75,8 +75,10 @@ def _measure(scores: Scores) -> _Range:
     return found
 
 
-def judge_kind(scores: Scores) -> Kind:
+def judge_kind(scores: Scores, expected: str = "") -> Kind:
     """Return what the scores are, and the evidence for it.
+
+    What is expected decides only where names and values leave it open.
 
     Rows decide, not single cells: one cell outside 0..1 among rows that sum to 1 is
     a fault in that row, to be named, and no evidence of logits.
@@ -105,7 +107,9 @@ def judge_kind(scores: Scores) -> Kind:
         return Kind("probabilities", text)
     if is_inside and found.is_fraction:
         text = "all values lie in 0..1, but rows do not sum to 1"
-        return Kind("probabilities", text)
+        if expected:
+            text += f", and {expected} are expected"
+        return Kind(expected or "probabilities", text)
     return Kind("logits", _outside(found))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from core.loading.files import FileSources, read_files
 from core.loading.rows import assemble, head_of
-from core.loading.schema import Schema
+from core.loading.schema import Expected, Schema
 from core.loading.understanding import understand
 from core.messages import DataError, Progress, no_progress
 from core.predictions import Predictions, Study
@@ -69,6 +69,7 @@ def read_predictions(
     source: FileSources,
     *,
     schema: Schema | None = None,
+    expected: Expected = Expected(),  # noqa: B008 - frozen
     name: str | Sequence[str] | None = None,
     progress: Progress = no_progress,
     **overrides: Any,
@@ -81,6 +82,8 @@ def read_predictions(
         Bytes of an upload, or a path; several files that belong together.
     schema : Schema, optional
         Roles as `inspect_file` found them; taken where no override speaks.
+    expected : Expected, optional
+        What is known of the file before: classes that columns may be called after.
     name : str or sequence of str, optional
         Name to show for bytes, one per file.
     progress : callable, optional
@@ -100,7 +103,7 @@ def read_predictions(
         would let the file through.
     """
     settings = _settings_of(schema, overrides)
-    raws = read_files(source, name, progress, settings.id_column)
+    raws = read_files(source, name, progress, settings.id_column, expected.classes)
     own = raws.pop("evaluation")
     if raws:
         raise DataError(
@@ -109,7 +112,7 @@ def read_predictions(
             "Read them with open_study, or give one of them.",
         )
     is_wanted = overrides.get("label_column") != ""
-    understood = understand(own, settings, progress)
+    understood = understand(own, settings, progress, expected)
     return assemble(understood, settings, progress, is_label_wanted=is_wanted)
 
 

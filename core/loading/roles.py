@@ -36,9 +36,9 @@ _SURE_LABELS = ("true_label", "true_labels", "y_true", "true_class", "ground_tru
 _COLUMN_ROLES = ("id", "group", "weight", "time", "split")
 
 
-def find_roles(raw: Raw, settings: Settings) -> Roles:
-    """Give every column a role."""
-    roles = Roles(raw)
+def find_roles(raw: Raw, settings: Settings, classes: tuple[str, ...] = ()) -> Roles:
+    """Give every column a role; score columns may be called as known classes."""
+    roles = Roles(raw, classes=classes)
     chosen = _take_chosen(roles, settings)
     _take_known(roles, settings)
     if settings.label_column == "":

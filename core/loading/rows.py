@@ -52,7 +52,7 @@ def assemble(
     """
     raw, schema, scores = understood.raw, understood.schema, understood.scores
     if scores is None:
-        raise _no_scores(raw)
+        raise _no_scores(raw, understood.roles.classes)
     progress(0.9, "Checking the rows")
     bad = find_invalid(scores, schema.input_kind)
     outcome = None
@@ -125,10 +125,14 @@ def _remarks(understood: Understood) -> list[Note]:
     return notes
 
 
-def _no_scores(raw: Raw) -> DataError:
+def _no_scores(raw: Raw, classes: tuple[str, ...]) -> DataError:
     shapes = {name: f" {array.shape}" for name, array in raw.arrays.items()}
     named = [name + shapes.get(name, "") for name in raw.names[:20]]
     some = ", ".join(named) + (" ..." if len(raw.names) > 20 else "")
+    missing = [clipped(name) for name in classes if name not in raw.names]
+    if missing:
+        few = ", ".join(missing[:5]) + (" ..." if missing[5:] else "")
+        some += f"; the calibrator also has {few}"
     return DataError(
         f"No score columns were found among: {some}.",
         raw.name,

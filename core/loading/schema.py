@@ -5,7 +5,23 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["ColumnGuess", "Schema"]
+__all__ = ["ColumnGuess", "Expected", "Schema"]
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is known of a file before it is read: what a calibrator was fitted on.
+
+    Parameters
+    ----------
+    classes : tuple of str, default=()
+        Classes that score columns may be called after.
+    input_kind : {"", "logits", "probabilities"}, default=""
+        What the scores are where names and values leave it open.
+    """
+
+    classes: tuple[str, ...] = ()
+    input_kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

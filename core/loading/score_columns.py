@@ -198,14 +198,13 @@ def _numbers(roles: Roles) -> list[str]:
 
 
 def _by_label_values(roles: Roles) -> list[str]:
-    """Return columns named exactly like the values of the label column."""
-    label = roles.label
-    if label is None or label not in roles.raw.table.column_names:
-        return []
-    values = {value.casefold() for value in roles.distinct(label)}
+    """Return columns named like the classes or the values of the label column."""
+    values = roles.class_words()
     numbers = [name for name in roles.free() if roles.is_numeric(name)]
     # The name of a class is what it is, also where other files mean a role by it.
     named = [name for name in numbers if name.strip().casefold() in values]
+    if roles.classes:
+        return named if len(named) == len(roles.classes) > 1 else []
     if len(named) < 2 or len(named) < len(values) / 2:
         return []
     decimals = [n for n in numbers if n in named or roles.kind(n) == "decimal"]
@@ -241,10 +240,7 @@ def _counted_on(name: str, step: int) -> str:
 
 def _by_common_stem(roles: Roles) -> list[str]:
     """Return the most columns with one stem whose rests are classes."""
-    label = roles.label
-    values: set[str] = set()
-    if label is not None:
-        values = {value.casefold() for value in roles.distinct(label)}
+    values = roles.class_words()
     groups: dict[str, list[tuple[str, str]]] = {}
     for name in _numbers(roles):
         for cut in re.finditer(r"[_.:= -]", name):

@@ -10,7 +10,7 @@ from core.loading.kinds import judge_kind, tidy
 from core.loading.labels import LabelMap, map_binary, map_labels
 from core.loading.names import class_names, parse_score_name
 from core.loading.roles import find_roles
-from core.loading.schema import ColumnGuess, Schema
+from core.loading.schema import ColumnGuess, Expected, Schema
 from core.loading.sources import Raw
 from core.loading.values import Scores, gather_scores
 from core.messages import DataError, Progress
@@ -30,10 +30,15 @@ class Understood:
     labels: LabelMap
 
 
-def understand(raw: Raw, settings: Settings, progress: Progress) -> Understood:
+def understand(
+    raw: Raw,
+    settings: Settings,
+    progress: Progress,
+    expected: Expected = Expected(),  # noqa: B008 - frozen
+) -> Understood:
     """Find the role of each column of what was read, the scores and the classes."""
     progress(0.85, "Recognising the columns")
-    roles = find_roles(raw, settings)
+    roles = find_roles(raw, settings, expected.classes)
     label = roles.column("label")
     values = () if label is None else tuple(raw.distinct(label))
     others = {
@@ -49,7 +54,7 @@ def understand(raw: Raw, settings: Settings, progress: Progress) -> Understood:
     elif roles.scores:
         _check_numeric(raw, roles)
         scores = gather_scores(raw, roles.scores, progress)
-        judged = judge_kind(scores)
+        judged = judge_kind(scores, expected.input_kind)
         kind, evidence = judged.name, judged.evidence
         if settings.input_kind in {"logits", "probabilities"}:
             kind, evidence = settings.input_kind, "chosen"
@@ -126,6 +131,11 @@ def _class_names(roles: Roles, scores: Scores) -> tuple[str, ...]:
         return tuple(str(item).strip() for item in names)
     if scores.array or not roles.raw.has_header:
         return numbered
+    known = {name.strip().casefold(): name for name in roles.classes}
+    words = [name.strip().casefold() for name in scores.names]
+    if len(words) == len(roles.classes) and known.keys() == set(words):
+        pairs = zip(scores.names, words, strict=True)
+        return tuple(n if n in roles.classes else known[word] for n, word in pairs)
     return class_names(scores.names)
 
 
