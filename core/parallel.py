@@ -19,11 +19,12 @@ __all__ = ["CHUNK_BYTES", "chunk_bounds", "configure", "map_rows", "thread_count
 
 Result = TypeVar("Result")
 
-CHUNK_BYTES = 1 << 20
-"""Bytes of one chunk: a few tenths of a millisecond of work for a kernel.
+CHUNK_BYTES = 1 << 19
+"""Bytes of one chunk: one or two tenths of a millisecond of work for a kernel.
 
 Smaller chunks pay for Python between them, larger ones leave threads idle at the
-end. Work of less than this many bytes therefore never touches the pool.
+end: of 128, 256, 512 and 1,024 KiB, this is the fastest from 2,500 x 100 to
+50,000 x 1,000. Work of less than this many bytes never touches the pool.
 """
 
 _THREADS_VARIABLE = "PLUMBLINE_NUM_THREADS"

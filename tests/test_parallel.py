@@ -42,7 +42,7 @@ def test_no_rows_call_nothing() -> None:
 
 def test_little_work_makes_no_pool() -> None:
     parallel.configure(4)
-    names = parallel.map_rows(lambda a, b: threading.current_thread().name, 1000, 1000)
+    names = parallel.map_rows(lambda a, b: threading.current_thread().name, 500, 1000)
     assert names == [threading.current_thread().name]
     assert parallel._pool is None
 

@@ -63,6 +63,9 @@ _HELPER = {
     "no_cpython_wrapper": True,
     "no_cfunc_wrapper": True,
 }
+# For loops over a row: a call passes every field of every array, which costs a row of
+# 100 classes 13 % of its time, and a row of 1,000 classes 3 %.
+_INLINE = {**_HELPER, "forceinline": True}
 _LEAF = {"jit_options": {"error_model": "numpy", "fastmath": FASTMATH}}
 
 LANES = 64  # short rows side by side
@@ -330,7 +333,7 @@ def _highest(x, first, n):
     return _from_ordered(top)
 
 
-@njit(**_HELPER)
+@njit(**_INLINE)
 def _sum_exponentials(x, first, n, scale, magic, lowest):
     """Return the sum of exp(x / T) * 2**-E, in double precision."""
     total = 0.0

@@ -15,6 +15,7 @@ from numba import njit
 from core.kernels.exp import (
     _FLUSH,
     _HELPER,
+    _INLINE,
     _KERNEL,
     _ZERO_SINGLE,
     LANES,
@@ -32,10 +33,10 @@ from core.kernels.exp import (
 __all__ = ["EXP_STAMP"]
 
 # of exp.py: a change of it must reach the kernels that Numba keeps for this file
-EXP_STAMP = 1998470866
+EXP_STAMP = 1720094773
 
 
-@njit(**_HELPER)
+@njit(**_INLINE)
 def _order(x, first, k, top, threshold):
     """Return (first place of the largest, how often it is there, second, n above)."""
     highest = _ordered(top)
@@ -59,7 +60,7 @@ def _order(x, first, k, top, threshold):
     return int(place), int(n_top), _from_ordered(second), int(n_above)
 
 
-@njit(**_HELPER)
+@njit(**_INLINE)
 def _statistics_sums(x, first, k, top, scale, magic, lowest):
     """Return the sums of e, e z and e^2 over the elements below the largest.
 
@@ -83,7 +84,7 @@ def _statistics_sums(x, first, k, top, scale, magic, lowest):
     return mass, slope, square
 
 
-@njit(**_HELPER)
+@njit(**_INLINE)
 def _objective_sums(x, first, k, top, scale, magic, lowest):
     """Return the sums of e, e z and e z^2 of elements below the largest; its count."""
     zero = x.dtype.type(0)
@@ -133,7 +134,7 @@ def _shifted_sums(x, first, k, top, rate, shifted):
     return mass, slope, curvature, square, n_top
 
 
-@njit(**_HELPER)
+@njit(**_INLINE)
 def _store_row(row, beta, top, peak, second, place, n_above, sums, integers, numbers):
     """Write all but the label's; `sums` are those of the other classes."""
     mass, slope, square = sums
@@ -151,7 +152,7 @@ def _store_row(row, beta, top, peak, second, place, n_above, sums, integers, num
     return log_mass
 
 
-@njit(**_HELPER)
+@njit(**_INLINE)
 def _store_label(x, first, row, label, top, log_mass, beta, integers, numbers):
     """Write log-probability and rank of the label, after `_store_row`."""
     if label < 0:
@@ -167,7 +168,7 @@ def _store_label(x, first, row, label, top, log_mass, beta, integers, numbers):
     numbers[6, row] = (np.float64(value) - top) * beta - log_mass
 
 
-@njit(**_HELPER)
+@njit(**_INLINE)
 def _statistics_row(
     x, k, row, scratch, labels, scale, limit, rate, beta, integers, numbers
 ):
@@ -309,7 +310,7 @@ def _statistics_kernel(
 # ------------------------------------------- loss as a function of temperature
 
 
-@njit(**_HELPER)
+@njit(**_INLINE)
 def _store_objective(row, beta, z, peak, sums, numbers):
     mass, slope, curvature = sums
     total = peak + mass

@@ -18,6 +18,7 @@ from numba import njit
 from core.kernels.exp import (
     _FLUSH,
     _HELPER,
+    _INLINE,
     _KERNEL,
     _SEGMENT,
     LANES,
@@ -34,7 +35,7 @@ from core.kernels.exp import (
 __all__ = ["EXP_STAMP"]
 
 # of exp.py: a change of it must reach the kernels that Numba keeps for this file
-EXP_STAMP = 1998470866
+EXP_STAMP = 1720094773
 
 # Exponentials of a row whose output fits the second-level cache are kept there: 0.7 to
 # 0.95 of the time of computing them again (1,000 to 131,072 classes, on a busy
@@ -42,7 +43,7 @@ EXP_STAMP = 1998470866
 STORED_ROW = 65_536
 
 
-@njit(**_HELPER)
+@njit(**_INLINE)
 def _keep_exponentials(x, first, k, scale, magic, lowest, buffer, out):
     """Keep exp(x / T) * 2**-E and return the sum: in the buffer if it holds the row.
 
@@ -125,7 +126,7 @@ def _write_exponentials(x, first, k, scale, magic, lowest, factor, out):
         out[np.uintp(first + j)] = _exponential(value, scale, magic) * factor
 
 
-@njit(**_HELPER)
+@njit(**_INLINE)
 def _write_scaled(first, k, factor, buffer, out):
     """Write what `_keep_exponentials` kept, times a factor."""
     if k > buffer.size:
@@ -268,12 +269,14 @@ def _softmax_kernel(
         )
     buffer, _, _ = scratch
     is_kept = kind == 0 and (algorithm == 2 or (algorithm == 0 and k <= STORED_ROW))
+    # one exponent for the row: the algorithms do not differ
+    is_whole = is_kept or k <= _SEGMENT
     for row in range(start, stop):
         first = row * k
         mass = np.nan
-        if algorithm == 3:
+        if algorithm == 3 and not is_whole:
             mass, top = _online_sum(x, first, k, scale, limit)
-        elif algorithm == 0 and not is_kept:
+        elif algorithm == 0 and not is_whole:
             mass, top = _extended_sum(x, first, k, scale, limit)
         else:
             top = _highest(x, first, k)
