@@ -35,6 +35,8 @@ from core.metrics import Curve
 from core.metrics.presets import PeerNumber
 from core.on_demand import measure_metrics, reliability_curves
 from core.on_demand import peers as peers_of
+from core.operating_points import OperatingPoints
+from core.operating_points import operating_points as operating_points_of
 from core.per_class import ClassGaps, ClassScores, scores_for
 from core.per_class import class_bins as class_bins_of
 from core.per_class import class_curve as class_curve_of
@@ -61,6 +63,7 @@ __all__ = [
     "forget",
     "inspected",
     "more_metrics",
+    "operating_points",
     "overview",
     "peers",
     "positive_class",
@@ -241,6 +244,13 @@ def more_metrics(
     return _more_metrics(study, _asked(settings), method, view, wanted, progress)
 
 
+def operating_points(
+    study: Study, settings: Settings, method: str, progress: Progress = no_progress
+) -> OperatingPoints | FitError:
+    """Return thresholds with their rates, or why there are none."""
+    return _operating_points(study, _asked(settings), CALIBRATORS[method].id, progress)
+
+
 def peers(
     study: Study, settings: Settings, progress: Progress = no_progress
 ) -> tuple[PeerNumber, ...]:
@@ -271,7 +281,7 @@ def forget() -> None:
     """Drop everything that was computed for this session."""
     session_caches = (_division, _inspected, _overview, _fitted, _analysis, _preview)
     cached: Any
-    asked = (_curve, _class_curve, _more_metrics, _peers)
+    asked = (_curve, _class_curve, _more_metrics, _operating_points, _peers)
     for cached in (*session_caches, _class_scores, _class_gaps, _findings, *asked):
         cached.clear()
 
@@ -403,6 +413,21 @@ def _more_metrics(
         study, settings, first, wanted, made, part, view=view, method=method
     )
     return found[view][method]
+
+
+@st.cache_resource(
+    scope="session", max_entries=8, show_spinner=False, hash_funcs=_BY_CONTENT
+)
+def _operating_points(
+    study: Study, settings: Settings, method: str, _progress: Progress
+) -> OperatingPoints | FitError:
+    made = _made(study, settings, method, _progress)
+    first = overview(study, settings)
+    _progress(0.2, "Choosing thresholds")
+    try:
+        return operating_points_of(study, settings, first, made.get(method))
+    except FitError as error:
+        return error
 
 
 @st.cache_resource(

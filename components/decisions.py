@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from components import tables, theme
-from core.decisions import OperatingPoint
+from core.operating_points import OperatingPoint
 from core.uncertainty import Estimate
 
 __all__ = [
@@ -129,7 +129,10 @@ def rates_table(
 def points_frame(
     points: Sequence[OperatingPoint], wanted: str, threshold: str
 ) -> pd.DataFrame:
-    """Return operating points as cells of Markdown, one line per target."""
+    """Return operating points as cells of Markdown, one line per target.
+
+    A target that the test rows miss is said under the rate that it is of.
+    """
     names = list(dict.fromkeys(name for item in points for name in item.rates))
     lines = []
     for item in points:
@@ -140,7 +143,10 @@ def points_frame(
             else _threshold(item.threshold),
         }
         for name in names:
-            line[f"{name.capitalize()}, %"] = _percent(item.rates.get(name))
+            cell = _percent(item.rates.get(name))
+            if name == item.wanted and item.is_missed:
+                cell += f"  \n:small[:orange[{item.outcome}]]"
+            line[f"{name.capitalize()}, %"] = cell
         lines.append(line)
     return pd.DataFrame(lines)
 
@@ -152,6 +158,7 @@ def points_table(points: Sequence[OperatingPoint]) -> pd.DataFrame:
         line: dict[str, Any] = {
             "target": item.target,
             "threshold": item.threshold,
+            "on_test_rows": item.outcome,
         }
         for name, rate in item.rates.items():
             line |= {

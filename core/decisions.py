@@ -1,8 +1,8 @@
-"""What predictions decide: confusions, and thresholds with what they cost."""
+"""What predictions decide: confusions, and the rates of each class."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from core.binning import mean_outcome
-from core.splitting import Split
 from core.uncertainty import Estimate
 
 __all__ = [
     "Halves",
-    "OperatingPoint",
     "class_rates",
     "confusion_matrix",
     "confusions",
     "halves",
     "proportion",
-    "selective_points",
-    "sensitivity_points",
 ]
 
 FloatArray = NDArray[np.floating[Any]]
@@ -38,38 +34,16 @@ class Halves:
     Parameters
     ----------
     choose, measure : ndarray of bool of shape (n,)
-    sentence : str
-        Where they come from.
     """
 
     choose: Mask
     measure: Mask
-    sentence: str
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OperatingPoint:
-    """A threshold chosen on some rows, and its rates on others.
-
-    Parameters
-    ----------
-    target : float
-        What the threshold was chosen for.
-    threshold : float or None
-        None where no threshold reaches the target on the rows that choose.
-    rates : mapping of str to Estimate
-    """
-
-    target: float
-    threshold: float | None
-    rates: Mapping[str, Estimate]
 
 
 def halves(
     rows: IndexArray,
     groups: IndexArray | None,
     seed: int,
-    split: Split | None = None,
 ) -> Halves:
     """Divide rows, whole groups together, into those that choose and the others.
 
@@ -79,22 +53,14 @@ def halves(
         Positions in the file.
     groups : ndarray of int64 of shape (n,) or None
     seed : int
-    split : Split, optional
-        Its threshold rows choose where `rows` hold some of them.
     """
-    if split is not None and split.kind != "cross-fit":
-        threshold = split.rounds[0].threshold
-        choose = np.isin(rows, threshold)
-        if choose.any():
-            measure = np.isin(rows, split.test)
-            return Halves(choose, measure, "Chosen on the threshold rows")
     unit = np.arange(rows.size) if groups is None else groups
     names, code = np.unique(unit, return_inverse=True)
     rng = np.random.default_rng(seed)
     is_first = np.zeros(names.size, dtype=bool)
     is_first[rng.permutation(names.size)[: names.size // 2]] = True
     choose = is_first[code]
-    return Halves(choose, ~choose, "Chosen on one half of the rows, drawn at random")
+    return Halves(choose, ~choose)
 
 
 def proportion(
@@ -127,7 +93,7 @@ def proportion(
         level=level,
         n=int(outcome.size),
         rows=rows,
-        method="Wilson interval",
+        method="Wilson interval" + ("" if groups is None else " by group"),
     )
 
 
@@ -185,101 +151,3 @@ def confusions(matrix: IndexArray, classes: Sequence[str], n: int = 10) -> pd.Da
     )
     frame["share"] = frame["rows"] / frame["rows_with_label"].clip(lower=1)
     return frame[frame["rows"] > 0]
-
-
-def selective_points(
-    confidence: FloatArray,
-    correct: Mask,
-    divided: Halves,
-    targets: Sequence[float],
-    *,
-    sample_weight: FloatArray | None = None,
-    groups: IndexArray | None = None,
-    level: float = 0.95,
-    rows: str = "all",
-) -> list[OperatingPoint]:
-    """Return, for each wanted accuracy, the lowest confidence that reaches it.
-
-    A threshold keeps as many rows as it can while the accuracy among the kept rows
-    that choose is at least the target; coverage and accuracy are measured on the
-    others.
-    """
-    choose = divided.choose
-    weight = np.ones(confidence.size) if sample_weight is None else sample_weight
-    order = np.flatnonzero(choose)[np.argsort(-confidence[choose], kind="stable")]
-    mass = np.cumsum(weight[order])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        reached = np.cumsum(weight[order] * correct[order]) / mass
-    # Equal confidences are kept or left together.
-    is_last = np.ones(order.size, dtype=bool)
-    is_last[:-1] = confidence[order][1:] != confidence[order][:-1]
-    found = []
-    for target in targets:
-        good = np.flatnonzero(is_last & (reached >= target))
-        threshold = float(confidence[order[good[-1]]]) if good.size else None
-        rates: dict[str, Estimate] = {}
-        if threshold is not None:
-            kept = confidence >= threshold
-            rates["coverage"] = _rate(
-                kept, divided.measure, sample_weight, groups, level, rows
-            )
-            rates["accuracy"] = _rate(
-                correct, divided.measure & kept, sample_weight, groups, level, rows
-            )
-        found.append(OperatingPoint(target, threshold, rates))
-    return found
-
-
-def sensitivity_points(
-    probability: FloatArray,
-    is_positive: Mask,
-    divided: Halves,
-    targets: Sequence[float],
-    *,
-    sample_weight: FloatArray | None = None,
-    groups: IndexArray | None = None,
-    level: float = 0.95,
-    rows: str = "all",
-) -> list[OperatingPoint]:
-    """Return, for each wanted sensitivity, the highest threshold that reaches it.
-
-    Sensitivity, specificity and precision are measured on the rows that did not
-    choose.
-    """
-    weight = np.ones(probability.size) if sample_weight is None else sample_weight
-    chosen = np.flatnonzero(divided.choose & is_positive & (weight > 0))
-    order = chosen[np.argsort(-probability[chosen], kind="stable")]
-    share = np.cumsum(weight[order]) / weight[order].sum() if order.size else order
-    found = []
-    for target in targets:
-        reached = np.flatnonzero(share >= target - 1e-12)
-        threshold = float(probability[order[reached[0]]]) if reached.size else None
-        rates: dict[str, Estimate] = {}
-        if threshold is not None:
-            flagged = probability >= threshold
-            for name, outcome, among in (
-                ("sensitivity", flagged, is_positive),
-                ("specificity", ~flagged, ~is_positive),
-                ("precision", is_positive, flagged),
-            ):
-                where = divided.measure & among
-                rates[name] = _rate(outcome, where, sample_weight, groups, level, rows)
-        found.append(OperatingPoint(target, threshold, rates))
-    return found
-
-
-def _rate(
-    outcome: Mask,
-    where: Mask,
-    sample_weight: FloatArray | None,
-    groups: IndexArray | None,
-    level: float,
-    rows: str,
-) -> Estimate:
-    return proportion(
-        outcome[where],
-        None if sample_weight is None else sample_weight[where],
-        None if groups is None else groups[where],
-        level=level,
-        rows=rows,
-    )

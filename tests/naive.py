@@ -425,3 +425,25 @@ def vector_objective(
             gradient[0, j] += w[i] * residual * row[j]
             gradient[1, j] += w[i] * residual
     return loss / w.sum(), gradient / w.sum()
+
+
+# ---------------------------------------------------------- operating points
+
+
+def accuracy_threshold(
+    confidence: NDArray[Any], correct: NDArray[Any], target: float
+) -> float | None:
+    best = None
+    for t in np.unique(confidence)[::-1]:
+        if correct[confidence >= t].mean() >= target:
+            best = float(t)
+    return best
+
+
+def sensitivity_threshold(
+    probability: NDArray[Any], is_positive: NDArray[Any], target: float
+) -> float | None:
+    for t in np.unique(probability)[::-1]:
+        if is_positive[probability >= t].sum() >= target * is_positive.sum() - 1e-12:
+            return float(t)
+    return None

@@ -10,16 +10,14 @@ from test_app import SAMPLES, opened, settle, upload, words
 
 from components import decisions as drawn
 from core.decisions import (
-    Halves,
     class_rates,
     confusion_matrix,
     confusions,
     halves,
     proportion,
-    selective_points,
-    sensitivity_points,
 )
-from core.uncertainty import wilson_interval
+from core.operating_points import OperatingPoint
+from core.uncertainty import Estimate, wilson_interval
 
 
 @pytest.fixture(autouse=True)
@@ -80,51 +78,15 @@ def test_halves_keep_groups_whole() -> None:
     assert found.choose.sum() == 100
 
 
-def naive_selective(confidence, correct, target):
-    best = None
-    for t in np.unique(confidence)[::-1]:
-        if correct[confidence >= t].mean() >= target:
-            best = t
-    return best
-
-
-def test_thresholds_agree_with_a_search_over_all_of_them() -> None:
-    rng = np.random.default_rng(1)
-    confidence = rng.uniform(0.3, 1, 400).round(2)
-    correct = rng.random(400) < confidence
-    divided = halves(np.arange(400), None, 3)
-    points = selective_points(confidence, correct, divided, (0.7, 0.9, 1.0))
-    for item in points:
-        a, b = divided.choose, divided.measure
-        wanted = naive_selective(confidence[a], correct[a], item.target)
-        assert item.threshold == wanted
-        if wanted is not None:
-            kept = b & (confidence >= wanted)
-            assert item.rates["accuracy"].value == pytest.approx(correct[kept].mean())
-            assert item.rates["coverage"].value == pytest.approx(kept.sum() / b.sum())
-    is_positive = rng.random(400) < confidence
-    for item in sensitivity_points(confidence, is_positive, divided, (0.8, 1.0)):
-        ours = confidence[divided.choose & is_positive]
-        assert (ours >= item.threshold).mean() >= item.target
-        assert (ours > item.threshold).mean() < item.target
-
-
-def test_a_threshold_looks_only_at_the_rows_that_choose() -> None:
-    rng = np.random.default_rng(1)
-    confidence, correct = rng.uniform(0.3, 1, 400), rng.random(400) < 0.7
-    divided = halves(np.arange(400), None, 3)
-    before = selective_points(confidence, correct, divided, (0.75,))[0].threshold
-    spoiled = np.where(divided.measure, ~correct, correct)
-    assert (
-        selective_points(confidence, spoiled, divided, (0.75,))[0].threshold == before
-    )
-
-
 def test_what_is_out_of_reach_says_so() -> None:
-    divided = Halves(np.ones(5, bool), np.ones(5, bool), "")
-    points = selective_points(np.full(5, 0.5), np.zeros(5, bool), divided, (0.9,))
+    high = Estimate(0.8, 0.7, 0.85, n=50)
+    points = [
+        OperatingPoint(0.9, None, {}),
+        OperatingPoint(0.9, 0.6, {"accuracy": high}),
+    ]
     frame = drawn.points_frame(points, "Wanted", "Threshold")
     assert frame["Threshold"][0] == "not reached"
+    assert frame["Accuracy, %"][1].endswith(":orange[missed]]")
 
 
 def test_the_figure_escapes_names_and_counts_rows(scored) -> None:
@@ -146,10 +108,12 @@ def test_the_page_on_many_classes_two_classes_and_confidences() -> None:
     at = page(opened())
     assert len(at.get("plotly_chart")) == 1
     assert list(at.table[0].value["Wanted accuracy"]) == ["80%", "90%", "95%", "99%"]
-    assert "Chosen on one half of the rows" in words(at)
+    assert "Chosen on the 1,200 fit rows" in words(at)
+    assert "measured on the 1,194 test rows" in words(at)
     at.segmented_control(key="decision_scores").set_value("temperature").run()
     settle(at)
     assert not at.exception
+    assert "measured on the 1,194 test rows" in words(at)
     at.switch_page("views/overview.py").run()
     name = "breast_cancer_binary.csv"
     at = page(upload(at, name, (SAMPLES / name).read_bytes()))

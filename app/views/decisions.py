@@ -1,24 +1,17 @@
 """What predictions decide: the confusion matrix, and thresholds with what they cost."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import streamlit as st
 
 from app import bar, compute, jobs, state
 from components import decisions, display, tables
-from core.analysis import Analysis, positive_index, scores_of
-from core.decisions import (
-    OperatingPoint,
-    class_rates,
-    confusion_matrix,
-    confusions,
-    halves,
-    selective_points,
-    sensitivity_points,
-)
+from core.analysis import Analysis, positive_index
+from core.decisions import class_rates, confusion_matrix, confusions
+from core.messages import FitError
+from core.operating_points import OperatingPoint
 
-TARGETS = (0.8, 0.9, 0.95, 0.99)
 RATE_COLUMNS = {
     "class": "Class",
     "recall_rows": "Rows with this label",
@@ -106,7 +99,8 @@ def matrix_section(analysis: Analysis, stem: str) -> None:
         alt="Recall and precision of every class with intervals, lowest recall first",
     )
     with display.downloads(frame, f"{stem}-rates", state.key("get_rates")):
-        st.caption(f"Wilson intervals at {level:.0%}.", width="content")
+        groups = "" if codes is None else ", by group"
+        st.caption(f"Wilson intervals at {level:.0%}{groups}.", width="content")
 
 
 def points_section(analysis: Analysis, stem: str) -> None:
@@ -126,43 +120,40 @@ def points_section(analysis: Analysis, stem: str) -> None:
             persist_state="session",
             label_visibility="collapsed",
         )
-    rows, kind, statistics = overview.used, "all", overview.rows.take(overview.used)
-    if name == "temperature" and overview.split is not None:
-        rows, kind = overview.split.test, overview.split.rows
-        statistics = analysis.fitted[name].rows
-    weight, codes = own.sample_weight(), own.group_codes()
-    groups = None if codes is None else codes[rows]
-    divided = halves(rows, groups, analysis.settings.seed, overview.split)
-    options: dict[str, Any] = {
-        "sample_weight": None if weight is None else weight[rows],
-        "groups": groups,
-        "level": analysis.settings.level,
-        "rows": kind,
-    }
-    assert statistics.correct is not None  # noqa: S101 - the page has looked
-    st.caption(
-        f"{divided.sentence} ({int(divided.choose.sum()):,}), measured on "
-        f"{int(divided.measure.sum()):,} others. Wilson intervals at "
-        f"{analysis.settings.level:.0%}."
+    study, chosen = analysis.study, analysis.settings
+    found = jobs.run(
+        f"operating points {study.identity} {name} {chosen.to_json()}",
+        "Choosing thresholds",
+        partial(compute.operating_points, study, chosen, name),
+        slot="operating-points",
     )
-    made = selective_points(
-        statistics.confidence, statistics.correct, divided, TARGETS, **options
-    )
-    st.markdown("**Act only where the confidence is high**")
-    show_points(made, "Wanted accuracy", "Least confidence", f"{stem}-selective")
-    if own.n_classes != 2 or own.labels is None:
+    if found is None:
         return
-    positive = positive_index(own, analysis.settings)
-    scores = scores_of(own, statistics, analysis.settings, "positive-class")
-    points = sensitivity_points(
-        scores.confidence, scores.outcome > 0, divided, TARGETS, **options
+    if isinstance(found, FitError):
+        st.markdown(f":gray[{display.escape_markdown(found.what)}]")
+        return
+    st.caption(found.sentence)
+    st.markdown("**Act only where the confidence is high**")
+    show_points(
+        found.tables["selective"],
+        "Wanted accuracy",
+        "Least confidence",
+        f"{stem}-selective",
     )
-    st.markdown(f"**Call it {display.code(own.classes[positive])} above a threshold**")
-    show_points(points, "Wanted sensitivity", "Threshold", f"{stem}-sensitivity")
+    if "sensitivity" not in found.tables:
+        return
+    positive = display.code(own.classes[positive_index(own, chosen)])
+    st.markdown(f"**Call it {positive} above a threshold**")
+    show_points(
+        found.tables["sensitivity"],
+        "Wanted sensitivity",
+        "Threshold",
+        f"{stem}-sensitivity",
+    )
 
 
 def show_points(
-    made: list[OperatingPoint], wanted: str, threshold: str, name: str
+    made: Sequence[OperatingPoint], wanted: str, threshold: str, name: str
 ) -> None:
     """Show one table of operating points with its downloads."""
     display.table(
