@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from core.loading.names import NAMES, plain
 from core.loading.sources import Raw
+from core.loading.values import is_percent
 
 __all__ = [
     "Roles",
@@ -116,7 +117,7 @@ class Roles:
         if cells.empty:
             return True
         numbers = pd.to_numeric(cells.str.strip(), errors="coerce").notna()
-        return bool(numbers.mean() >= _ENOUGH)
+        return bool(numbers.mean() >= _ENOUGH) or is_percent(column)
 
     def distinct(self, name: str) -> list[str]:
         """Return the distinct values of a column as text, missing ones left out."""

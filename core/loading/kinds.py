@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.loading.names import parse_score_name, plain
-from core.loading.values import SLACK, Scores, blocks
-from core.messages import Note
+from core.loading.names import (
+    LOG_PROBABILITIES,
+    NEGATIVE_LOGS,
+    parse_score_name,
+    plain,
+)
+from core.loading.values import SLACK, FloatArray, Scores, blocks
+from core.messages import Answer, DataError, Note
 
 __all__ = ["Kind", "judge_kind", "tidy"]
 
@@ -17,6 +22,9 @@ _ENOUGH = 20  # rows needed to believe the values against the header
 _NEARLY_ALL = 0.99
 _SOME = 0.1  # share of rows no logits reach by chance: the other rows are faults
 _MOST_CELLS = 0.75  # the same for one score, where no sum is evidence
+_WHOLES = (100, 255)  # percent, and bytes
+_SURELY_PERCENT = 20  # a highest value beyond which no scale of marks (1 to 10) goes
+_MOST_ROUNDED = 0.05  # how far rounding to whole percents may bring a sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +33,33 @@ class Kind:
 
     Parameters
     ----------
-    name : {"logits", "probabilities"}
+    name : {"logits", "probabilities", "confidence"}
     evidence : str
         Why, as a phrase.
+    whole : {1, 100, 255}, default=1
+        What stands for a probability of 1.
+    is_log : bool, default=False
+        Whether they are the logarithms of probabilities of one class.
+    is_negative : bool, default=False
+        Whether they fall where the class is likelier.
+    rounding : float, default=0
+        How far from 1 rounding to whole shares may bring a row's sum.
     """
 
     name: str
     evidence: str
+    whole: int = 1
+    is_log: bool = False
+    is_negative: bool = False
+    rounding: float = 0.0
 
 
 @dataclass(slots=True)
 class _Range:
     """What the values look like, from one trip over them.
 
-    A row is proper if its cells lie in 0..1 (within `SLACK`) and sum to 1.
+    A row is proper if its cells lie in 0..1 (within `SLACK`) and sum to 1; it is one
+    of shares of 100 (255) if no cell is negative and they sum to about that.
     """
 
     low: float = np.inf
@@ -50,6 +71,15 @@ class _Range:
     n_proper: int = 0
     worst_gap: float = 0.0
     is_fraction: bool = False
+    is_whole: bool = True
+    n_shares: dict[int, int] = field(default_factory=lambda: dict.fromkeys(_WHOLES, 0))
+
+    @property
+    def whole(self) -> int:
+        """What most rows sum to, 100 or 255; else 1."""
+        most = max(_WHOLES, key=lambda whole: self.n_shares[whole])
+        enough = self.n_shares[most] > self.n_whole_rows / 2
+        return most if enough and (most == 100 or self.is_whole) else 1
 
 
 def _measure(scores: Scores) -> _Range:
@@ -72,21 +102,71 @@ def _measure(scores: Scores) -> _Range:
         found.n_sum_to_one += int(close.sum())
         found.n_proper += int(((low >= -SLACK) & (high <= 1 + SLACK)).sum())
         found.worst_gap = max(found.worst_gap, float(gaps[close].max(initial=0.0)))
+        found.is_whole &= bool((np.floor(given) == given).all())
+        _count_shares(found, block, sums)
     return found
 
 
-def judge_kind(scores: Scores, expected: str = "") -> Kind:
-    """Return what the scores are, and the evidence for it.
+def _count_shares(found: _Range, block: FloatArray, sums: FloatArray) -> None:
+    """Count rows that sum to 100 or 255, as far as rounding to whole numbers goes."""
+    for whole in _WHOLES:
+        tolerance = _rounding(block.shape[1], whole) if found.is_whole else 0.01
+        close = np.abs(sums / whole - 1) <= tolerance
+        found.n_shares[whole] += int((block[close].min(axis=1) >= -SLACK).sum())
 
-    What is expected decides only where names and values leave it open.
+
+def _rounding(n_classes: int, whole: int) -> float:
+    """Return how far from 1 rounding to whole shares may bring a sum."""
+    return min(_MOST_ROUNDED, max(0.01, n_classes / 2 / whole)) + 1e-9
+
+
+def judge_kind(
+    scores: Scores, where: str = "", chosen: str = "auto", expected: str = ""
+) -> Kind:
+    """Return what the scores are, and the evidence for it.
 
     Rows decide, not single cells: one cell outside 0..1 among rows that sum to 1 is
     a fault in that row, to be named, and no evidence of logits.
+
+    Parameters
+    ----------
+    scores : Scores
+    where : str, default=""
+        File, for an error.
+    chosen : {"auto", "logits", "probabilities"}, default="auto"
+        The user's word; probabilities may still be percentages or logarithms.
+    expected : {"", "logits", "probabilities"}, default=""
+        What decides where names and values leave it open.
+
+    Raises
+    ------
+    DataError
+        With answers, where one score may be a percentage or a logit.
     """
     said, header = _said_by_names(scores)
+    if scores.percent:
+        said, header = "probabilities", "cells are written as percentages"
+    is_negative = _is_negative(scores)
+    if is_negative and scores.matrix.shape[1] > 1:
+        return Kind("logits", f"{header}, and are negated", is_negative=True)
+    if chosen == "logits":
+        return Kind("logits", "chosen")
+    if chosen == "probabilities":
+        said, header = chosen, "chosen"
     found = _measure(scores)
     if scores.matrix.shape[1] == 1:
-        return _of_one_score(found, said, header)
+        return _of_one_score(scores, found, (said, header), where, expected)
+    is_said = said == "logits" and (
+        found.n_whole_rows < _ENOUGH or found.n_shares[100] < found.n_whole_rows
+    )
+    if found.whole > 1 and not is_said:
+        text = f"rows sum to {found.whole} and are divided by it"
+        rounding = _rounding(scores.matrix.shape[1], found.whole)
+        if not found.is_whole:
+            rounding = 0.0
+        return Kind("probabilities", text, found.whole, rounding=rounding)
+    if chosen == "probabilities":
+        return Kind(said, header)
     is_inside = found.n_inside == found.n_given > 0
     sums = found.n_sum_to_one / max(1, found.n_whole_rows)
     if is_inside and sums >= _NEARLY_ALL:
@@ -113,10 +193,27 @@ def judge_kind(scores: Scores, expected: str = "") -> Kind:
     return Kind("logits", _outside(found))
 
 
-def _of_one_score(found: _Range, said: str, header: str) -> Kind:
+def _of_one_score(
+    scores: Scores,
+    found: _Range,
+    named: tuple[str, str],
+    where: str,
+    expected: str,
+) -> Kind:
+    said, header = named
     inside = found.n_inside / max(1, found.n_given)
     if not found.n_given:
         return Kind(said or "logits", header or "there are no values to judge by")
+    if _is_log(scores):
+        return _of_one_logarithm(scores, found, where)
+    whole = _whole_of_one(found, inside)
+    if whole and said != "logits":
+        if whole > 1 and header == "chosen":
+            return Kind(said, f"chosen, and divided by {whole}", whole)
+        if whole > 1 and said and found.high > _SURELY_PERCENT:
+            return Kind(said, f"{header} and values go to {found.high:.3g}", whole)
+        if header != "chosen" and (said or not expected):
+            raise _percentages_or_logits(scores, found, whole, where)
     if said:
         return Kind(said, header)
     if inside == 1:
@@ -124,6 +221,74 @@ def _of_one_score(found: _Range, said: str, header: str) -> Kind:
     if inside >= _MOST_CELLS and found.is_fraction:
         return Kind("probabilities", f"{inside:.1%} of the values lie in 0..1")
     return Kind("logits", _outside(found))
+
+
+def _whole_of_one(found: _Range, inside: float) -> int:
+    """Return what may stand for 1 where no value is negative; 0 if it is just 1.
+
+    1 means that the values are too high for percentages and bytes.
+    """
+    is_fault = inside >= _MOST_CELLS and found.is_fraction
+    if found.low < 0 or inside == 1 or is_fault:
+        return 0
+    if found.high <= 100:
+        return 100
+    return 255 if found.high <= 255 and found.is_whole else 1
+
+
+def _percentages_or_logits(
+    scores: Scores, found: _Range, whole: int, where: str
+) -> DataError:
+    shares = {100: "percentages", 255: "shares of 255"}.get(whole, "")
+    row = int(np.nanargmax(scores.matrix[:, 0])) + 1
+    divided = (Answer(f"Divide by {whole}", "input_kind", "probabilities"),)
+    what = f"are they {shares} or logits?" if shares else "no logit is that high."
+    fix = f", or divide {shares} by {whole} in the file." if shares else " in the file."
+    return DataError(
+        f"Scores run from {found.low:.3g} to {found.high:.3g}, none below 0: {what}",
+        f"{where}, column {scores.column(0)}, row {row}",
+        "Say which they are" + fix
+        if shares
+        else "Write probabilities (0 to 1), or say that they are logits.",
+        answers=(
+            *(divided if shares else ()),
+            Answer("These are logits", "input_kind", "logits"),
+        ),
+    )
+
+
+def _of_one_logarithm(scores: Scores, found: _Range, where: str) -> Kind:
+    """Return that one score is the logarithm of the probability of one class."""
+    is_negative = _is_negative(scores)
+    beyond = -found.low if is_negative else found.high
+    name = scores.column(0)
+    if beyond <= SLACK:
+        text = f"{name} holds logarithms of probabilities by its name"
+        return Kind("probabilities", text, is_log=True, is_negative=is_negative)
+    side = "below" if is_negative else "above"
+    raise DataError(
+        f"By its name {name} holds logarithms of probabilities, but some values are "
+        f"{side} 0.",
+        f"{where}, column {name}",
+        "Correct the file, or say that they are logits.",
+        answers=(Answer("These are logits", "input_kind", "logits"),),
+    )
+
+
+def _stem(scores: Scores) -> str:
+    parsed = parse_score_name(plain(scores.array) if scores.array else scores.names[0])
+    return parsed.stem if parsed else ""
+
+
+def _is_log(scores: Scores) -> bool:
+    return _stem(scores) in LOG_PROBABILITIES or _is_negative(scores)
+
+
+def _is_negative(scores: Scores) -> bool:
+    """Whether every score is named as a negative logarithm."""
+    names = (plain(scores.array),) if scores.array else scores.names
+    parsed = [parse_score_name(name) for name in names]
+    return all(item is not None and item.stem in NEGATIVE_LOGS for item in parsed)
 
 
 def _outside(found: _Range) -> str:
@@ -151,21 +316,77 @@ def _said_by_names(scores: Scores) -> tuple[str, str]:
     return kind, f"the columns are called {parsed_names[0].stem}_*"
 
 
-def tidy(scores: Scores, kind: str) -> list[Note]:
-    """Put what rounding left just outside 0..1 back, and say so.
+def tidy(scores: Scores, kind: Kind) -> list[Note]:
+    """Write scores as logits or probabilities, and say what was done to them.
+
+    Percentages are divided by 100, logarithms of one class are taken back, negative
+    ones are negated, and what rounding left just outside 0..1 is put on its edge.
 
     Parameters
     ----------
     scores : Scores
         Its matrix is changed, or replaced where it is read-only.
-    kind : {"logits", "probabilities", "confidence"}
+    kind : Kind
 
     Returns
     -------
     list of Note
     """
-    if kind == "logits":
-        return []
+    is_changed = kind.whole > 1 or kind.is_log or kind.is_negative
+    if is_changed and not scores.matrix.flags.writeable:
+        scores.matrix = scores.matrix.copy()
+    name = scores.column(0)
+    notes = []
+    if kind.whole > 1:
+        scores.matrix /= kind.whole
+        scores.whole = kind.whole
+        shares = "percentages" if kind.whole == 100 else f"shares of {kind.whole}"
+        text = (
+            f"The scores were read as {shares} and divided by {kind.whole}. If they "
+            "are logits, choose --input-kind logits."
+        )
+        n_scaled = _rescale(scores.matrix, kind.rounding)
+        if n_scaled:
+            text += (
+                f" {n_scaled:,} rows of whole shares did not sum to {kind.whole} and "
+                "were rescaled."
+            )
+        notes.append(Note("divided-scores", "info", text))
+    if kind.is_negative:
+        np.negative(scores.matrix, out=scores.matrix)
+        text = (
+            f"{name} is named as a negative logarithm, so that a small value is a "
+            "likely class: the sign was changed. If not so, rename the column."
+        )
+        notes.append(Note("negated-scores", "info", text))
+    if kind.is_log:
+        np.exp(scores.matrix, out=scores.matrix)
+        text = (
+            f"{name} holds logarithms of the probability of one class by its name; "
+            "the exponential was taken. If they are logits, choose --input-kind logits."
+        )
+        notes.append(Note("log-probability", "info", text))
+    if scores.percent:
+        text = f"Cells such as {scores.percent} were read as percentages."
+        notes.append(Note("percent-signs", "info", text))
+    return notes if kind.name == "logits" else notes + _clipped(scores)
+
+
+def _rescale(matrix: FloatArray, rounding: float) -> int:
+    """Divide rows that sum to 1 but for rounding by their sum; return how many."""
+    n_scaled = 0
+    for start, block in blocks(matrix):
+        sums = block.sum(axis=1, dtype=np.float64)
+        gaps = np.abs(sums - 1)
+        is_near = (gaps > 1e-6) & (gaps <= rounding) & (block.min(axis=1) >= 0)
+        n_scaled += int(is_near.sum())
+        own = matrix[start : start + len(block)]
+        own[is_near] /= sums[is_near, None]
+    return n_scaled
+
+
+def _clipped(scores: Scores) -> list[Note]:
+    """Put what lies within `SLACK` outside 0..1 on its edge, and say so."""
     n_cells, worst, place = 0, 0.0, (0, 0)
     for start, block in blocks(scores.matrix):
         beyond = np.maximum(-block, block - 1)

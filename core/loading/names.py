@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 
 __all__ = [
+    "LOG_PROBABILITIES",
     "MISSING",
     "NAMES",
+    "NEGATIVE_LOGS",
     "PARTS",
     "ScoreName",
     "class_names",
@@ -82,9 +84,20 @@ _PARTS = "|".join(sorted(PARTS, key=len, reverse=True))
 _FIRST_PART = re.compile(rf"(?P<part>{_PARTS})[_ .\-]+(?P<rest>.+)", re.IGNORECASE)
 _LAST_PART = re.compile(rf"(?P<rest>.+)[_ .\-]+(?P<part>{_PARTS})", re.IGNORECASE)
 
+LOG_PROBABILITIES = (
+    *("log_prob", "log_probs", "logprob", "logprobs", "log_proba", "log_probas"),
+    *("log_probability", "log_probabilities", "logproba", "log_softmax"),
+)
+"""Stems of logarithms of probabilities: logits where there is one for each class."""
+NEGATIVE_LOGS = (
+    *("nll", "nlls", "neg_log_prob", "neg_logprob", "neg_log_likelihood"),
+    *("negative_log_likelihood", "neg_log_proba"),
+)
+"""Stems of negative logarithms: they fall where the class is likelier."""
+
 _LOGITS = (
-    *("logit", "logits", "rawformulaval", "raw_score", "raw_scores", "log_prob"),
-    *("log_probs", "logprob", "logprobs", "log_proba", "decision_function"),
+    *("logit", "logits", "rawformulaval", "raw_score", "raw_scores", "log_odds"),
+    *("logodds", "decision_function", *LOG_PROBABILITIES, *NEGATIVE_LOGS),
 )
 _PROBABILITIES = (
     *("prob", "probs", "proba", "probas", "probability", "probabilities", "p"),

@@ -262,6 +262,8 @@ def _row_fix(kind: str, value: str, *, is_any_left: bool) -> str:
         fix = "Correct the file: no row would be left."
     if kind == "confidence":
         fix += " Confidences lie between 0 and 1: divide percentages by 100."
+    if re.fullmatch(r"\s*\d+(\.\d*)?\s*%\s*", value):
+        fix += " Write every score with a percent sign or none."
     if re.fullmatch(r"\s*[-+]?\d*,\d+\s*", value):
         fix += " Decimals need a point, not a comma."
     return fix

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.loading.columns import Roles
-from core.loading.kinds import judge_kind, tidy
+from core.loading.kinds import Kind, judge_kind, tidy
 from core.loading.labels import LabelMap, map_binary, map_labels
 from core.loading.names import class_names, parse_score_name
 from core.loading.roles import find_roles
@@ -51,17 +51,15 @@ def understand(
         kind = "confidence"
         evidence = f"column {confidence} with the outcome of the top prediction"
         scores = gather_scores(raw, (confidence,), progress)
+        raw.notes += tidy(scores, Kind(kind, evidence))
     elif roles.scores:
         _check_numeric(raw, roles)
         scores = gather_scores(raw, roles.scores, progress)
-        judged = judge_kind(scores, expected.input_kind)
+        judged = judge_kind(scores, raw.name, settings.input_kind, expected.input_kind)
         kind, evidence = judged.name, judged.evidence
-        if settings.input_kind in {"logits", "probabilities"}:
-            kind, evidence = settings.input_kind, "chosen"
+        raw.notes += tidy(scores, judged)
         where = f"{raw.name}, column {label}" if label else raw.name
         labels = _match_labels(roles, scores, values, settings, where)
-    if scores is not None:
-        raw.notes += tidy(scores, kind)
     schema = _schema(roles, others, labels, (kind, evidence))
     return Understood(raw, roles, schema, scores, labels)
 

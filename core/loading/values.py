@@ -11,10 +11,19 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from core.loading.names import MISSING
 from core.loading.sources import Raw
 from core.messages import Progress, no_progress
 
-__all__ = ["SLACK", "FloatArray", "Scores", "blocks", "find_invalid", "gather_scores"]
+__all__ = [
+    "SLACK",
+    "FloatArray",
+    "Scores",
+    "blocks",
+    "find_invalid",
+    "gather_scores",
+    "is_percent",
+]
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -25,6 +34,7 @@ SLACK = 1e-6
 """How far outside 0..1 rounding may put a probability."""
 
 _BLOCK = 1 << 20
+_PERCENT = r"\s*\d*[.,]?\d+\s*%\s*"
 
 
 @dataclass(slots=True)
@@ -41,12 +51,18 @@ class Scores:
         Column -> row -> cell, for cells that are not numbers.
     array : str
         Name of the array of an NPZ.
+    percent : str
+        A cell that was written with a percent sign, where some were.
+    whole : int
+        What the values of the file were divided by.
     """
 
     matrix: FloatArray
     names: tuple[str, ...]
     texts: dict[int, dict[int, str]] = field(default_factory=dict)
     array: str = ""
+    percent: str = ""
+    whole: int = 1
 
     def column(self, position: int) -> str:
         """Return how a column is called in a message."""
@@ -78,7 +94,9 @@ def gather_scores(
     for position, name in enumerate(names):
         column = raw.table[name]
         if pa.types.is_string(column.type):
-            matrix[:, position], scores.texts[position] = _parsed(column)
+            found = _parsed(column)
+            matrix[:, position], scores.texts[position], percent = found
+            scores.percent = scores.percent or percent
         else:
             pieces[position] = column.chunks[::-1]
     del column
@@ -114,11 +132,27 @@ def _dtype(raw: Raw, names: tuple[str, ...]) -> type[np.floating[Any]]:
     return np.float32 if is_single or raw.n_rows * len(names) > HUGE else np.float64
 
 
-def _parsed(column: Any) -> tuple[FloatArray, dict[int, str]]:
-    text = column.to_pandas()
-    numbers = as_numbers(text.str.strip())
+def _parsed(column: Any) -> tuple[FloatArray, dict[int, str], str]:
+    """Return numbers, the cells that are none, and one written as a percentage."""
+    text = column.to_pandas().str.strip()
+    bare = text
+    percent = ""
+    if is_percent(column):
+        has_sign = text.str.endswith("%").fillna(value=False).astype(bool)
+        percent = str(text[has_sign].iloc[0])
+        bare = text.where(has_sign).str.rstrip("% ").str.replace(",", ".")
+    numbers = as_numbers(bare)
+    if percent:
+        numbers /= 100
     bad = np.flatnonzero(np.isnan(numbers) & text.notna().to_numpy())
-    return numbers, {int(row): str(text.iloc[row]) for row in bad}
+    return numbers, {int(row): str(text.iloc[row]) for row in bad}, percent
+
+
+def is_percent(column: Any) -> bool:
+    """Whether every given cell of a text column is a number with a percent sign."""
+    cells = column.slice(0, 1000).to_pandas().str.strip()
+    given = cells[~cells.fillna("").str.lower().isin(MISSING)]
+    return bool(len(given)) and bool(given.str.fullmatch(_PERCENT).all())
 
 
 def as_numbers(text: pd.Series[Any]) -> FloatArray:
@@ -183,4 +217,4 @@ def _reason(scores: Scores, row: int, column: int, kind: str) -> tuple[str, str]
         return f"{value:g}", f"is infinite{every}"
     if value == 0:
         return "0", "is 0 in every class"
-    return f"{value:g}", "is not a probability (0 to 1)"
+    return f"{value * scores.whole:g}", "is not a probability (0 to 1)"
