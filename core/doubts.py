@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 from core.messages import Note
 from core.predictions import Predictions
-from core.softmax import RowStatistics
+from core.row_statistics import RowStatistics
 from core.splitting import Split
 from core.uncertainty import Estimate, wilson_interval
 from core.verdict import Verdict

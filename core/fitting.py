@@ -12,8 +12,8 @@ from numpy.typing import DTypeLike, NDArray
 from core.calibrators import CALIBRATORS, Calibrator
 from core.messages import FitError, Note, Progress, no_progress
 from core.predictions import Predictions, Study
+from core.row_statistics import RowStatistics
 from core.settings import Settings
-from core.softmax import RowStatistics
 from core.splitting import Round, Split, fold_numbers, make_split, refit_rounds
 
 __all__ = ["FEW_FIT_ROWS", "Fitted", "Refit", "fit_method", "unusable_reason"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from core.binning import assign_bins, bin_edges
 from core.calibrators import Calibrator, OneVsRest
-from core.softmax import RowStatistics
+from core.row_statistics import RowStatistics
 
 __all__ = [
     "ClassChanges",

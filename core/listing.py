@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from core.predictions import Predictions
-from core.softmax import RowStatistics
+from core.row_statistics import RowStatistics
 
 __all__ = ["list_rows", "most_surprising"]
 

@@ -15,8 +15,9 @@ from core.metrics import RowScores, Sample, estimates, row_scores
 from core.metrics.base import METRICS
 from core.metrics.estimation import FEW_OUTCOMES
 from core.predictions import Predictions, Study
+from core.row_statistics import RowStatistics
 from core.settings import Settings
-from core.softmax import RowStatistics, row_statistics
+from core.softmax import row_statistics
 from core.splitting import Split, make_split, usable_rows
 from core.uncertainty import Estimate
 from core.verdict import NO_LABELS, SampleSize, Verdict, sample_size, verdict

@@ -14,8 +14,8 @@ from core.fitting import Fitted
 from core.measurement import UNCALIBRATED, Overview, rows_of, scores_of
 from core.messages import FitError
 from core.predictions import Study
+from core.row_statistics import RowStatistics
 from core.settings import Settings
-from core.softmax import RowStatistics
 from core.splitting import Split
 from core.uncertainty import Estimate
 

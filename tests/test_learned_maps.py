@@ -7,7 +7,8 @@ import pytest
 
 from core.calibrators import CALIBRATORS, OneVsRest
 from core.learned_maps import class_changes, class_curves, confidence_map
-from core.softmax import RowStatistics, row_statistics, softmax
+from core.row_statistics import RowStatistics
+from core.softmax import row_statistics, softmax
 
 
 def draw(n=400, k=4, t=2.0, seed=0):

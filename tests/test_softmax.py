@@ -25,8 +25,8 @@ import core.kernels.vector
 from core import parallel
 from core.kernels.exp import SHORT_ROW, source_stamp
 from core.messages import DataError
+from core.row_statistics import RowStatistics
 from core.softmax import (
-    RowStatistics,
     log_softmax,
     logsumexp,
     row_statistics,
@@ -39,7 +39,7 @@ from core.temperature_grid import temperature_grid
 IS_COMPILED = os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 needs_jit = pytest.mark.jit
 
-ALGORITHMS = ("two-pass", "three-pass", "three-pass-reload", "online")
+ALGORITHMS = ("auto", "two-pass", "three-pass", "three-pass-reload", "online")
 DTYPES = (np.float32, np.float64)
 # below, at and above a block of lanes, and where the flat tile ends
 CLASSES = (1, 2, 3, 10, 63, 64, 65, SHORT_ROW - 1, SHORT_ROW, 129)

@@ -12,8 +12,8 @@ from core.analysis import Analysis, ViewResult, scores_of
 from core.binning import BinStatistics, assign_bins
 from core.listing import list_rows
 from core.predictions import Study
+from core.row_statistics import RowStatistics
 from core.settings import Settings
-from core.softmax import RowStatistics
 
 VIEWS = {
     "top-label": "Predicted class",

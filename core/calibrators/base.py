@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from core.messages import DataError, Note, Progress, no_progress
 from core.registry import Method, Registry
-from core.softmax import RowStatistics, row_statistics
+from core.row_statistics import RowStatistics
+from core.softmax import row_statistics
 from core.validation import checked_logits, log_probabilities, two_class_logits
 
 __all__ = [

@@ -10,8 +10,8 @@ from scipy import stats
 
 from core.calibrators.base import CALIBRATORS, Calibrator
 from core.messages import Note, Progress, no_progress
+from core.row_statistics import RowStatistics
 from core.softmax import (
-    RowStatistics,
     log_softmax,
     row_statistics,
     temperature_objective,

@@ -37,11 +37,6 @@ __all__ = ["EXP_STAMP"]
 # of exp.py: a change of it must reach the kernels that Numba keeps for this file
 EXP_STAMP = 1720094773
 
-# Exponentials of a row whose output fits the second-level cache are kept there: 0.7 to
-# 0.95 of the time of computing them again (1,000 to 131,072 classes, on a busy
-# machine). Longer rows would go through memory twice.
-STORED_ROW = 65_536
-
 
 @njit(**_INLINE)
 def _keep_exponentials(x, first, k, scale, magic, lowest, buffer, out):
@@ -268,7 +263,7 @@ def _softmax_kernel(
             x, k, start, stop, scratch, kind, scale, limit, rate, beta, out, normaliser
         )
     buffer, _, _ = scratch
-    is_kept = kind == 0 and (algorithm == 2 or (algorithm == 0 and k <= STORED_ROW))
+    is_kept = kind == 0 and algorithm == 2
     # one exponent for the row: the algorithms do not differ
     is_whole = is_kept or k <= _SEGMENT
     for row in range(start, stop):

@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from core.messages import DataError
 from core.registry import Registry
-from core.softmax import RowStatistics, row_statistics
+from core.row_statistics import RowStatistics
+from core.softmax import row_statistics
 
 __all__ = [
     "METRICS",
