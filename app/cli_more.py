@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from app import cli_text
-from core.messages import Progress, part_of
+from core.messages import Progress
 
 if TYPE_CHECKING:
     from core.analysis import Analysis
@@ -77,8 +77,9 @@ class More:
         for name, views in self.metrics.items():
             for view, found in views.items():
                 if found:
-                    n = next(iter(found.values())).n
-                    title = f"More metrics, {name}, {view}, {n:,} rows"
+                    first = next(iter(found.values()))
+                    rows = cli_text.rows_words(first)
+                    title = f"More metrics, {name}, {view}, {first.n:,} {rows}"
                     table = cli_text.estimates_table(found, n_classes)
                     parts.append(f"{title}\n{table}")
         if self.peers is not None:
@@ -107,15 +108,8 @@ def measure(args: argparse.Namespace, analysis: Analysis, progress: Progress) ->
         names = list(MORE_METRICS)
     found: dict[str, dict[str, dict[str, Estimate]]] = {}
     if names:
-        middle = 0.5 if analysis.fitted else 1.0
-        before = part_of(progress, 0.0, middle)
-        plain = measure_metrics(*given, names, progress=before)
-        found["uncalibrated"] = {
-            view: columns["uncalibrated"] for view, columns in plain.items()
-        }
-    if names and analysis.fitted:
-        after = part_of(progress, middle, 1.0)
-        tested = measure_metrics(*given, names, analysis.fitted, after)
-        for name in analysis.fitted:
-            found[name] = {view: columns[name] for view, columns in tested.items()}
+        # With calibrators all numbers come from the test rows: the same for all.
+        measured = measure_metrics(*given, names, analysis.fitted, progress)
+        for name in ("uncalibrated", *analysis.fitted):
+            found[name] = {view: columns[name] for view, columns in measured.items()}
     return More(analysis, found, peers(*given) if args.peers else None)

@@ -30,6 +30,7 @@ __all__ = [
     "findings_text",
     "methods_text",
     "notes_text",
+    "rows_words",
     "table",
     "understood",
     "wrapped",
@@ -254,13 +255,14 @@ def _heading(
     what: str, view: str, result: ViewResult, positive: str, n_views: int
 ) -> str:
     found = next(iter(result.estimates.values()))
-    title = wrapped(f"{what}, {found.n:,} {_rows_words(found)}", indent="  ")
+    title = wrapped(f"{what}, {found.n:,} {rows_words(found)}", indent="  ")
     if n_views == 1:
         return title
     return f"{title}\n{_VIEWS[view].format(positive=positive)}"
 
 
-def _rows_words(found: Estimate) -> str:
+def rows_words(found: Estimate) -> str:
+    """Return "labelled rows", or which of them a number is of."""
     if found.rows == "all":
         return "labelled rows"
     return f"{found.rows} rows"

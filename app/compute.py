@@ -183,10 +183,14 @@ def findings(
 
 
 def class_scores(study: Study, settings: Settings, method: str) -> ClassScores:
-    """Return the probabilities of every class, before a repair or after it."""
+    """Return the probabilities of every class, before a repair or after it.
+
+    Both are of the test rows where `settings` has calibrators to compare.
+    """
     first = overview(study, settings)
     if CALIBRATORS[method].id == UNCALIBRATED:
-        return scores_for(study.evaluation, first, None)
+        is_compared = bool(_made(study, settings, method))
+        return scores_for(study.evaluation, first, is_compared=is_compared)
     own = fit_settings(settings, method)
     return _class_scores(study, own, CALIBRATORS[method].id, first)
 
@@ -198,9 +202,7 @@ def class_bins(scores: ClassScores, column: int, settings: Settings) -> BinStati
 
 def class_gaps(study: Study, settings: Settings, method: str) -> ClassGaps:
     """Return the gap of every class, before a repair or after it."""
-    return _class_gaps(
-        study, settings.replace(calibrators=(), temperature=None), method
-    )
+    return _class_gaps(study, settings.replace(temperature=None), method)
 
 
 def curve(
@@ -264,17 +266,25 @@ def preview(study: Study, settings: Settings, temperature: float) -> ViewResult:
 
 
 def _asked(settings: Settings) -> Settings:
-    """Return the settings without what concerns neither one method nor its rows."""
-    return settings.replace(calibrators=(), method="uncalibrated", temperature=None)
+    """Return the settings without what concerns neither the methods nor their rows."""
+    return settings.replace(method="uncalibrated", temperature=None)
 
 
 def _made(
-    study: Study, settings: Settings, method: str, progress: Progress
+    study: Study, settings: Settings, method: str, progress: Progress = no_progress
 ) -> dict[str, Fitted]:
-    """Return the calibrator that is measured; nothing before a repair."""
-    if method == UNCALIBRATED:
-        return {}
-    return {method: fitted(study, settings, method, part_of(progress, 0.0, 0.2))}
+    """Return what is compared: all of it is measured on the same rows."""
+    found = {}
+    names = dict.fromkeys(CALIBRATORS[m].id for m in (*settings.calibrators, method))
+    for name in names:
+        if name == UNCALIBRATED:
+            continue
+        try:
+            found[name] = fitted(study, settings, name, part_of(progress, 0.0, 0.2))
+        except FitError:
+            if name == method:
+                raise
+    return found
 
 
 def forget() -> None:

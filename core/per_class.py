@@ -110,10 +110,19 @@ class ClassGaps:
         return self.probability - self.share
 
 
-def class_scores(own: Predictions, overview: Overview) -> ClassScores:
+def class_scores(
+    own: Predictions, overview: Overview, split: Split | None = None
+) -> ClassScores:
     """Return the uncalibrated probabilities of every labelled row in use.
 
     The normaliser comes from the one kernel trip of the overview.
+
+    Parameters
+    ----------
+    own : Predictions
+    overview : Overview
+    split : Split, optional
+        Only its test rows, to be compared with calibrated ones.
 
     Raises
     ------
@@ -122,8 +131,10 @@ def class_scores(own: Predictions, overview: Overview) -> ClassScores:
     """
     if own.logits is None or own.labels is None or overview.rows.logsumexp is None:
         raise FitError("Classes need labelled rows with class scores.", own.name)
-    used = overview.used
-    return _scores(own, own.logits, overview.rows.logsumexp, used, used, "all")
+    used, kind = overview.used, "all"
+    if split is not None:
+        used, kind = split.test, split.rows
+    return _scores(own, own.logits, overview.rows.logsumexp, used, used, kind)
 
 
 def calibrated_scores(own: Predictions, split: Split, fitted: Fitted) -> ClassScores:
@@ -268,9 +279,22 @@ def _scores(
 
 
 def scores_for(
-    own: Predictions, overview: Overview, fitted: Fitted | None
+    own: Predictions,
+    overview: Overview,
+    fitted: Fitted | None = None,
+    *,
+    is_compared: bool = False,
 ) -> ClassScores:
-    """Return the probabilities before a repair, or after it on the test rows."""
+    """Return the probabilities before a repair, or after it on the test rows.
+
+    Parameters
+    ----------
+    own : Predictions
+    overview : Overview
+    fitted : Fitted, optional
+    is_compared : bool, default=False
+        Whether those before a repair are of the test rows as well.
+    """
     if fitted is None or fitted.method == UNCALIBRATED or overview.split is None:
-        return class_scores(own, overview)
+        return class_scores(own, overview, overview.split if is_compared else None)
     return calibrated_scores(own, overview.split, fitted)

@@ -69,7 +69,7 @@ def test_a_curve_is_one_choice_beside_the_bins(kind, label) -> None:
     shown = " ".join(str(item.value) for item in at.table)
     expected = "Miscalibration" if kind == "corp" else "Smooth ECE, points"
     assert expected in shown
-    assert "2,394 rows" in words(at)
+    assert words(at).count("1,194 test rows") >= 2
     choose(at, scores="temperature")
     assert f"After: {label}" in names_of(specs(at)[0])
     assert "1,194 test rows" in words(at)

@@ -158,7 +158,8 @@ def test_the_page_draws_the_predicted_class_and_lists_a_bin(analysis) -> None:
     settle(at)
     assert not at.exception
     frame = at.dataframe[0].value
-    bins = analysis.overview.views["top-label"].bins
+    tested = analyze(analysis.study, Settings(calibrators=("temperature",)))
+    bins = tested.comparison.views["top-label"]["uncalibrated"].bins
     assert len(frame) == min(200, bins.count[14])
     assert list(frame.columns[:4]) == ["id", "file_row", "label", "prediction"]
     assert {"group", "noise", "stroke"} <= set(frame.columns)
@@ -173,10 +174,32 @@ def test_the_page_shows_each_class_before_and_after(analysis) -> None:
     assert not at.exception
     assert len(at.get("plotly_chart")) == 6
     assert len(at.dataframe[0].value) == 10
+    assert "1,194 test rows" in captions(at)
+    rows = at.dataframe[0].value["rows_with_label"].sum()
+    assert rows == 1194
     at.segmented_control(key="reliability_scores").set_value("temperature").run()
     settle(at)
     assert not at.exception
-    assert "1,194 test rows" in words(at)
+    assert "1,194 test rows" in captions(at)
+    assert at.dataframe[0].value["rows_with_label"].sum() == rows
+
+
+def captions(at) -> str:
+    return " ".join(item.value for item in at.caption)
+
+
+def test_before_and_after_are_of_the_same_rows() -> None:
+    at = page(opened())
+    for method in ("uncalibrated", "temperature"):
+        at.segmented_control(key="reliability_scores").set_value(method).run()
+        settle(at)
+        assert not at.exception
+        assert "1,194 test rows" in captions(at)
+        assert "Before and after: the same rows." in captions(at)
+    at.switch_page("views/overview.py").run()
+    settle(at)
+    assert "1,194 test rows" in captions(at)
+    assert "The headline counts all 2,394." in captions(at)
 
 
 def test_bins_of_equal_counts_are_one_choice_away() -> None:

@@ -263,9 +263,11 @@ def rows_words(analysis: Analysis, n: int, rows: str) -> str:
         "cross-fitted": "cross-fitted rows: each one scaled by a temperature fitted "
         "on other rows",
     }.get(rows, "rows")
+    n_all = int(analysis.overview.used.size)
+    others = "" if n == n_all else f" The headline counts all {n_all:,}."
     return (
-        f"{n:,} {which}. Small figures: {level} intervals; for the ECE the range "
-        "that a perfectly calibrated model of this size would show."
+        f"{n:,} {which}.{others} Small figures: {level} intervals; for the ECE the "
+        "range that a perfectly calibrated model of this size would show."
     )
 
 

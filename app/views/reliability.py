@@ -78,8 +78,8 @@ def binning_choice(chosen: Settings) -> None:
 
 
 def result_of(analysis: Analysis, view: str, method: str) -> ViewResult:
-    """Return numbers and bins of the chosen scores."""
-    if method == "uncalibrated" or analysis.comparison is None:
+    """Return numbers and bins of the chosen scores: of the same rows, if compared."""
+    if analysis.comparison is None:
         return analysis.overview.views[view]
     return analysis.comparison.views[view][method]
 
@@ -89,9 +89,12 @@ def statistics_of(
 ) -> tuple[RowStatistics, np.ndarray[Any, Any]]:
     """Return the statistics of the rows in a diagram, and which rows they are."""
     overview = analysis.overview
-    if method == "uncalibrated" or overview.split is None:
+    if analysis.comparison is None or overview.split is None:
         return overview.rows.take(overview.used), overview.used
-    return analysis.fitted[method].rows, overview.split.test
+    test = overview.split.test
+    if method == "uncalibrated":
+        return overview.rows.take(test), test
+    return analysis.fitted[method].rows, test
 
 
 def axis_titles(analysis: Analysis, view: str) -> tuple[str, str]:
@@ -189,12 +192,8 @@ def numbers(
     )
     gap = found.estimates["gap"]
     words = rows_words(gap.n, gap.rows, chosen.level, is_binned=is_binned)
-    split = analysis.overview.split
-    if method == "uncalibrated" and split is not None and split.test.size < gap.n:
-        words += (
-            f" Fit rows are among them; after the repair only the {split.test.size:,} "
-            "test rows count."
-        )
+    if analysis.comparison is not None:
+        words += " Before and after: the same rows."
     st.caption(words)
     columns = {label: found.estimates}
     frame, name = tables.estimates_frame(columns), f"{stem}-numbers-{view}"
@@ -202,7 +201,7 @@ def numbers(
         key = f"why-{view}-{method}"
         lines = [provenance.draws_words(chosen)]
         split = analysis.overview.split
-        if method != "uncalibrated" and split is not None:
+        if analysis.comparison is not None and split is not None:
             lines.append(f"Rows: {display.escape_markdown(split.sentence)}.")
         display.provenance(
             columns,
