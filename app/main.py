@@ -26,7 +26,7 @@ st.set_page_config(
     initial_sidebar_state="collapsed",
 )
 st.logo(theme.LOGO, size="large")
-st.html(theme.PHONE)
+st.html(theme.STYLE)
 
 page = st.navigation(
     [

@@ -298,32 +298,29 @@ def sweep_figure(
     fig.add_vline(x=fitted.value, line={"color": theme.AFTER.color, "width": 1.5})
     if tried is not None:
         fig.add_vline(
-            x=tried, line={"color": theme.SERIES[1].color, "width": 2.5, "dash": "dot"}
+            x=tried,
+            line={
+                "color": theme.TRIED.color,
+                "width": 2.5,
+                "dash": theme.TRIED.dash,
+            },
         )
-    marks = [(fitted.value, "fitted", theme.AFTER.color, "right")]
+    is_low = tried is not None and tried <= fitted.value
+    marks = [(fitted.value, "fitted", is_low or tried is None)]
     if tried is not None:
-        side = "left" if tried > fitted.value else "right"
-        marks = [
-            (fitted.value, "fitted", theme.AFTER.color, side),
-            (
-                tried,
-                "tried",
-                theme.SERIES[1].color,
-                {"left": "right"}.get(side, "left"),
-            ),
-        ]
-    for x, text, color, side in marks:
+        marks.append((tried, "tried", not is_low))
+    for x, text, is_right in marks:
         # Text stands away from the other line.
         fig.add_annotation(
             x=float(np.log10(x)),
             y=1.0,
             yref="paper",
             yanchor="top",
-            xanchor="right" if side == "left" else "left",
-            xshift=-6 if side == "left" else 6,
+            xanchor="left" if is_right else "right",
+            xshift=6 if is_right else -6,
             text=text,
             showarrow=False,
-            font={"color": color, "size": 13},
+            font={"color": theme.TEXT, "size": 13},
         )
     span = np.log10(sweep.temperature[[0, -1]])
     fig.update_layout(

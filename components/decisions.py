@@ -29,7 +29,7 @@ MOST_DRAWN = 30
 
 _LABEL = 18  # letters of a class name on an axis
 _MOST_WRITTEN = 16  # classes above which counts are shown on hover only
-_STRONG = 0.4  # share of a label from which a cell is dark enough for white figures
+_DARKEST = 0.55  # opacity that leaves a contrast of 4.5 to the figures in both themes
 
 
 def confusion_figure(
@@ -52,7 +52,7 @@ def confusion_figure(
             ),
             colorscale=[
                 [0.0, theme.translucent(theme.AFTER.color, 0.03)],
-                [1.0, theme.AFTER.color],
+                [1.0, theme.translucent(theme.AFTER.color, _DARKEST)],
             ],
             zmin=0,
             zmax=1,
@@ -66,18 +66,13 @@ def confusion_figure(
         )
     )
     if len(names) <= _MOST_WRITTEN:
-        # Plotly would pick one colour for all; no single one is legible on every cell.
         down, across = np.indices(matrix.shape)
         fig.add_scatter(
             x=across.ravel(),
             y=down.ravel(),
             mode="text",
             text=[f"{count:,}" for count in matrix.ravel()],
-            textfont={
-                "color": np.where(
-                    share.ravel() > _STRONG, theme.LIGHT_BACKGROUND, theme.DIAGONAL
-                )
-            },
+            textfont={"color": theme.TEXT},
             hoverinfo="skip",
             showlegend=False,
         )

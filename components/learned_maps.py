@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from components import theme
 from components.display import escape_markdown
-from components.reliability import styles_of
 from components.theme import Style
 from core.binning import THIN
 from core.learned_maps import ClassChanges, ClassCurve, ConfidenceMap
@@ -54,9 +53,8 @@ def confidence_figure(
         quantile. Bins with fewer than ten rows are grey.
     """
     fig = _square("Confidence before", "Confidence after")
-    styles = styles_of(list(maps))
     for name, found in maps.items():
-        style, title = styles[name], theme.figure_text(labels[name])
+        style, title = theme.style_of(name), theme.figure_text(labels[name])
         if len(maps) <= BANDS:
             fig.add_trace(_band(found, style, name))
         fig.add_trace(
@@ -133,26 +131,20 @@ def curves_figure(
     curves : mapping of str to ClassCurve
         Calibrator id -> its curve of the class.
     labels : mapping of str to str
-        Names in the legend, of all calibrators of the page: a calibrator looks the
-        same in every figure.
+        Names in the legend.
     class_name : str
     """
     name_shown = theme.figure_text(_short(class_name))
     fig = _square(f"Probability of {name_shown} before", "After, on its own")
-    styles = styles_of(list(labels))
     for name, curve in curves.items():
-        title = theme.figure_text(labels[name])
+        style, title = theme.style_of(name), theme.figure_text(labels[name])
         fig.add_trace(
             {
                 "type": "scatter",
                 "x": curve.before,
                 "y": curve.after,
                 "mode": "lines",
-                "line": {
-                    "color": styles[name].color,
-                    "width": 2,
-                    "dash": styles[name].dash,
-                },
+                "line": {"color": style.color, "width": 2, "dash": style.dash},
                 "name": title,
                 "hovertemplate": f"%{{x:.3f}} becomes %{{y:.3f}}<extra>{title}</extra>",
             }

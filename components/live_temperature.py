@@ -84,7 +84,7 @@ def payload(
         "thin": THIN,
         "colors": {
             "fitted": theme.AFTER.color,
-            "tried": theme.SERIES[1].color,
+            "tried": theme.TRIED.color,
             "thin": theme.THIN,
         },
         "measures": [_measure(name, n_classes) for name in METRICS_SHOWN],

@@ -25,7 +25,6 @@ __all__ = [
     "reliability_figure",
     "reliability_table",
     "shrink",
-    "styles_of",
     "zoom",
 ]
 
@@ -33,18 +32,6 @@ HEIGHT = 560
 _DOMAINS = {"top": (0.30, 1.0), "bottom": (0.0, 0.20)}
 _HALF = 0.5
 _TICKS = [0, 0.2, 0.4, 0.6, 0.8, 1]
-
-
-def styles_of(names: Mapping[str, Any] | list[str]) -> dict[str, Style]:
-    """Return a style per series: the uncalibrated scores always look the same."""
-    others = [name for name in names if name != "uncalibrated"]
-    styles = {
-        name: theme.SERIES[number % len(theme.SERIES)]
-        for number, name in enumerate(others)
-    }
-    return {
-        name: theme.BEFORE if name == "uncalibrated" else styles[name] for name in names
-    }
 
 
 def reliability_figure(
@@ -70,8 +57,7 @@ def reliability_figure(
     height : int, default=560
         In pixels.
     styles : mapping of str to Style, optional
-        By name of the series; by default the uncalibrated scores and the others keep
-        theirs.
+        By name of the series; by default those of the calibrators.
     has_counts : bool, default=True
         Whether the rows of each bin are drawn underneath.
 
@@ -81,7 +67,7 @@ def reliability_figure(
         Bins with fewer than ten rows are grey.
     """
     shown = labels or {}
-    styles = styles or styles_of(list(bins))
+    styles = styles or {name: theme.style_of(name) for name in bins}
     fig = empty_diagram(x_title, y_title, height)
     for name, found in bins.items():
         title = theme.figure_text(shown.get(name, name))

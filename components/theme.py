@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,10 @@ __all__ = [
     "LIGHT_BACKGROUND",
     "LOGO",
     "MARK",
-    "PHONE",
-    "SERIES",
+    "STYLE",
+    "TEXT",
     "THIN",
+    "TRIED",
     "VERDICT_COLORS",
     "Style",
     "axis",
@@ -25,6 +27,7 @@ __all__ = [
     "contrast",
     "figure_text",
     "layout",
+    "style_of",
     "translucent",
 ]
 
@@ -52,19 +55,47 @@ class Style:
 # After Okabe and Ito's colours, moved to the middle so that both themes carry them.
 BEFORE = Style("#d55e00", "circle", "solid")
 AFTER = Style("#2a78b5", "diamond", "solid")
-SERIES = (
-    AFTER,
-    Style("#0f8a68", "square", "dash"),
-    Style("#8a63c9", "triangle-up", "dot"),
-    Style("#a87400", "cross", "dashdot"),
-    Style("#b8487f", "star", "longdash"),
-    Style("#0e8a9c", "pentagon", "longdashdot"),
-    Style("#7f8420", "hexagon", "solid"),
-)
-"""Styles of calibrators, in order; the uncalibrated scores are always `BEFORE`."""
+TRIED = Style("#7f8420", "triangle-down", "dot")
+"""A temperature that somebody set by hand: no calibrator looks like it."""
+
+_STYLES = {
+    "uncalibrated": BEFORE,
+    "temperature": AFTER,
+    "isotonic": Style("#0f8a68", "square", "dash"),
+    "platt": Style("#8a63c9", "triangle-up", "dot"),
+    "vector": Style("#a87400", "cross", "dashdot"),
+    "beta": Style("#b8487f", "star", "longdash"),
+    "histogram": Style("#0e8a9c", "pentagon", "longdashdot"),
+}
+_MORE_COLORS = ("#6476d6", "#a1673f", "#5c8a2e", "#c0504d", "#8b6f9c")
+_MORE_SYMBOLS = ("hexagon", "bowtie", "hourglass", "x", "star-square", "octagon")
+
+
+def style_of(method: str) -> Style:
+    """Return how a calibrator is drawn: the same in every figure of every page.
+
+    Parameters
+    ----------
+    method : str
+        Its id. One that is new here gets a style by its name, none of those above.
+
+    Returns
+    -------
+    Style
+    """
+    if method in _STYLES:
+        return _STYLES[method]
+    number = zlib.crc32(method.encode())
+    color = _MORE_COLORS[number % len(_MORE_COLORS)]
+    symbol = _MORE_SYMBOLS[number // len(_MORE_COLORS) % len(_MORE_SYMBOLS)]
+    return Style(color, symbol, "dash")
+
 
 DIAGONAL = "#76828e"
 THIN = "#8a949e"
+TEXT = "#000037"
+"""Of words in a figure. Streamlit writes the text colour of its theme for this one."""
+
 _GRID = "rgba(128, 140, 152, 0.22)"
 
 VERDICT_COLORS = {
@@ -80,12 +111,13 @@ VERDICT_COLORS = {
 LOGO = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="148" height="32" '
     'viewBox="0 0 148 32">'
+    "<style>@media (prefers-color-scheme: dark) {text {fill: #b4c2cf}}</style>"
     '<g fill="none" stroke="#2a78b5" stroke-width="2" stroke-linecap="round">'
     '<path d="M5 3h14M12 3v11"/></g>'
     '<path fill="#d55e00" d="M12 13l6 5-6 12-6-12z"/>'
     '<text x="29" y="23" font-family="Source Sans Pro,Source Sans,Helvetica Neue,'
     'Arial,sans-serif" font-size="20" font-weight="650" letter-spacing="0.2" '
-    'fill="#5f7386">Plumbline</text></svg>'
+    'fill="#4c5f71">Plumbline</text></svg>'
 )
 
 MARK = (
@@ -97,13 +129,33 @@ MARK = (
 )
 """Icon of the browser tab; nothing is fetched from elsewhere."""
 
-# A touch screen shows the buttons of a figure all the time, over the figure.
-PHONE = """<style>
-@media (max-width: 640px) {
-  .modebar-btn:not([data-title^="Download"]) { display: none !important; }
-}
+STYLE = f"""<style>
+/* The chosen one of several wears the text colour: the primary one is too dark. */
+[data-selected="true"] p {{ color: light-dark(#0d1319, #e8ecf0); }}
+/* A figure keeps the ink of the theme that it was drawn in. */
+.js-plotly-plot .cartesianlayer text, .js-plotly-plot .infolayer text {{
+  fill: currentColor !important;
+}}
+/* What scrolls sideways fades where more of it lies. */
+[data-testid="stTable"] > div, .katex-display {{
+  --page: light-dark({LIGHT_BACKGROUND}, {DARK_BACKGROUND});
+  --edge: light-dark(rgb(13 19 25 / 0.3), rgb(232 236 240 / 0.4));
+  background:
+    linear-gradient(to right, var(--page) 50%, transparent) left / 3rem 100% local,
+    linear-gradient(to left, var(--page) 50%, transparent) right / 3rem 100% local,
+    linear-gradient(to right, var(--edge), transparent) left / 0.75rem 100% scroll,
+    linear-gradient(to left, var(--edge), transparent) right / 0.75rem 100% scroll;
+  background-repeat: no-repeat;
+}}
+@media (hover: none) {{
+  .modebar--hover > .modebar-group {{ opacity: 1 !important; }}
+}}
+@media (max-width: 640px) {{
+  .modebar-btn:not([data-title^="Download"]) {{ display: none !important; }}
+  .katex-display {{ font-size: 0.85em; }}
+}}
 </style>"""
-"""Style of small screens: of a figure's buttons only the one that saves it."""
+"""What the theme of Streamlit cannot say: contrast of choices, edges, small screens."""
 
 CHART_CONFIG: dict[str, Any] = {
     "displaylogo": False,
@@ -141,7 +193,8 @@ def layout(height: int, **changes: Any) -> dict[str, Any]:
 def axis(title: str = "", **changes: Any) -> dict[str, Any]:
     """Return an axis with quiet grid lines."""
     base: dict[str, Any] = {
-        "title": {"text": title, "standoff": 8},
+        "title": {"text": title, "standoff": 8, "font": {"color": TEXT}},
+        "tickfont": {"color": TEXT},
         "gridcolor": _GRID,
         "zeroline": False,
     }

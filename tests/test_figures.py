@@ -10,10 +10,14 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from components import curves, display, reliability, tables, theme
+from components import curves, decisions, display, reliability, tables, theme
 from core.binning import bin_statistics
+from core.calibrators import CALIBRATORS
 from core.metrics import CURVES, METRICS, Design, RowScores
 from core.uncertainty import Estimate
+
+NEW = [f"method_{number}" for number in range(40)]
+"""Ids of calibrators that nobody has written yet."""
 
 
 @pytest.fixture
@@ -33,17 +37,57 @@ def colors_of(fig: go.Figure) -> set[str]:
 
 
 def test_every_colour_can_be_seen_in_both_themes() -> None:
-    styles = (theme.BEFORE, *theme.SERIES)
+    styles = [*map(theme.style_of, (*CALIBRATORS, *NEW)), theme.TRIED]
     for color in (*(style.color for style in styles), theme.DIAGONAL, theme.THIN):
         for background in (theme.LIGHT_BACKGROUND, theme.DARK_BACKGROUND):
             assert theme.contrast(color, background) >= 3, (color, background)
 
 
 def test_series_differ_in_more_than_colour() -> None:
-    styles = (theme.BEFORE, *theme.SERIES)
+    styles = [*map(theme.style_of, (*CALIBRATORS, "a_new_one")), theme.TRIED]
     for one, other in itertools.combinations(styles, 2):
         assert one.symbol != other.symbol
         assert one.color != other.color
+
+
+def test_a_calibrator_looks_the_same_in_every_figure(bins) -> None:
+    alone = reliability.reliability_figure({"temperature": bins["temperature"]})
+    last = reliability.reliability_figure(
+        dict.fromkeys(("beta", "vector", "temperature"), bins["temperature"])
+    )
+    for fig in (alone, last):
+        trace = next(t for t in fig.data if t.legendgroup == "temperature")
+        assert trace.marker.color == theme.AFTER.color
+        assert trace.marker.symbol == "diamond"
+
+
+def test_new_calibrators_keep_a_style_of_their_own() -> None:
+    taken = {theme.style_of(name) for name in CALIBRATORS} | {theme.TRIED}
+    assert len(taken) == len(CALIBRATORS) + 1
+    assert taken.isdisjoint(map(theme.style_of, NEW))
+    assert len(set(map(theme.style_of, NEW))) > 15
+    assert theme.style_of("spline") == theme.Style("#5c8a2e", "x", "dash")
+
+
+def test_words_on_cells_can_be_read_in_both_themes() -> None:
+    matrix = np.array([[9, 0], [3, 6]])
+    fig = decisions.confusion_figure(matrix, ["cat", "dog"])
+    cells, words = fig.data
+    assert words.textfont.color == theme.TEXT
+    darkest = cells.colorscale[-1][1]
+    *channels, alpha = map(float, darkest.removeprefix("rgba(")[:-1].split(","))
+    # what Streamlit writes for theme.TEXT (the browser test sees it)
+    for back, text in (
+        (theme.LIGHT_BACKGROUND, "#262730"),
+        (theme.DARK_BACKGROUND, "#fafafa"),
+    ):
+        under = [int(back[i : i + 2], 16) for i in (1, 3, 5)]
+        mixed = [
+            round(alpha * c + (1 - alpha) * u)
+            for c, u in zip(channels, under, strict=True)
+        ]
+        cell = "#" + "".join(f"{value:02x}" for value in mixed)
+        assert theme.contrast(cell, text) >= 4.5
 
 
 def test_contrast_is_that_of_wcag() -> None:
@@ -93,7 +137,7 @@ def test_thin_bins_are_grey_and_out_of_the_legend(bins) -> None:
 
 
 def test_figures_use_the_palette_only(bins) -> None:
-    styles = (theme.BEFORE, *theme.SERIES)
+    styles = [theme.style_of(name) for name in CALIBRATORS]
     known = {*(style.color for style in styles), theme.DIAGONAL, theme.THIN}
     assert colors_of(reliability.reliability_figure(bins)) <= known
 
@@ -136,7 +180,7 @@ def test_a_curve_lies_over_its_band_and_the_counts(curve, bins) -> None:
     np.testing.assert_allclose(line.y, found.y)
     assert line.name == f"&lt;b&gt;Before: {CURVES[kind].label}"
     assert [t for t in fig.data if t.type == "bar"]
-    styles = (theme.BEFORE, *theme.SERIES)
+    styles = [theme.style_of(name) for name in CALIBRATORS]
     known = {*(style.color for style in styles), theme.DIAGONAL, theme.THIN}
     assert colors_of(fig) <= known
     said = curves.curve_alt(found, kind, "Before")

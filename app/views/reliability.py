@@ -132,7 +132,7 @@ def diagram(analysis: Analysis, view: str, method: str, kind: str, stem: str) ->
             curves.draw(
                 line,
                 kind,
-                style_of(method),
+                theme.style_of(method),
                 label,
                 found.bins,
                 titles=titles,
@@ -149,11 +149,6 @@ def diagram(analysis: Analysis, view: str, method: str, kind: str, stem: str) ->
     bin_rows(analysis, view, method, found.bins, names, picked, stem)
 
 
-def style_of(method: str) -> theme.Style:
-    """Return how the scores are drawn, here as on every other page."""
-    return theme.BEFORE if method == "uncalibrated" else theme.AFTER
-
-
 def draw_bins(
     found: ViewResult, method: str, titles: tuple[str, str], name: str, **options: Any
 ) -> None:
@@ -163,7 +158,7 @@ def draw_bins(
         reliability.reliability_figure(
             bins,
             labels=labels,
-            styles={method: style_of(method)},
+            styles={method: theme.style_of(method)},
             x_title=titles[0],
             y_title=titles[1],
         ),
@@ -294,7 +289,9 @@ with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         binning_choice(state.settings())
 stem = display.file_stem(study.evaluation.name)
 if view == "each-class":
-    each_class.section(analysis, method, SCORES[method], style_of(method), kind, stem)
+    each_class.section(
+        analysis, method, SCORES[method], theme.style_of(method), kind, stem
+    )
 else:
     diagram(analysis, view, method, kind, stem)
 display.notes(analysis.notes)
