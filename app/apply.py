@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from app import compute, jobs, state
+from app import compute, jobs, opening, state
 from components import display, tables
 from core.analysis import UNCALIBRATED
 from core.calibrators import CALIBRATORS, Calibrator
@@ -161,7 +161,7 @@ def _open_saved(widget: str) -> None:
     if upload is None:
         return
     now = st.session_state
-    state.empty_uploaders()
+    opening.empty_uploaders()
     now.pop("_saved", None)
     now.pop("_saved_problem", None)
     try:
@@ -182,8 +182,8 @@ def _open_rows(widget: str, is_fitted_here: bool) -> None:  # noqa: FBT001 - a c
     if is_fitted_here:
         own["score_columns"] = now.score_columns
         own["input_kind"] = known.evaluation.input_kind
-    st.session_state["_new_rows"] = (state.kept(upload), plain.replace(**own))
-    state.empty_uploaders()
+    st.session_state["_new_rows"] = (opening.kept(upload), plain.replace(**own))
+    opening.empty_uploaders()
 
 
 def _amend(chosen: Answer) -> None:
@@ -197,7 +197,7 @@ def _amend(chosen: Answer) -> None:
 
 def _apply(study: Study, wanted: Settings | None, saved: Saved | None) -> None:
     """Calibrate the rows that were given, else those of the open file."""
-    given: tuple[state.Source, Settings] | None = st.session_state.get("_new_rows")
+    given: tuple[opening.Source, Settings] | None = st.session_state.get("_new_rows")
     has_own = saved is not None and not state.is_sample()
     if given is None and not (has_own and study.evaluation.logits is not None):
         return

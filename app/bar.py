@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from app import compute, state
+from app import compute, opening, state
 from components import controls, display, tables
 from core.calibrators import CALIBRATORS
 from core.loading import Schema
@@ -16,6 +16,7 @@ from core.settings import Settings
 __all__ = [
     "BINNINGS",
     "CONFIDENCES_ONLY",
+    "QUIET_IN_FIELDS",
     "ROLE_LABELS",
     "draw",
     "kind_button",
@@ -40,6 +41,18 @@ CONFIDENCES_ONLY = (
 OTHER_KIND = {"logits": "probabilities", "probabilities": "logits"}
 # Ctrl+Z belongs to the text field that somebody writes in.
 UNDO, REDO = "Alt+Z", "Alt+Shift+Z"
+# With Alt, Streamlit's shortcuts go off in text fields too, where Alt writes letters.
+QUIET_IN_FIELDS = """<script>
+if (!window.plumblineFields) {
+  window.plumblineFields = true;
+  window.addEventListener("keydown", (event) => {
+    const field = event.target.closest?.(
+      "textarea, [contenteditable=true], input:not([type=range], [type=checkbox]," +
+      " [type=radio], [type=button], [type=file])");
+    if (event.altKey && event.code === "KeyZ" && field) event.stopPropagation();
+  }, true);
+}
+</script>"""
 BINNINGS = {"uniform": "Equal widths", "quantile": "Equal counts"}
 
 
@@ -108,7 +121,7 @@ def uploader(name: str, label: str, *, is_bare: bool = False) -> None:
         key=widget,
         label_visibility="collapsed" if is_bare else "visible",
         accept_multiple_files=True,
-        on_change=state.open_upload,
+        on_change=opening.open_upload,
         args=(widget,),
         help="CSV or TSV (also .gz and .zst), Parquet, Arrow, JSON, NPZ, NPY or "
         "safetensors with one row per prediction: logits or probabilities of every "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from app import cli_export, compute, jobs, state
+from app import cli_export, compute, jobs, opening, state
 from components import display, tables
 from core.export import Verification
 from core.messages import Cancelled, DataError, FitError, Progress, part_of
@@ -65,7 +65,7 @@ def draw(study: Study, wanted: Settings) -> None:
             on_change=_open,
             args=(widget,),
         )
-        file: state.Source | None = st.session_state.get("_model")
+        file: opening.Source | None = st.session_state.get("_model")
         if file is None:
             return
         output = st.text_input(
@@ -87,12 +87,12 @@ def draw(study: Study, wanted: Settings) -> None:
 def _open(widget: str) -> None:
     upload = st.session_state.get(widget)
     if upload is not None:
-        st.session_state["_model"] = state.kept(upload)
-        state.empty_uploaders()
+        st.session_state["_model"] = opening.kept(upload)
+        opening.empty_uploaders()
 
 
 def _written(
-    study: Study, wanted: Settings, file: state.Source, output: str | None
+    study: Study, wanted: Settings, file: opening.Source, output: str | None
 ) -> Written | None:
     """Write and verify off the script thread; None while that is under way."""
 

@@ -13,7 +13,7 @@ sys.path[:] = [ROOT, *(p for p in sys.path if p not in (ROOT, str(HERE)))]
 
 import streamlit as st
 
-from app import bar, jobs, state
+from app import bar, jobs, opening
 from components import theme
 
 # The results carry their notes; Python's warnings name lines of code.
@@ -78,12 +78,13 @@ page = st.navigation(
 )
 st.set_page_config(page_title=f"{page.title} \N{MIDDLE DOT} Plumbline")
 
-state.begin()
+opening.begin()
 with (
     jobs.waiting(),
     st.container(horizontal_alignment="center"),
     st.container(width=1240, gap="medium"),
 ):
-    if state.ensure_study():
+    if opening.ensure_study():
         bar.draw(page.url_path)
         page.run()
+st.html(bar.QUIET_IN_FIELDS, unsafe_allow_javascript=True)

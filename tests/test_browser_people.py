@@ -110,6 +110,26 @@ def test_a_page_is_used_by_keyboard_alone(owner: Visitor) -> None:
     v.settle().no_complaints()
 
 
+def test_undo_by_keyboard_leaves_text_fields_alone(visitor: Visitor) -> None:
+    v = visitor.go("Data")
+    seed = v.page.get_by_label("Seed")
+    plain = seed.input_value()
+    seed.fill("7")
+    seed.press("Enter")
+    undo = v.key("undo").get_by_role("button")
+    expect(undo).to_be_visible()
+    v.settle()
+    seed.focus()
+    v.page.keyboard.press("Alt+z")
+    v.settle()
+    expect(seed).to_have_value("7")
+    expect(undo).to_be_visible()
+    v.page.get_by_role("heading", name="Data").click()
+    v.page.keyboard.press("Alt+z")
+    expect(undo).to_have_count(0)
+    expect(v.settle().page.get_by_label("Seed")).to_have_value(plain)
+
+
 # ----------------------------------------------------------------- two and a thousand
 
 LONG = [f"<b>class {i}</b> <img src=x onerror=alert({i})> & _name_" for i in range(999)]

@@ -4,7 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from app import bar, compute, jobs, snapshots, state
+from app import bar, compute, jobs, opening, snapshots, state
 from components import controls, display, tables
 from core.loading import ColumnGuess, Schema
 from core.loading.snippets import SNIPPETS
@@ -40,19 +40,19 @@ def file_section() -> None:
     with left:
         bar.uploader("upload_data", "Your predictions")
     with right:
-        if state.is_local():
+        if opening.is_local():
             path = st.text_input(
                 "Or a path on this machine",
                 key=state.key("path"),
                 placeholder="/data/predictions.npz",
-                on_change=lambda: state.open_path(st.session_state["path"].strip()),
+                on_change=lambda: opening.open_path(st.session_state["path"].strip()),
             )
             del path
         with st.container(horizontal=True, gap="small"):
             st.button(
                 "Use the sample",
                 key=state.key("use_sample"),
-                on_click=state.open_sample,
+                on_click=opening.open_sample,
                 disabled=state.is_sample(),
                 icon=":material/science:",
             )
@@ -81,7 +81,9 @@ def privacy_section() -> None:
     """Say where a file goes, and forget it on demand."""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         with st.popover("Where does my file go?", type="tertiary"):
-            where = "this machine" if state.is_local() else "the machine of this server"
+            where = (
+                "this machine" if opening.is_local() else "the machine of this server"
+            )
             st.markdown(
                 f"It stays on {where}: read into memory, kept in a temporary file of "
                 "your session, sent nowhere else. Both go when you forget it, open "
@@ -92,7 +94,7 @@ def privacy_section() -> None:
             key=state.key("forget"),
             icon=":material/delete:",
             type="tertiary",
-            on_click=state.forget,
+            on_click=opening.forget,
             disabled=state.is_sample(),
             help="Drop the file, what was computed of it, and every choice.",
         )
@@ -303,7 +305,7 @@ def session_section(chosen: Settings) -> None:
             "Open a session file",
             type=["json"],
             key=widget,
-            on_change=state.open_session,
+            on_change=opening.open_session,
             args=(widget,),
         )
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import streamlit as st
 
-from app import bar, compute, fold_line, jobs, provenance, state
+from app import bar, compute, fold_line, jobs, opening, provenance, state
 from components import calibrators, display, reliability, tables, theme
 from core.analysis import Analysis, Comparison, ViewResult
 from core.calibrators import TemperatureScaling
@@ -307,7 +307,7 @@ study = state.study()
 if study is None:
     st.title("How far can its confidence be trusted?", anchor=False)
     bar.uploader("upload_first", "Drop your file")
-    st.button("Use the sample", key="use_sample", on_click=state.open_sample)
+    st.button("Use the sample", key="use_sample", on_click=opening.open_sample)
     st.stop()
 
 if state.is_sample():
