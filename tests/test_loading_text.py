@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from core.loading import DataError, read_predictions
@@ -91,3 +95,51 @@ def test_rows_with_one_cell_more_than_the_header() -> None:
     with pytest.raises(DataError, match="has 4 cells, the header 3") as caught:
         read_predictions(text.encode())
     assert "row.names = FALSE" in caught.value.how_to_fix
+
+
+REFUSED = """
+import sys
+from core.loading import DataError, read_predictions
+try:
+    read_predictions(sys.argv[1])
+except DataError as error:
+    print(error.where)
+"""
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz", ".csv.zst"])
+def test_a_process_ends_well_after_a_refusal(suffix: str, tmp_path: Path) -> None:
+    """Arrow still reads the next block then: its thread must not need Python."""
+    row = ",".join(["0.1234567"] * 100) + ",1\n"
+    names = ",".join(f"logit_{i}" for i in range(100)) + ",label\n"
+    text = names + row * 2000 + "9," + row + row * 20_000
+    path = tmp_path / f"refused{suffix}"
+    if suffix == ".csv":
+        path.write_text(text)
+    else:
+        with pa.output_stream(path, compression="detect") as file:
+            file.write(text.encode())
+    for _ in range(3):
+        done = subprocess.run(
+            [sys.executable, "-c", REFUSED, str(path)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=Path(__file__).parents[1],
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"refused{suffix}, row 2001\n"
+
+
+@pytest.mark.parametrize("packing", [bytes, gzip.compress])
+def test_quotes_and_dashes_of_windows(packing: Any) -> None:
+    text = "id,prob_cat,prob_dog,label\nit’s–“a”\x81,0.9,0.1,cat\n"
+    encoded = text.replace("\x81", "").encode("cp1252").replace(b"\x94,", b"\x94\x81,")
+    far = "id,prob_cat,prob_dog,label\n" + "abc,0.9,0.1,cat\n" * 300_000
+    for start, n_rows in (("", 1), (far, 300_001)):
+        data = start.encode() + encoded.partition(b"\n")[2] if start else encoded
+        rows = read_predictions(packing(data), name="rows.csv")
+        assert len(rows) == n_rows
+        assert rows.metadata["id"].iloc[-1] == "it’s–“a”\x81"
+        assert "Windows-1252" in next(n.text for n in rows.notes if n.code == "latin-1")

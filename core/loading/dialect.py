@@ -82,10 +82,10 @@ class Dialect:
         if self.decimal == ",":
             text = "Numbers are written with a decimal comma; 0,5 was read as 0.5."
             found.append(Note("decimal-comma", "info", text))
-        if self.encoding == "latin-1":
+        if self.encoding == "cp1252":
             text = (
-                "The file is not UTF-8; it was read as Latin-1 (check accents in "
-                "names)."
+                "The file is not UTF-8; it was read as Windows-1252, which is Latin-1 "
+                "with more quotes and dashes (check accents in names)."
             )
             found.append(Note("latin-1", "info", text))
         elif self.encoding != "utf-8":
@@ -145,7 +145,7 @@ def decode_start(head: bytes, *, is_whole: bool) -> tuple[str, str]:
     try:
         return lines.decode("utf-8-sig"), encoding
     except UnicodeDecodeError:
-        return lines.decode("latin-1"), "latin-1"
+        return lines.decode("cp1252", "latin-1"), "cp1252"
 
 
 def _delimiter(text: str, name: str) -> tuple[str, list[list[str]]]:

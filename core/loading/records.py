@@ -21,7 +21,7 @@ from core.loading.names import (
     plain,
 )
 from core.loading.sources import Raw, Source, check_size, damaged, shortened
-from core.loading.text import opened
+from core.loading.streams import opened
 from core.messages import DataError, Progress
 
 __all__ = ["read_json"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import itertools
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,9 +20,10 @@ from core.loading.names import NAMES, plain
 from core.loading.quotes import check_quotes, has_line_ends
 from core.loading.settled import settled, with_points
 from core.loading.sources import Raw, Source, check_size, damaged, shortened
+from core.loading.streams import ArrowStream, Stream, opened
 from core.messages import DataError, Note, Progress
 
-__all__ = ["opened", "packed_kind", "read_text"]
+__all__ = ["packed_kind", "read_text"]
 
 _HEAD = 4 << 20
 _BLOCK = 1 << 21
@@ -33,49 +33,6 @@ _PACKED = {"gzip": ".gz", "zstd": ".zst"}
 _UNREADABLE = (
     *(pa.ArrowException, OSError, EOFError, ValueError, zlib.error, LookupError),
 )
-
-
-class _Stream(io.RawIOBase):
-    """Unpack on the way if need be, count what was read, stop at the limit."""
-
-    def __init__(self, source: Source, packing: str) -> None:
-        super().__init__()
-        self._name = source.name
-        self._size = max(1, source.size)
-        self._file = source.open()
-        self._is_packed = bool(packing)
-        self._plain: BinaryIO | gzip.GzipFile | Any = self._file
-        if packing == "gzip":
-            self._plain = gzip.GzipFile(fileobj=self._file)
-        elif packing == "zstd":
-            self._plain = pa.CompressedInputStream(
-                pa.PythonFile(self._file, "r"), "zstd"
-            )
-        self._count = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._plain.read(len(buffer))
-        buffer[: len(data)] = data
-        self._count += len(data)
-        if self._is_packed:
-            check_size(self._count, self._name, 1)
-        return len(data)
-
-    def fraction(self) -> float:
-        """Share of the file that was read."""
-        return min(1.0, self._file.tell() / self._size)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def opened(source: Source, packing: str) -> io.BufferedReader:
-    """Open a file for reading, unpacked on the way."""
-    return io.BufferedReader(_Stream(source, packing))
 
 
 def packed_kind(source: Source, packing: str) -> str:
@@ -168,7 +125,7 @@ def _no_rows(name: str) -> DataError:
 def _inspect_text(source: Source, packing: str) -> tuple[Dialect, bytes, float]:
     """Return how the text is written, its first lines, and their share of the file."""
     try:
-        with _Stream(source, packing) as stream:
+        with Stream(source, packing) as stream:
             buffered = io.BufferedReader(stream, _HEAD)
             head = buffered.read(_HEAD)
             share = stream.fraction()  # before anything is read ahead
@@ -195,16 +152,13 @@ def _inspect_text(source: Source, packing: str) -> tuple[Dialect, bytes, float]:
     return dialect, text.encode("utf-8"), share
 
 
-def _options(
-    dialect: Dialect, types: dict[str, Any], *, is_start: bool = False
-) -> dict[str, Any]:
-    """Return the options of Arrow; the start of a file is UTF-8 by then."""
+def _options(dialect: Dialect, types: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of Arrow, which gets every text as UTF-8."""
     return {
         "read_options": pyarrow.csv.ReadOptions(
             column_names=list(dialect.names),
             skip_rows=dialect.n_blank,
             skip_rows_after_names=int(dialect.has_header),
-            encoding="utf8" if is_start else dialect.encoding,
             block_size=max(_BLOCK, 4 * dialect.longest_line),
         ),
         "parse_options": pyarrow.csv.ParseOptions(
@@ -228,9 +182,7 @@ def _column_types(head: bytes, dialect: Dialect) -> dict[str, Any]:
     Dates and codes with leading zeros stay text, so that the user's own file comes
     back as it was.
     """
-    seen = pyarrow.csv.read_csv(
-        io.BytesIO(head), **_options(dialect, {}, is_start=True)
-    )
+    seen = pyarrow.csv.read_csv(pa.py_buffer(head), **_options(dialect, {}))
     start = head[: 1 << 16].rpartition(b"\n")[0] + b"\n"
     has_codes = re.search(rb"(?:\A|[\s,;\"])0\d", start) is not None
     codes = NAMES["id"] + NAMES["group"]
@@ -243,12 +195,8 @@ def _column_types(head: bytes, dialect: Dialect) -> dict[str, Any]:
             kind = field.type
         types[field.name] = kind
     if has_codes:
-        as_text = pyarrow.csv.read_csv(
-            io.BytesIO(start),
-            **_options(
-                dialect, dict.fromkeys(dialect.names, pa.string()), is_start=True
-            ),
-        )
+        every = dict.fromkeys(dialect.names, pa.string())
+        as_text = pyarrow.csv.read_csv(pa.py_buffer(start), **_options(dialect, every))
         for name in types:
             coded = pc.match_substring_regex(as_text[name], r"^\s*0\d")
             if pc.any(coded).as_py() and pa.types.is_integer(types[name]):
@@ -265,24 +213,11 @@ def _read_blocks(
 ) -> tuple[Any, Dialect]:
     """Read block by block; when a later block shows other types, read again."""
     for n_tries in itertools.count(1):
-        options = _options(dialect, types)
         try:
-            with _Stream(source, packing) as stream:
-                reader = pyarrow.csv.open_csv(stream, **options)
-                pieces, batches, n_bytes, n_rows = [], [], 0, 0
-                for batch in reader:
-                    batches.append(batch)
-                    n_bytes += batch.nbytes
-                    if n_bytes > _TOGETHER:
-                        pieces.append(_piece(batches, reader.schema))
-                        batches, n_bytes = [], 0
-                    n_rows += batch.num_rows
-                    report(n_rows, stream.fraction())
-                pieces.append(_piece(batches, reader.schema))
-                return pa.concat_tables(pieces), dialect
+            return _read_table(source, dialect, types, report, packing), dialect
         except pa.ArrowInvalid as error:
             if "invalid UTF8" in str(error) and dialect.encoding == "utf-8":
-                dialect = replace(dialect, encoding="latin-1")
+                dialect = replace(dialect, encoding="cp1252")
                 continue
             # One thread knows the row, several do not.
             known = r"CSV column #(\d+): (?:Row #\d+: )?CSV conversion error"
@@ -293,9 +228,45 @@ def _read_blocks(
     raise AssertionError  # the loop above has no other end
 
 
-def _piece(batches: list[Any], schema: Any) -> Any:
+def _read_table(
+    source: Source,
+    dialect: Dialect,
+    types: dict[str, Any],
+    report: Callable[[int, float], None],
+    packing: str,
+) -> Any:
+    pieces: list[Any] = []
+    batches: list[Any] = []
+    n_bytes = n_rows = 0
+    options = _options(dialect, types)
+    for batch, share in _batches(source, dialect, packing, options):
+        batches.append(batch)
+        n_bytes += batch.nbytes
+        if n_bytes > _TOGETHER:
+            pieces.append(_piece(batches))
+            batches, n_bytes = [], 0
+        n_rows += batch.num_rows
+        report(n_rows, share)
+    return pa.concat_tables([*pieces, _piece(batches)] if batches else pieces)
+
+
+def _batches(
+    source: Source, dialect: Dialect, packing: str, options: dict[str, Any]
+) -> Iterator[tuple[Any, float]]:
+    """Yield rows and the share of the file that was read."""
+    stream = ArrowStream(source, packing, dialect.encoding)
+    reader = pyarrow.csv.open_csv(stream.file, **options)
+    yield pa.RecordBatch.from_pylist([], reader.schema), 0.0
+    n_bytes = 0
+    for batch in reader:
+        n_bytes += batch.nbytes
+        check_size(n_bytes, source.name, 1)
+        yield batch, stream.fraction()
+
+
+def _piece(batches: list[Any]) -> Any:
     """Return batches as one table: many short pieces of columns take much memory."""
-    return pa.Table.from_batches(batches, schema).combine_chunks()
+    return pa.Table.from_batches(batches).combine_chunks()
 
 
 def _narrowed(types: dict[str, Any]) -> dict[str, Any]:
@@ -352,9 +323,8 @@ def _with_row(source: Source, dialect: Dialect, packing: str) -> BaseException |
     options = _options(dialect, dict.fromkeys(dialect.names, pa.string()))
     options["read_options"].use_threads = False
     try:
-        with _Stream(source, packing) as stream:
-            for _ in pyarrow.csv.open_csv(stream, **options):
-                pass
+        for _ in _batches(source, dialect, packing, options):
+            pass
     except _UNREADABLE as error:
         return error
     return None
