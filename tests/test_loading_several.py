@@ -173,3 +173,58 @@ def test_arrays_of_one_name_need_a_part() -> None:
         read_predictions(files, name=["a.npz", "b.npz"])
     with pytest.raises(DataError, match="no files"):
         read_predictions([])
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("image_id", "ImageID"),
+        ("id", "ID"),
+        ("Sample Id", "sample-id"),
+        ("row.id", "RowID"),
+        ("FileName", "file_name"),
+    ],
+)
+def test_ids_are_joined_however_their_name_is_spelled(left: str, right: str) -> None:
+    ids = [f"n{i}" for i in range(N)]
+    scores = columns("logit_{}", LOGITS).assign(**{left: ids})
+    truth = pd.DataFrame({right: ids, "label": NAMED}).sample(frac=1, random_state=0)
+    for files in ([scores, truth], [truth, scores]):
+        rows = read_predictions([csv(f) for f in files], name=["a.csv", "b.csv"])
+        check(rows, LOGITS, "logits")
+        (note,) = rows.notes
+        assert f"joined on {left} and {right}" in note.text
+        assert rows.roles.id == left
+        assert right not in rows.metadata
+    chosen = read_predictions(
+        [csv(scores), csv(truth)], name=["a.csv", "b.csv"], id_column=left
+    )
+    check(chosen, LOGITS, "logits")
+
+
+def test_an_exact_name_comes_before_another_spelling() -> None:
+    scores = columns("logit_{}", LOGITS).assign(id=range(N), ID=range(N, 0, -1))
+    truth = pd.DataFrame({"ID": range(N, 0, -1), "label": NAMED})
+    rows = read_predictions([csv(scores), csv(truth)], name=["a.csv", "b.csv"])
+    check(rows, LOGITS, "logits")
+
+
+def test_ids_with_zeros_before_a_number() -> None:
+    padded = [f"{i:05}" for i in range(N)]
+    scores = columns("logit_{}", LOGITS)
+    truth = pd.DataFrame({"id": range(N), "label": NAMED}).sample(frac=1)
+    names = ["a.csv", "b.csv"]
+    rows = read_predictions([csv(scores.assign(id=padded)), csv(truth)], name=names)
+    check(rows, LOGITS, "logits")
+    assert rows.metadata["id"].tolist() == padded
+    (note,) = rows.notes
+    assert "00000 and 0 count as the same id" in note.text
+    turned = truth.assign(id=[f"{i:03}" for i in truth["id"]])
+    for other in (scores.assign(id=range(N)), scores.assign(id=padded)):
+        rows = read_predictions([csv(other), csv(turned)], name=names)
+        check(rows, LOGITS, "logits")
+    # 01 and 1 are two rows: they cannot both be row 1 of the other file.
+    twice = scores.assign(id=["01", "1", *padded[2:]])
+    rows = read_predictions([csv(twice), csv(truth)], name=names)
+    assert rows.labels.tolist() == [-1, LABELS[1], *[-1] * (N - 2)]
+    assert "39 rows of a.csv are not in b.csv" in rows.notes[0].text

@@ -15,6 +15,7 @@ from core.loading import sources
 from core.loading.array_layouts import raw_of_arrays
 from core.loading.arrays import read_arrays, read_bag
 from core.loading.columnar import read_arrow, read_parquet
+from core.loading.joining import by_id, shared_id
 from core.loading.layouts import lay_out
 from core.loading.names import (
     ARRAY_LABELS,
@@ -29,7 +30,7 @@ from core.loading.records import read_json
 from core.loading.roles import find_roles
 from core.loading.sources import Raw, Source, as_source
 from core.loading.text import packed_kind, read_text
-from core.messages import Answer, DataError, Note, Progress
+from core.messages import DataError, Note, Progress
 from core.settings import Settings
 
 __all__ = ["FileSource", "FileSources", "read_files"]
@@ -38,7 +39,6 @@ FileSource = bytes | str | Path
 FileSources = FileSource | Sequence[FileSource]
 
 _CHUNK = 1 << 22
-_COUNT = re.compile(r"unnamed:? \d+", re.IGNORECASE)  # index that pandas wrote
 
 
 def read_files(
@@ -286,16 +286,13 @@ def _has_target_columns(raw: Raw, others: list[Raw]) -> bool:
 def _joined(base: Raw, other: Raw, id_column: str | None) -> Raw:
     """Add the columns of another table to the rows of the one with scores."""
     name = _names((base.name, other.name))
-    key = _shared_id(base, other, id_column)
+    keys = shared_id(base, other, id_column)
     notes = [*base.notes, *other.notes]
-    if key is None:
-        rows = _by_order(base, other, notes)
-    else:
-        rows = _by_id(base, other, key, notes)
+    rows = by_id(base, other, keys, notes) if keys else _by_order(base, other, notes)
     table = base.table
     taken = other.table.take(pa.array(rows, from_pandas=True))
     for column in other.table.column_names:
-        if column == key:
+        if keys is not None and column == keys[1]:
             continue
         wanted = column
         if column in base.names:
@@ -334,51 +331,6 @@ def _without_claim(base: Raw, table: Any, column: str) -> Any:
     return table.rename_columns(names)
 
 
-def _shared_id(base: Raw, other: Raw, chosen: str | None) -> str | None:
-    """Return the column of both files that tells the rows of the other apart."""
-    shared = [n for n in base.table.column_names if n in other.table.column_names]
-    if chosen in shared:
-        return chosen
-    ranks = {word: place for place, word in enumerate(NAMES["id"])}
-    shared.sort(key=lambda column: ranks.get(plain(column), len(ranks)))
-    column: str
-    for column in shared:
-        right = other.text(column)
-        is_id = plain(column) in ranks
-        kind = other.table[column].type
-        if (pa.types.is_floating(kind) and not is_id) or plain(column) in NAMES[
-            "label"
-        ]:
-            continue
-        if is_id or (right.is_unique and base.text(column).isin(right).any()):
-            if _COUNT.fullmatch(column) is None:
-                return column
-            if set(base.text(column)) == set(right):
-                return column
-            if chosen != "":
-                raise _other_index(base, other, column)
-    return None
-
-
-def _other_index(base: Raw, other: Raw, column: str) -> DataError:
-    """Ask how rows belong together whose unnamed index differs between the files."""
-    answers = [Answer("Join the rows on that index", "id_column", column)]
-    how = "Name that column id in both files if it tells the rows apart"
-    if base.n_rows == other.n_rows:
-        text = "Join the rows in the order of the files"
-        answers.append(Answer(text, "id_column", ""))
-        how += "; write both without it (index=False) if they are in the same order"
-    n_shared = int(base.text(column).isin(other.text(column)).sum())
-    return DataError(
-        "Both files have an index without a name, and its values are not the same: "
-        f"{n_shared:,} of {base.n_rows:,} rows of {base.name} find theirs among the "
-        f"{other.n_rows:,} of {other.name}.",
-        _names((base.name, other.name)),
-        f"{how}.",
-        answers=tuple(answers),
-    )
-
-
 def _by_order(base: Raw, other: Raw, notes: list[Note]) -> Any:
     if base.n_rows != other.n_rows:
         raise DataError(
@@ -394,34 +346,3 @@ def _by_order(base: Raw, other: Raw, notes: list[Note]) -> Any:
     )
     notes.append(Note("joined-by-order", "question", text))
     return pd.array(range(base.n_rows), dtype="Int64")
-
-
-def _by_id(base: Raw, other: Raw, key: str, notes: list[Note]) -> Any:
-    left, right = base.text(key), pd.Index(other.text(key))
-    where = f"{other.name}, column {key}"
-    if not right.is_unique:
-        raise DataError(
-            f"The id {right[right.duplicated()][0]!r} occurs more than once, so rows "
-            "cannot be matched.",
-            where,
-            "Keep one row per id.",
-        )
-    places = right.get_indexer(left)
-    n_missing, n_idle = int((places < 0).sum()), len(right) - len(set(places) - {-1})
-    if n_missing == len(left):
-        raise DataError(
-            f"None of the {len(left):,} ids of {base.name} is in {other.name}; the "
-            f"first is {str(left.iloc[0])!r}.",
-            where,
-            "Give files of the same rows.",
-        )
-    text = f"The rows of {base.name} and {other.name} were joined on {key}"
-    if n_missing:
-        text += f"; {n_missing:,} rows of {base.name} are not in {other.name}"
-    if n_idle:
-        text += f"; {n_idle:,} rows of {other.name} have no scores and are not used"
-    severity = "warning" if n_missing else "info"
-    notes.append(Note("joined-by-id", severity, f"{text}."))  # type: ignore[arg-type]
-    found = pd.array(places, dtype="Int64")
-    found[places < 0] = pd.NA
-    return found
