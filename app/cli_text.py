@@ -329,7 +329,10 @@ def _closing_parts(analysis: Analysis, bold: Any) -> list[str]:
     """Return the sentence about the repair, the notes, and how numbers were made."""
     parts = []
     if analysis.repair:
-        parts.append(bold(wrapped(analysis.repair)))
+        lines = [bold(wrapped(analysis.repair))]
+        if analysis.remains:
+            lines.append(wrapped(analysis.remains))
+        parts.append("\n".join(lines))
     notes = notes_text((*analysis.notes, *_estimate_notes(analysis)))
     if notes:
         parts.append(notes)

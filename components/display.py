@@ -333,8 +333,8 @@ def stopped(label: str, start: Callable[[], None], *, key: str) -> None:
 def verdict(headline: str, sentence: str, color: str) -> None:
     """Show the verdict in large words, its figures in bold."""
     st.title(f":{color}[{escape_markdown(headline)}]", anchor=False)
-    together = escape_markdown(sentence).replace(" ± ", "\u00a0±\u00a0")
-    bold = _FIGURES.sub(r"**\1**", together.replace(" %", "\u00a0%"))
+    together = escape_markdown(sentence).replace(" %", "\u00a0%")
+    bold = _FIGURES.sub(r"**\1**", together)
     st.subheader(bold, anchor=False)
 
 

@@ -26,6 +26,7 @@ from core.measurement import (
 )
 from core.messages import DataError, FitError, Note, Progress, no_progress, part_of
 from core.predictions import Study
+from core.remaining import remaining_sentence, remaining_tests
 from core.settings import Settings
 from core.uncertainty import Estimate
 from core.verdict import Verdict, repair_sentence
@@ -50,13 +51,30 @@ __all__ = [
 
 # Shares of an analysis that are done when scores are measured, calibrators fitted.
 _MEASURED, _FITTED = 0.25, 0.5
+_COMPARED = 0.95  # share of a comparison before what remains is tested
 
 _MOST_LISTED = 1000  # left-out rows that a JSON document lists; it counts them all
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Analysis:
-    """Everything that one study and one Settings lead to."""
+    """Everything that one study and one Settings lead to.
+
+    Parameters
+    ----------
+    study : Study
+    settings : Settings
+    overview : Overview
+    fitted : mapping of str to Fitted
+        By id of the calibrator.
+    comparison : Comparison or None
+        None where nothing could be fitted.
+    repair : str
+        What one temperature does, in a sentence.
+    remains : str
+        Which tests reject calibration after it; empty if none does.
+    notes : tuple of Note
+    """
 
     study: Study
     settings: Settings
@@ -64,6 +82,7 @@ class Analysis:
     fitted: Mapping[str, Fitted] = field(default_factory=dict)
     comparison: Comparison | None = None
     repair: str = ""
+    remains: str = ""
     notes: tuple[Note, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,6 +102,7 @@ class Analysis:
             "split": overview.split.sentence if overview.split else None,
             "verdict": overview.verdict.to_dict(),
             "repair": self.repair,
+            "remains": self.remains,
             "uncalibrated": {
                 view: _estimates_dict(result.estimates)
                 for view, result in overview.views.items()
@@ -192,8 +212,14 @@ def assemble(
         Told the share of the comparison that is done; may raise `Cancelled`.
     """
     comparison = None
+    remains = ""
     if fitted:
-        comparison = compare(study, settings, overview, fitted, progress)
+        most = part_of(progress, 0.0, _COMPARED)
+        comparison = compare(study, settings, overview, fitted, most)
+        if _is_repaired(fitted, comparison):
+            given = (study, settings, overview, comparison, fitted["temperature"])
+            tests = remaining_tests(*given, part_of(progress, _COMPARED, 1.0))
+            remains = remaining_sentence(tests)
     notes = (*study.evaluation.notes, *overview.notes, *problems)
     for item in fitted.values():
         notes += item.notes
@@ -204,6 +230,7 @@ def assemble(
         fitted=dict(fitted),
         comparison=comparison,
         repair=_repair(study, fitted, comparison, overview.verdict),
+        remains=remains,
         notes=tuple(dict.fromkeys(notes)),
     )
 
@@ -228,6 +255,14 @@ def _repair(
         comparison.changes["top-label"]["temperature"],
         is_gap_found=said.kind in ("overconfident", "underconfident"),
     )
+
+
+def _is_repaired(fitted: Mapping[str, Fitted], comparison: Comparison) -> bool:
+    """Whether one temperature lowers the log loss of the test rows."""
+    if "temperature" not in fitted:
+        return False
+    nll = comparison.changes["top-label"]["temperature"].get("nll")
+    return nll is not None and nll.high is not None and nll.high < 0
 
 
 def _plain_records(table: pd.DataFrame) -> list[dict[str, Any]]:

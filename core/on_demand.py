@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.analysis import (
+from core.fitting import Fitted
+from core.measurement import (
     UNCALIBRATED,
     Overview,
     positive_index,
@@ -17,7 +18,6 @@ from core.analysis import (
     scores_of,
     view_names,
 )
-from core.fitting import Fitted
 from core.messages import DataError, Progress, no_progress, part_of
 from core.metrics import CURVES, Curve, RowScores, Sample, estimates
 from core.metrics.base import METRICS

@@ -26,6 +26,8 @@ __all__ = [
 FloatArray = NDArray[np.floating[Any]]
 
 FEW_ROWS = 200  # independent rows below which nothing is told
+_MOST_DIGITS = 8  # of a number in points
+_NOISE = 1e-12  # an interval's end that is 0 but for rounding
 _ROUND = 50  # rows that are asked for come in steps of so many
 
 
@@ -184,10 +186,11 @@ def verdict(
     size : SampleSize
         Of these rows.
     """
-    said = accuracy.value + gap.value
+    digits = _agreeing_digits(accuracy.value, gap.value)
+    said = _percent(accuracy.value + gap.value, digits)
     facts = (
-        f"It says {_percent(said)} and is right {_percent(accuracy.value)} of the time "
-        f"({gap_words(gap)})."
+        f"It says {said} and is right {_percent(accuracy.value, digits)} of the time "
+        f"({gap_words(gap, digits)})."
     )
     if not size.is_enough:
         return Verdict("too-few", "Too few rows to tell.", f"{facts} {size.advice}")
@@ -206,8 +209,7 @@ def verdict(
     return Verdict(
         "calibrated",
         "No miscalibration detectable.",
-        f"{facts} A gap beyond {_points(gap.low)} to {_points(gap.high)} points is "
-        "unlikely.",
+        f"{facts} A gap outside this interval is unlikely.",
     )
 
 
@@ -242,30 +244,43 @@ def repair_sentence(
     if nll is not None and nll.high is not None and nll.high >= 0:
         return f"{action} makes no detectable difference to the log loss."
     if not is_gap_found:
-        return f"{action} lowers the log loss; {gap_words(after)} on {after.rows} rows."
+        found = f"{gap_words(after)}, on {after.rows} rows"
+        return f"{action} lowers the log loss; {found}."
     if (
         after.low is not None
         and after.high is not None
         and after.low <= 0 <= after.high
     ):
-        words = f"{gap_words(after)} on {after.rows} rows"
+        words = f"{gap_words(after)}, on {after.rows} rows"
         return f"{action} removes the gap on average ({words})."
     left = gap_words(after).replace("gap ", "gap of ", 1)
-    return f"{action} leaves a {left} on {after.rows} rows."
+    return f"{action} leaves a {left}, on {after.rows} rows."
 
 
-def gap_words(gap: Estimate) -> str:
-    """Return the gap in points with its uncertainty, such as "gap 5.4 ± 0.5 points"."""
-    words = f"gap {_points(gap.value)}"
-    if gap.half_width is not None:
-        words += f" ± {_points(gap.half_width)}"
-    return words + " points"
+def gap_words(gap: Estimate, digits: int = 1) -> str:
+    """Return the gap in points with its interval: "gap 5.4 points, 4.9 to 6.0"."""
+    words = f"gap {_points(gap.value, digits)} points"
+    if gap.low is None or gap.high is None:
+        return words
+    ends = [end for end in (gap.low, gap.high) if abs(end) > _NOISE]
+    while digits < _MOST_DIGITS and not all(round(100 * x, digits) for x in ends):
+        digits += 1
+    return f"{words}, {_points(gap.low, digits)} to {_points(gap.high, digits)}"
 
 
-def _percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{100 * value:.1f} %"
+def _agreeing_digits(accuracy: float, gap: float) -> int:
+    """Return digits with which confidence minus accuracy is the gap as shown."""
+    for digits in range(1, _MOST_DIGITS):
+        said = round(100 * (accuracy + gap), digits) - round(100 * accuracy, digits)
+        if abs(said - round(100 * gap, digits)) < 0.5 * 10**-digits:
+            return digits
+    return _MOST_DIGITS
 
 
-def _points(value: float | None) -> str:
-    text = "unknown" if value is None else f"{100 * value:.1f}"
-    return "0.0" if text == "-0.0" else text.replace("-", "\N{MINUS SIGN}")
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "unknown" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def _points(value: float, digits: int = 1) -> str:
+    text = f"{round(100 * value, digits) + 0.0:.{digits}f}"
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from dataclasses import replace
 
@@ -29,6 +30,7 @@ from core.uncertainty import Estimate
 from core.verdict import (
     FEW_ROWS,
     SampleSize,
+    gap_words,
     repair_sentence,
     sample_size,
     verdict,
@@ -545,6 +547,26 @@ def test_exactly_two_hundred_rows_are_enough(n, kind):
     for seed in range(5):
         z, y = draw(n, t=3.0, seed=seed)
         assert measure(study(z, y), QUICK).verdict.kind == kind
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_parts_of_the_headline_agree_with_the_gap_beside_them(seed):
+    rng = np.random.default_rng(seed)
+    for accuracy, gap in rng.uniform([0.5, -0.1], [0.8, 0.2], (200, 2)):
+        given = estimate(accuracy), estimate(gap, 0.01), estimate(0.05, p_value=0.5)
+        said = verdict(*given, SampleSize(1000, 1000.0)).sentence
+        numbers = re.findall(r"[\d.]+\d", said.replace("\N{MINUS SIGN}", "-"))
+        first, second, third = (float(item) for item in numbers[:3])
+        assert abs(first - second) == pytest.approx(third, abs=1e-9), said
+        assert third == pytest.approx(abs(100 * gap), abs=0.051)
+
+
+def test_intervals_are_printed_by_their_ends_and_never_as_nothing():
+    assert gap_words(Estimate(0.11, 0.094, 0.126)) == "gap 11.0 points, 9.4 to 12.6"
+    words = gap_words(Estimate(0.0011, -0.0003, 0.0021))
+    assert words == "gap 0.1 points, \N{MINUS SIGN}0.03 to 0.21"
+    assert gap_words(Estimate(0.1, 0.0, 0.2)) == "gap 10.0 points, 0.0 to 20.0"
+    assert gap_words(Estimate(0.1)) == "gap 10.0 points"
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,8 @@ def repair(analysis: Analysis) -> None:
         else:
             low, high = fit.interval(analysis.settings.level)
             st.markdown(f"**{display.escape_markdown(analysis.repair)}**")
+            if analysis.remains:
+                st.markdown(f":orange[{display.escape_markdown(analysis.remains)}]")
             split = analysis.overview.split
             n_fit = 0 if split is None else split.fit.size
             st.caption(
