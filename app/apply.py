@@ -191,7 +191,7 @@ def _amend(chosen: Answer) -> None:
     found = st.session_state.get("_new_rows")
     if found is not None:
         file, before = found
-        wanted = before.replace(**{chosen.setting: chosen.value})
+        wanted = before.replace(**chosen.change)
         st.session_state["_new_rows"] = (file, wanted)
 
 

@@ -252,7 +252,7 @@ def _step(stack: str, other: str) -> None:
 
 def answer(chosen: Answer) -> None:
     """Answer the question that a file raised, and read it again."""
-    amend(**{chosen.setting: chosen.value})
+    amend(**chosen.change)
 
 
 def amend(**fields: Any) -> None:

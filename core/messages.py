@@ -69,6 +69,12 @@ class Answer:
         """The same answer as a flag of the command line."""
         return f"--{self.setting.replace('_', '-')} {self.value}"
 
+    @property
+    def change(self) -> dict[str, Any]:
+        """The same answer as a field of `Settings` and the value it takes."""
+        is_list = self.setting.endswith("_columns")
+        return {self.setting: (self.value,) if is_list else self.value}
+
 
 class _Helpful(ValueError):
     """An error that says what is wrong, where, and how to mend it."""

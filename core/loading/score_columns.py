@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from core.loading.columns import Roles, has_names, is_reserved, named, without_index
-from core.loading.names import NAMES, parse_score_name, plain
+from core.loading.names import NAMES, parse_score_name
+from core.loading.score_families import (
+    find_families,
+    is_statistic,
+    sum_to_one,
+    take_family,
+)
 from core.messages import DataError
 from core.settings import Settings
 
@@ -21,6 +25,11 @@ __all__ = [
     "take_chosen_confidence",
 ]
 
+_PREDICTIONS = (
+    *("prediction", "predictions", "pred", "predicted", "preds", "y_pred", "yhat"),
+    *("y_hat",),
+)
+"""Names of predictions that may be scores."""
 BY_LABEL_VALUES = "named like a value of the label column"
 """Evidence of scores that are called like classes."""
 
@@ -70,7 +79,7 @@ def find_confidence(roles: Roles, settings: Settings) -> None:
         name = _top_score(roles, predicted)
     if name is None and not is_asked:
         return
-    families = _families(roles)
+    families = find_families(roles)
     has_rows = bool(roles.scores) or any(len(f) > 1 for f in families.values())
     if is_asked and name is None:
         singles = [f[0][0] for f in families.values() if len(f) == 1]
@@ -101,7 +110,7 @@ def find_confidence(roles: Roles, settings: Settings) -> None:
 
 def _top_score(roles: Roles, predicted: str) -> str | None:
     """Return the one score that may be that of the predicted class, or None."""
-    columns = [name for family in _families(roles).values() for name, _ in family]
+    columns = [name for family in find_families(roles).values() for name, _ in family]
     label = roles.column("label")
     if len(columns) != 1 or label is None:
         return None
@@ -120,40 +129,19 @@ def _find_outcome(roles: Roles) -> None:
         raise _no_outcome(roles)
 
 
-def _families(roles: Roles) -> dict[str, list[tuple[str, str]]]:
-    """Return stem -> (column, class) for columns that are named as scores."""
-    families: dict[str, list[tuple[str, str]]] = {}
-    reserved = {
-        name for role in ("predicted", "confidence", "correct") for name in NAMES[role]
-    } - {"pred", "prediction", "predictions", "predicted", "preds"}
-    label = roles.label
-    known = [] if label is None else roles.distinct(label)
-    for name in roles.free():
-        parsed = parse_score_name(name)
-        if parsed is None or plain(name) in reserved:
-            continue
-        # Text in a column that is surely a score is an error to report.
-        is_class = parsed.suffix.isdigit() or parsed.suffix in known
-        if not roles.is_numeric(name) and not (parsed.kind and is_class):
-            continue
-        families.setdefault(parsed.stem, []).append((name, parsed.suffix))
-    return families
-
-
 def find_scores(roles: Roles, settings: Settings) -> None:
     """Look for score columns, from the clearest evidence to the weakest."""
     if not has_names(roles):
         _find_headerless(roles, settings)
         return
-    families = _families(roles)
+    families = find_families(roles)
     single: tuple[str, str] | None = None
     if families:
         stem = max(families, key=lambda s: (len(families[s]), _is_logit(s)))
         if len(families[stem]) > 1:
-            for name, _ in families[stem]:
-                roles.give(name, "score", f"named {stem}_<class>")
+            take_family(roles, stem)
             return
-        single = families[stem][0]
+        single = (stem, families[stem][0][0])
     steps: tuple[Callable[[Roles], list[str]], ...] = (
         _by_label_values,
         _by_common_stem,
@@ -167,10 +155,10 @@ def find_scores(roles: Roles, settings: Settings) -> None:
             return
     label = roles.label
     is_many = label is not None and len(roles.distinct(label)) > 2
-    if single is not None and len(single[0]) == 1 and is_many:
+    if single is not None and len(single[1]) == 1 and is_many:
         _by_values(roles)  # p or z is one letter among others
     if single is not None and not roles.scores:
-        roles.give(single[0], "score", "the only column named as a score")
+        take_family(roles, single[0])
     if roles.scores:
         return
     _by_values(roles)
@@ -193,7 +181,11 @@ _EVIDENCE = {
 
 def _numbers(roles: Roles) -> list[str]:
     return [
-        n for n in roles.free() if not is_reserved(roles, n) and roles.is_numeric(n)
+        name
+        for name in roles.free()
+        if not is_reserved(roles, name)
+        and not is_statistic(roles, name)
+        and roles.is_numeric(name)
     ]
 
 
@@ -217,7 +209,7 @@ def _by_label_values(roles: Roles) -> list[str]:
         for names in (certain, decimals)
     )
     tried = (certain, between, decimals, wider)
-    return next((names for names in tried if _sum_to_one(roles, names)), between)
+    return next((names for names in tried if sum_to_one(roles, names)), between)
 
 
 def _with_neighbours(named: list[str], others: list[str]) -> tuple[str, str]:
@@ -258,7 +250,7 @@ def _by_common_stem(roles: Roles) -> list[str]:
             continue
         has_decimals = any(roles.kind(name) == "decimal" for name in columns)
         is_named = values <= rests if values else _values_of(roles, stem) & rests
-        if is_named or (has_decimals and (counted or _sum_to_one(roles, columns))):
+        if is_named or (has_decimals and (counted or sum_to_one(roles, columns))):
             fitting.append(columns)
     return max(fitting, key=len, default=[])
 
@@ -274,7 +266,7 @@ def _by_values(roles: Roles) -> None:
     """Take the only decimals of the file, when the label or their sums agree."""
     decimals = [n for n in _numbers(roles) if roles.kind(n) == "decimal"]
     if not decimals:
-        predicted = named(roles, ("prediction", "predictions", "pred", "predicted"))
+        predicted = named(roles, _PREDICTIONS)
         if predicted is not None and roles.kind(predicted) == "decimal":
             roles.give(predicted, "score", "decimals in a column of predictions")
         return
@@ -282,24 +274,12 @@ def _by_values(roles: Roles) -> None:
     n_values = len(roles.distinct(label)) if label is not None else 0
     is_single = len(decimals) == 1 and n_values in {0, 1, 2}
     is_full = len(decimals) > 1 and (
-        n_values == len(decimals) or _sum_to_one(roles, decimals)
+        n_values == len(decimals) or sum_to_one(roles, decimals)
     )
     if is_single or is_full:
         text = "the only column" if is_single else "the only columns"
         for name in decimals:
             roles.give(name, "score", f"{text} of decimals")
-
-
-def _sum_to_one(roles: Roles, names: list[str]) -> bool:
-    """Whether the first rows of these columns sum to 1."""
-    if len(names) < 2:
-        return False
-    total: Any = 0.0
-    for name in names:
-        cells = roles.raw.table[name].slice(0, 10_000).to_pandas()
-        total = total + pd.to_numeric(cells, errors="coerce").to_numpy(np.float64)
-    total = total[~np.isnan(total)]
-    return bool(total.size) and bool((np.abs(total - 1) <= 1e-3).mean() >= 0.99)
 
 
 def _find_headerless(roles: Roles, settings: Settings) -> None:
