@@ -276,12 +276,14 @@ def write_exports(
     Returns
     -------
     report : dict
-        The analysis, and what was written.
+        The analysis with its findings, operating points and classes, and what was
+        written.
     verifications : dict of str to Verification
         By name of the file.
     """
     from core.export import FILES, annotate, export, write_csv
     from core.export.readback import verify_rows
+    from core.report import report_document
 
     method = analysis.settings.method
     found: dict[str, Verification] = {}
@@ -323,7 +325,7 @@ def write_exports(
         written.append(ROWS)
     else:
         (folder / ROWS).unlink(missing_ok=True)
-    report = analysis.to_dict() | {
+    report = report_document(analysis, method) | {
         "exported": method,
         "verification": {name: asdict(item) for name, item in found.items()},
         "files": [*written, REPORT],

@@ -22,11 +22,11 @@ from core.binning import BinStatistics
 from core.messages import Progress, part_of
 from core.metrics import Curve
 from core.per_class import ClassGaps
+from core.report import CLASSWISE
 from core.uncertainty import Estimate
 
 __all__ = ["section"]
 
-CLASSWISE = ("classwise-ece", "classwise-l2")
 CLASS_COLUMNS = {
     "class": "Class",
     "rows_with_label": "Rows with this label",

@@ -19,7 +19,7 @@ from core.metrics.estimation import FEW_OUTCOMES
 from core.predictions import Predictions
 from core.settings import Settings
 from core.splitting import Split
-from core.uncertainty import wilson_interval
+from core.uncertainty import Estimate, wilson_interval
 
 __all__ = [
     "ClassGaps",
@@ -108,6 +108,18 @@ class ClassGaps:
     def gap(self) -> FloatArray:
         """Mean probability minus share; positive where overconfident."""
         return self.probability - self.share
+
+    def estimate(self, column: int, rows: str = "all") -> Estimate:
+        """Return the gap of one class with its interval."""
+        return Estimate(
+            value=float(self.gap[column]),
+            low=float(self.low[column]),
+            high=float(self.high[column]),
+            level=self.level,
+            n=self.n,
+            rows=rows,
+            method="interval of this class by itself",
+        )
 
 
 def class_scores(

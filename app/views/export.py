@@ -26,6 +26,7 @@ from core.export.readback import verify_rows
 from core.fitting import unusable_reason
 from core.messages import DataError, FitError, Progress, part_of
 from core.predictions import Study
+from core.report import report_document
 from core.settings import Settings
 
 KINDS: tuple[Kind, ...] = ("python", "json", "onnx32", "onnx", "torch")
@@ -128,7 +129,8 @@ CARDS = {
     "report": Card(
         "Report",
         ":material/receipt_long:",
-        "The numbers before and after with interval, rows, seed and settings.",
+        "Every number of the pages before and after, with interval and rows: verdict, "
+        "worst class, operating points, each class; seed and settings.",
         "report.json",
         "application/json",
         "import json\n\n"
@@ -145,7 +147,9 @@ def confidences_only(study: Study, chosen: Settings) -> None:
     st.markdown(f":gray[:material/block: {bar.CONFIDENCES_ONLY}]")
     st.download_button(
         "Report as JSON",
-        data=lambda: cli_export.json_text(compute.analysis(study, chosen).to_dict()),
+        data=lambda: cli_export.json_text(
+            report_document(compute.analysis(study, chosen), UNCALIBRATED)
+        ),
         file_name="report.json",
         mime="application/json",
         icon=":material/download:",
@@ -193,7 +197,8 @@ def prepare(
         report(0.5 + 0.1 * number, f"Verifying {CARDS[kind].title}")
         made[kind] = prepared(export(found, method, kind))
     proofs = {CARDS[kind].file_name: asdict(made[kind].verification) for kind in made}
-    document = found.to_dict() | {"exported": method, "verification": proofs}
+    whole = report_document(found, method, part_of(report, 0.9, 1.0))
+    document = whole | {"exported": method, "verification": proofs}
     made["report"] = Prepared(cli_export.json_text(document), made["json"].verification)
     return found, made
 
