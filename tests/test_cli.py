@@ -27,6 +27,7 @@ from core.findings import find
 from core.loading import READING_FIELDS, read_study
 from core.messages import Answer
 from core.metrics import METRICS
+from core.report import report_document
 from core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -469,7 +470,8 @@ class TestCalibrate:
         settings = Settings(
             n_resamples=100, calibrators=("temperature", "isotonic"), n_bins=15
         )
-        expected = analyze(read_study(BINARY, settings), settings).to_dict()
+        analysis = analyze(read_study(BINARY, settings), settings)
+        expected = report_document(analysis, "temperature")
         checked = report.pop("verification")
         assert report.pop("exported") == "temperature"
         assert set(report.pop("files")) == {p.name for p in calibrated.iterdir()}
