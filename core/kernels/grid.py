@@ -26,7 +26,7 @@ from core.kernels.exp import (
 __all__ = ["EXP_STAMP", "GRID_BLOCK"]
 
 # of exp.py: a change of it must reach the kernels that Numba keeps for this file
-EXP_STAMP = 1720094773
+EXP_STAMP = 852983434
 
 GRID_BLOCK = 1024  # classes that are multiplied together, all in cache
 _FAINT = 100.0  # powers of two below the largest class that are left out

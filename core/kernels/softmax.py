@@ -35,7 +35,7 @@ from core.kernels.exp import (
 __all__ = ["EXP_STAMP"]
 
 # of exp.py: a change of it must reach the kernels that Numba keeps for this file
-EXP_STAMP = 1720094773
+EXP_STAMP = 852983434
 
 
 @njit(**_INLINE)
