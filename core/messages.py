@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -57,7 +58,7 @@ class Answer:
     setting : str
         Name of the field of `core.settings.Settings` to change.
     value : str
-        Value that the field takes.
+        Value that the field takes; names of a list as a line of CSV.
     """
 
     label: str
@@ -73,7 +74,9 @@ class Answer:
     def change(self) -> dict[str, Any]:
         """The same answer as a field of `Settings` and the value it takes."""
         is_list = self.setting.endswith("_columns")
-        return {self.setting: (self.value,) if is_list else self.value}
+        if not is_list:
+            return {self.setting: self.value}
+        return {self.setting: tuple(next(csv.reader([self.value]), ()))}
 
 
 class _Helpful(ValueError):

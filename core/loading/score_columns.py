@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from core.loading.columns import Roles, has_names, is_reserved, named, without_index
+from core.loading.columns import Roles, has_names, is_reserved, named
+from core.loading.headerless import find_headerless
 from core.loading.names import NAMES, parse_score_name
 from core.loading.score_families import (
     find_families,
@@ -132,7 +133,7 @@ def _find_outcome(roles: Roles) -> None:
 def find_scores(roles: Roles, settings: Settings) -> None:
     """Look for score columns, from the clearest evidence to the weakest."""
     if not has_names(roles):
-        _find_headerless(roles, settings)
+        find_headerless(roles, settings)
         return
     families = find_families(roles)
     single: tuple[str, str] | None = None
@@ -280,26 +281,3 @@ def _by_values(roles: Roles) -> None:
         text = "the only column" if is_single else "the only columns"
         for name in decimals:
             roles.give(name, "score", f"{text} of decimals")
-
-
-def _find_headerless(roles: Roles, settings: Settings) -> None:
-    names = without_index(roles.free())
-    label = _end_label(roles, names) if settings.label_column is None else None
-    if label is not None:
-        where = "last" if label == names[-1] else "first"
-        roles.give(label, "label", f"the {where} column, and columns have no names")
-        names.remove(label)
-    for name in names:
-        if roles.is_numeric(name):
-            roles.give(name, "score", "a column of numbers beside the label")
-
-
-def _end_label(roles: Roles, names: list[str]) -> str | None:
-    """Return the last column, or the first one before decimals, if it holds labels."""
-    if len(names) < 2:
-        return None
-    if roles.kind(names[-1]) in {"whole", "text"}:
-        return names[-1]
-    is_first = roles.kind(names[0]) in {"whole", "text"}
-    others = {roles.kind(name) for name in names[1:]}
-    return names[0] if is_first and others == {"decimal"} else None

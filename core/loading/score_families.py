@@ -195,9 +195,16 @@ def _refuse_versions(roles: Roles, members: list[tuple[str, str]]) -> None:
         f"{roles.raw.name}, column {names[0]}",
         "Choose one of them, or all of them if they are classes.",
         answers=tuple(
-            Answer(f"{name} is the score", "score_columns", name) for name in names
+            Answer(f"{name} is the score", "score_columns", _quoted(name))
+            for name in names
         ),
     )
+
+
+def _quoted(name: str) -> str:
+    """Return a name as a cell of a line of CSV."""
+    has_marks = any(mark in name for mark in ',"\n\r')
+    return '"' + name.replace('"', '""') + '"' if has_marks else name
 
 
 def sum_to_one(roles: Roles, names: list[str]) -> bool:
