@@ -82,19 +82,94 @@ def test_lines_of_excel_above_the_header(top: str, packing: Any) -> None:
         'prob_cat,prob_dog,label\n0.9, "0.1", "cat"\n0.2, "0.8", "dog"\n',
     ],
 )
-def test_quotes_after_a_space_are_refused(text: str) -> None:
-    with pytest.raises(DataError, match="A space stands before the quotes") as caught:
-        read_predictions(text.encode(), name="rows.csv")
-    assert caught.value.where in {"rows.csv, column 2", "rows.csv, column 3"}
-    assert "skipinitialspace" in caught.value.how_to_fix
+def test_quotes_after_a_space_are_read(text: str) -> None:
+    rows = read_predictions(text.encode(), name="rows.csv")
+    np.testing.assert_allclose(np.exp(rows.logits), [[0.9, 0.1], [0.2, 0.8]])
+    assert rows.labels.tolist() == [0, 1]
+    assert [note.code for note in rows.notes] == ["spaced-quotes"]
     assert len(read_predictions(text.replace(', "', ',"').encode())) == 2
 
 
-def test_rows_with_one_cell_more_than_the_header() -> None:
-    text = '"cat","dog","label"\n"1",0.9,0.1,"cat"\n"2",0.2,0.8,"dog"\n'
+def test_text_within_quotes_after_a_space() -> None:
+    cells = '0.3, 0.7, "dog", "he said ""no"", twice"\n0.6, 0.4, "cat", "a\nb"\n'
+    text = HEADER.replace(",note", ', "note"') + cells
+    rows = read_predictions(gzip.compress(text.encode()))
+    assert rows.metadata["note"].tolist() == ['he said "no", twice', "a\nb"]
+    with pytest.raises(DataError, match="A quote opens here") as caught:
+        read_predictions((text + '0.6, 0.4, "cat, ok\n' + ROWS).encode())
+    assert caught.value.where == "upload, line 5"
+
+
+def test_row_names_of_r() -> None:
+    table = '"cat","dog","label"\n"1",0.9,0.1,"cat"\n"2",0.2,0.8,"dog"\n'
+    named = table.replace('"1"', '"Mazda"').replace('"2"', '"Fiat"')
+    for text in (table, named, named.replace(",", " "), named.replace(",", "\t")):
+        rows = read_predictions(text.encode(), name="rows.txt")
+        np.testing.assert_allclose(np.exp(rows.logits), [[0.9, 0.1], [0.2, 0.8]])
+        assert rows.labels.tolist() == [0, 1]
+        assert "row-names" in {note.code for note in rows.notes}
     with pytest.raises(DataError, match="has 4 cells, the header 3") as caught:
-        read_predictions(text.encode())
+        read_predictions(table.replace('"1"', "0.5").encode())
     assert "row.names = FALSE" in caught.value.how_to_fix
+    more = "".join(f'"{i}",0.9,0.1,"cat"\n' for i in range(3, 63))
+    with pytest.raises(DataError, match="has 3 cells, other rows 4") as caught:
+        read_predictions((table + more + "1,0,cat\n").encode())
+    assert caught.value.where == "upload, row 63"
+
+
+def test_a_delimiter_at_the_end_of_every_row() -> None:
+    text = "prob_cat,prob_dog,label\n0.9,0.1,cat,\n0.2,0.8,dog,\n"
+    rows = read_predictions(text.encode())
+    assert rows.labels.tolist() == [0, 1]
+    assert rows.metadata is None or rows.metadata.empty
+    many = text + "0.2,0.8,dog,\n" * 60
+    with pytest.raises(DataError, match="has 3 cells, other rows 4") as caught:
+        read_predictions((many + "0.9,0.1,cat\n").encode())
+    assert caught.value.where == "upload, row 63"
+    with pytest.raises(DataError, match="has a cell behind it") as caught:
+        read_predictions((many + "1,0,cat,x\n").encode())
+    assert caught.value.where == "upload, row 63"
+
+
+@pytest.mark.parametrize(
+    ("top", "lines"),
+    [
+        ("# model: resnet, v2\n", "Line 1 was"),
+        ("# a\n#b\n\n # c\n", "Lines 1 to 2, 4 were"),
+        (",,,\n", "Line 1 was"),
+        ("\ufeff# a\r\n#\r\n", "Lines 1 to 2 were"),
+    ],
+)
+@pytest.mark.parametrize("packing", [bytes, gzip.compress])
+def test_comments_above_the_header(top: str, lines: str, packing: Any) -> None:
+    rows = read_predictions(packing((top + HEADER + ROWS).encode()), name="a.csv")
+    assert rows.labels.tolist() == [0, 1]
+    assert [note.code for note in rows.notes] == ["skipped-lines"]
+    assert rows.notes[0].text.startswith(lines)
+    with pytest.raises(DataError) as caught:
+        read_predictions((top + HEADER + ROWS + "# end\n").encode())
+    assert "row 3" in caught.value.where
+
+
+def test_a_header_within_a_comment() -> None:
+    numbers = "0.9,0.1,0\n0.2,0.8,1\n"
+    for start in ("# prob_0,prob_1,label\n", "# made by me\n#prob_0,prob_1,label\n"):
+        rows = read_predictions((start + numbers).encode())
+        assert rows.labels.tolist() == [0, 1]
+        assert [n.code for n in rows.notes] == ["skipped-lines", "commented-header"]
+    rows = read_predictions(("#,prob_0,prob_1\n" + "7,0.9,0.1\n8,0.2,0.8\n").encode())
+    assert rows.metadata["#"].tolist() == [7, 8]
+
+
+@pytest.mark.parametrize("n_rows", [2, 3, 200])
+def test_tables_of_psql(n_rows: int) -> None:
+    text = " prob_cat | prob_dog | label \n----------+----------+-------\n"
+    text += "      0.9 |      0.1 | cat\n      0.2 |      0.8 | dog\n" * n_rows
+    text += f"({2 * n_rows} rows)\n\n"
+    rows = read_predictions(text.encode())
+    assert rows.labels.tolist() == [0, 1] * n_rows
+    note = next(note for note in rows.notes if note.code == "skipped-lines")
+    assert note.text.startswith(f"Lines 2, {2 * n_rows + 3} were skipped")
 
 
 REFUSED = """
@@ -119,7 +194,7 @@ def test_a_process_ends_well_after_a_refusal(suffix: str, tmp_path: Path) -> Non
     else:
         with pa.output_stream(path, compression="detect") as file:
             file.write(text.encode())
-    for _ in range(3):
+    for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", REFUSED, str(path)],
             capture_output=True,

@@ -6,12 +6,13 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from core.loading.names import MISSING, NAMES, parse_score_name, plain
+from core.loading.rules import rule_below, without_rules
 from core.loading.sources import damaged, find_encoding
 from core.messages import DataError, Note
 
@@ -24,6 +25,7 @@ __all__ = [
     "find_dialect",
     "is_number",
     "long_cells",
+    "skipped_note",
 ]
 
 DELIMITERS = {",": "csv", "\t": "tsv", ";": "csv", "|": "csv", " ": "txt"}
@@ -40,7 +42,9 @@ _WORDS = {
 _PROMISED = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 _LONGEST_CELL = 8 << 20
 _KNOWN = {name for role, names in NAMES.items() if "head" not in role for name in names}
-_PREFACE = re.compile(r"(?:[ \t,;|]*(?:sep=.)?(?:\r\n|\r|\n))*", re.IGNORECASE)
+_LINE = re.compile(r"([^\r\n]*)(?:\r\n|\r|\n)")
+_NOTHING = re.compile(r"[ \t,;|]*(?:sep=.)?", re.IGNORECASE)
+_COMMENT = re.compile(r"\s*#(?!\s*[,;|\t])")
 _SPACED = re.compile(r'\s+".*"\s*', re.DOTALL)
 _COMMA = re.compile(r"\s*[-+]?\d*,\d+(?:[eE][-+]?\d+)?\s*")
 
@@ -56,9 +60,17 @@ class Dialect:
     names : tuple of str
         Names of the columns.
     has_header, has_quotes : bool
-        Whether the first line names the columns; whether cells are quoted.
-    longest_line, n_blank : int
+        Whether a line names the columns; whether cells are quoted.
+    longest_line, n_above : int
         Bytes of the longest line looked at; lines above the table.
+    skipped : tuple of int
+        Those of the lines above that hold something.
+    beyond : {"", "row names", "trailing"}
+        Why the rows have one cell more than the header.
+    is_header_apart : bool
+        Whether the header is a comment above the table.
+    is_spaced, is_ruled : bool
+        Whether quotes stand after spaces; whether psql wrote a rule and a footer.
     """
 
     delimiter: str
@@ -68,7 +80,17 @@ class Dialect:
     has_header: bool
     has_quotes: bool
     longest_line: int
-    n_blank: int
+    n_above: int
+    skipped: tuple[int, ...] = ()
+    beyond: str = ""
+    is_header_apart: bool = False
+    is_spaced: bool = False
+    is_ruled: bool = False
+
+    @property
+    def n_header(self) -> int:
+        """Rows of the table itself that name the columns."""
+        return int(self.has_header and not self.is_header_apart)
 
     def notes(self, name: str) -> list[Note]:
         """Return what is unusual about the text of a file of this name."""
@@ -91,6 +113,22 @@ class Dialect:
         elif self.encoding != "utf-8":
             text = "The file is UTF-16 and was read as such."
             found.append(Note("utf-16", "info", text))
+        if self.skipped:
+            found.append(skipped_note(self.skipped, "above the table"))
+        if self.is_header_apart:
+            text = (
+                "The names of the columns were taken from the comment above the rows."
+            )
+            found.append(Note("commented-header", "info", text))
+        if self.is_spaced:
+            text = "Spaces between a delimiter and quotes were left out."
+            found.append(Note("spaced-quotes", "info", text))
+        if self.beyond == "row names":
+            text = (
+                "The rows have one cell more than the header: the first was taken for "
+                "row names, as R writes them."
+            )
+            found.append(Note("row-names", "info", text))
         return found
 
 
@@ -111,28 +149,90 @@ def find_dialect(text: str, encoding: str, name: str) -> Dialect:
     DataError
         If it cannot be cut into columns.
     """
-    found = _PREFACE.match(text)
-    preface = found[0] if found else ""
-    delimiter, rows = _delimiter(text[len(preface) :], name)
+    above, start, comment = _lines_above(text)
+    table = text[start:]
+    is_ruled = rule_below(table)
+    delimiter, rows = _delimiter(without_rules(table) if is_ruled else table, name)
+    is_spaced = not is_ruled and _has_spaced_quotes(rows)
+    if is_spaced:
+        with long_cells():
+            lines = io.StringIO(table, newline="")
+            cut = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+            rows = [
+                row for row in itertools.islice(cut, 51) if any(map(str.strip, row))
+            ]
     first = rows[0]
     check_width(len(first), name)
-    _check_spaces(rows, name)
     has_header = _is_header(rows)
-    names = (
-        _clean_names(first, name)
-        if has_header
-        else tuple(f"column {i + 1}" for i in range(len(first)))
-    )
+    apart = [] if has_header else next(csv.reader([comment], delimiter=delimiter), [])
+    is_apart = len(apart) == len(first) > 1 and _is_header([apart, *rows])
+    beyond = _cell_beyond(rows) if has_header else ""
+    if has_header or is_apart:
+        cells = apart if is_apart else first
+        ends = {"row names": ("", *cells), "trailing": (*cells, "")}
+        names = _clean_names([*ends.get(beyond, cells)], name)
+    else:
+        names = tuple(f"column {i + 1}" for i in range(len(first)))
     return Dialect(
         delimiter=delimiter,
         encoding=encoding,
         decimal=_decimal(rows, delimiter),
         names=names,
-        has_header=has_header,
-        has_quotes='"' in text,
+        has_header=has_header or is_apart,
+        has_quotes='"' in table,
         longest_line=max(map(len, text.encode("utf-8").split(b"\n"))),
-        n_blank=len(re.findall(r"\r\n|\r|\n", preface)),
+        n_above=len(above),
+        skipped=tuple(i for i, line in enumerate(above, start=1) if line.strip()),
+        beyond=beyond,
+        is_header_apart=is_apart,
+        is_spaced=is_spaced,
+        is_ruled=is_ruled,
     )
+
+
+def skipped_note(lines: Sequence[int], why: str) -> Note:
+    """Return the note that names lines of the file that were not read."""
+    runs: list[list[int]] = []
+    for line in lines:
+        if runs and line == runs[-1][-1] + 1:
+            runs[-1].append(line)
+        else:
+            runs.append([line])
+    shown = ", ".join(
+        f"{run[0]:,}" + (f" to {run[-1]:,}" if run[1:] else "") for run in runs
+    )
+    what = f"Lines {shown} were" if len(lines) > 1 else f"Line {shown} was"
+    return Note("skipped-lines", "info", f"{what} skipped: {why}.")
+
+
+def _lines_above(text: str) -> tuple[list[str], int, str]:
+    """Return the lines above the table, where it starts, and the last comment."""
+    above: list[str] = []
+    start, comment = 0, ""
+    for line in _LINE.finditer(text):
+        if _COMMENT.match(line[1]):
+            comment = line[1].strip().lstrip("#").strip()
+        elif _NOTHING.fullmatch(line[1]) is None:
+            break
+        above.append(line[1])
+        start = line.end()
+    return above, start, comment
+
+
+def _cell_beyond(rows: list[list[str]]) -> str:
+    """Return why every row has one cell more than the header, if it is known."""
+    width, body = len(rows[0]), rows[1:]
+    if width < 2 or {len(row) for row in body} != {width + 1}:
+        return ""
+    if not any(row[-1].strip() for row in body):
+        return "trailing"
+    firsts = [row[0].strip() for row in body]
+    is_text = not any(map(is_number, firsts))
+    is_counted = firsts in (
+        [str(i + start) for i in range(len(firsts))] for start in (0, 1)
+    )
+    is_unique = len(set(firsts)) == len(firsts)
+    return "row names" if is_unique and (is_text or is_counted) else ""
 
 
 def decode_start(head: bytes, *, is_whole: bool) -> tuple[str, str]:
@@ -170,6 +270,7 @@ def _delimiter(text: str, name: str) -> tuple[str, list[list[str]]]:
                 continue
             width = len(rows[0])
             is_even = sum(len(row) == width for row in rows) >= 0.8 * len(rows)
+            is_even |= _cell_beyond(rows) != ""
             if delimiter == " " and not (is_even and all(map(all, rows))):
                 continue
             # Between equals, more numbers decide: 0,5;0,5;1 has three.
@@ -182,23 +283,14 @@ def _delimiter(text: str, name: str) -> tuple[str, list[list[str]]]:
     return best[1], best[2]
 
 
-def _check_spaces(rows: list[list[str]], name: str) -> None:
-    """Refuse quotes after a space, which do not quote: they would be part of names."""
+def _has_spaced_quotes(rows: list[list[str]]) -> bool:
+    """Whether a space stands before quotes, so that they are part of the cell."""
     columns = list(zip(*rows[1:], strict=False))
-    spaced = [
-        number
+    return any(
+        _SPACED.fullmatch(title) is not None
+        or (columns[number:] != [] and all(map(_SPACED.fullmatch, columns[number])))
         for number, title in enumerate(rows[0])
-        if _SPACED.fullmatch(title)
-        or (columns[number:] and all(map(_SPACED.fullmatch, columns[number])))
-    ]
-    if spaced:
-        raise DataError(
-            "A space stands before the quotes, so that they do not quote: "
-            f"{(rows[1:] or rows)[0][spaced[0]]}.",
-            f"{name}, column {spaced[0] + 1}",
-            "Remove the spaces after the delimiters: "
-            'pandas.read_csv("FILE", skipinitialspace=True).to_csv("NEW", index=False)',
-        )
+    )
 
 
 @contextmanager

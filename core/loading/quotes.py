@@ -26,7 +26,12 @@ def has_line_ends(table: Any) -> bool:
 
 
 def check_quotes(
-    lines: Iterable[str], delimiter: str, width: int, name: str
+    lines: Iterable[str],
+    delimiter: str,
+    width: int,
+    name: str,
+    *,
+    is_spaced: bool = False,
 ) -> list[Note]:
     """Refuse a quote that is not closed where its cell ends.
 
@@ -39,6 +44,8 @@ def check_quotes(
         Number of columns.
     name : str
         Name of the file, for messages.
+    is_spaced : bool, default=False
+        Whether quotes may stand after a space.
 
     Returns
     -------
@@ -53,7 +60,9 @@ def check_quotes(
     start, found = 0, []
     with long_cells():
         # Strict: text after a closing quote and an end within quotes are errors.
-        rows = csv.reader(lines, delimiter=delimiter, strict=True)
+        rows = csv.reader(
+            lines, delimiter=delimiter, strict=True, skipinitialspace=is_spaced
+        )
         while True:
             try:
                 row = next(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import itertools
 import re
@@ -15,9 +16,17 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from core.loading import sources, values
-from core.loading.dialect import DELIMITERS, Dialect, decode_start, find_dialect
+from core.loading.dialect import (
+    DELIMITERS,
+    Dialect,
+    decode_start,
+    find_dialect,
+    long_cells,
+    skipped_note,
+)
 from core.loading.names import NAMES, plain
 from core.loading.quotes import check_quotes, has_line_ends
+from core.loading.rules import written_anew
 from core.loading.settled import settled, with_points
 from core.loading.sources import Raw, Source, check_size, damaged, shortened
 from core.loading.streams import ArrowStream, Stream, opened
@@ -58,6 +67,14 @@ def read_text(source: Source, packing: str, progress: Progress) -> Raw:
     progress : callable
     """
     dialect, head, share = _inspect_text(source, packing)
+    given: Dialect | None = None
+    more: list[Note] = []
+    kind = DELIMITERS[dialect.delimiter] + _PACKED.get(packing, "")
+    if dialect.is_spaced or dialect.is_ruled:
+        given = dialect
+        source, more = _written_anew(source, dialect, packing)
+        packing = ""
+        dialect, head, share = _inspect_text(source, packing)
     n_lines = max(1, head.count(b"\n")) / share
     check_size(n_lines * len(dialect.names), source.name)
     if dialect.has_header and not re.search(rb"[\r\n]", head.strip()):
@@ -82,32 +99,81 @@ def read_text(source: Source, packing: str, progress: Progress) -> Raw:
         raise _text_error(source.name, error, dialect) from None
     if table.num_rows == 0:
         raise _no_rows(source.name)
-    notes = dialect.notes(source.name)
+    given = given or dialect
+    notes = [*given.notes(source.name), *more]
+    if dialect.beyond == "trailing":
+        table = _without_last(table, source.name)
     if has_line_ends(table):
         notes += _quote_notes(source, dialect, packing)
     if dialect.decimal == ",":
         table = with_points(table)
     return Raw(
         name=source.name,
-        format=DELIMITERS[dialect.delimiter] + _PACKED.get(packing, ""),
+        format=kind,
         table=settled(table),
         n_rows=table.num_rows,
         delimiter=dialect.delimiter,
-        has_header=dialect.has_header,
+        has_header=given.has_header,
         notes=notes,
     )
 
 
+def _without_last(table: Any, name: str) -> Any:
+    """Drop the empty column that a delimiter at the end of every row makes."""
+    last = table.column(table.num_columns - 1)
+    if last.null_count < len(last):
+        row = int(pc.index(last.is_valid(), value=True).as_py()) + 1
+        raise DataError(
+            f"The header has {table.num_columns - 1} cells; other rows end with the "
+            "delimiter, and this one has a cell behind it.",
+            f"{name}, row {row}",
+            "Give every row as many cells as the header.",
+        )
+    return table.select(table.column_names[:-1])
+
+
+def _written_anew(
+    source: Source, dialect: Dialect, packing: str
+) -> tuple[Source, list[Note]]:
+    """Return a source in memory that any reader of delimited text can read."""
+    notes = [] if dialect.is_ruled else _quote_notes(source, dialect, packing)
+    with _lines(source, dialect, packing) as lines:
+        for _ in range(dialect.n_above):
+            next(lines)
+        try:
+            with long_cells():
+                data, dropped = written_anew(
+                    lines, dialect.delimiter, is_ruled=dialect.is_ruled
+                )
+        except (*_UNREADABLE, csv.Error) as error:
+            if isinstance(error, DataError):
+                raise
+            raise damaged(source.name, "table", error) from None
+    if dropped:
+        numbers = [line + dialect.n_above for line in dropped]
+        notes.append(skipped_note(numbers, "the rule and the footer of psql"))
+    return Source(source.name, data=data), notes
+
+
+def _lines(source: Source, dialect: Dialect, packing: str) -> io.TextIOWrapper:
+    """Open a text by lines, with their ends."""
+    encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
+    file = opened(source, packing)
+    return io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="")
+
+
 def _quote_notes(source: Source, dialect: Dialect, packing: str) -> list[Note]:
     """Look at the quotes of a whole file (see `check_quotes`)."""
-    encoding = "utf-8-sig" if dialect.encoding == "utf-8" else dialect.encoding
     width = len(dialect.names)
     try:
-        with opened(source, packing) as file:
-            lines = io.TextIOWrapper(
-                file, encoding=encoding, errors="replace", newline=""
+        with _lines(source, dialect, packing) as lines:
+            return check_quotes(
+                lines,
+                dialect.delimiter,
+                width,
+                source.name,
+                is_spaced=dialect.is_spaced,
             )
-            return check_quotes(lines, dialect.delimiter, width, source.name)
     except _UNREADABLE as error:
         if isinstance(error, DataError):
             raise
@@ -157,8 +223,8 @@ def _options(dialect: Dialect, types: dict[str, Any]) -> dict[str, Any]:
     return {
         "read_options": pyarrow.csv.ReadOptions(
             column_names=list(dialect.names),
-            skip_rows=dialect.n_blank,
-            skip_rows_after_names=int(dialect.has_header),
+            skip_rows=dialect.n_above,
+            skip_rows_after_names=dialect.n_header,
             block_size=max(_BLOCK, 4 * dialect.longest_line),
         ),
         "parse_options": pyarrow.csv.ParseOptions(
@@ -296,7 +362,8 @@ def _text_error(name: str, error: BaseException, dialect: Dialect) -> DataError:
     )
     if ragged is None:
         return damaged(name, "table", error)
-    row = int(ragged[1]) - dialect.has_header if ragged[1] else 0
+    n_above = dialect.n_above + dialect.n_header  # which Arrow counts too
+    row = int(ragged[1]) - n_above if ragged[1] else 0
     fix = (
         "Give every row the same number of cells; quote text that holds the "
         f"delimiter {dialect.delimiter!r}"
@@ -308,9 +375,10 @@ def _text_error(name: str, error: BaseException, dialect: Dialect) -> DataError:
         )
     elif row == 1:
         fix += "; remove comments and other lines above the header"
+    others = "other rows" if dialect.beyond else "the header"
     content = text.partition(f"got {ragged[3]}: ")[2]
     return DataError(
-        f"A row has {ragged[3]} cells, the header {ragged[2]}"
+        f"A row has {ragged[3]} cells, {others} {ragged[2]}"
         + (f": {content}" if content else "")
         + ".",
         name + (f", row {row}" if row else ""),
