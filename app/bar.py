@@ -52,6 +52,7 @@ if (!window.plumblineFields) {
     if (event.altKey && event.code === "KeyZ" && field) event.stopPropagation();
   }, true);
 }
+document.currentScript?.remove();
 </script>"""
 BINNINGS = {"uniform": "Equal widths", "quantile": "Equal counts"}
 

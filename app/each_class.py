@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 from app import compute, curves, jobs, state
-from components import classes, display, reliability, tables
+from components import classes, display, reliability, tables, theme
 from components.curves import (
     curve_alt,
     curve_figure,
@@ -145,8 +145,9 @@ def class_words(name: str, gaps: ClassGaps, item: int) -> str:
         tables.format_value("gap", value[item])
         for value in (gaps.gap, gaps.low, gaps.high)
     )
+    shown = display.escape_markdown(theme.shortened(name))
     return (
-        f"**{display.escape_markdown(name)}**\u2002 :small[gap {gap} "
+        f"**{shown}**\u2002 :small[gap {gap} "
         f":gray[({' to '.join(ends)}), {gaps.count[item]:,} rows]]"
     )
 
@@ -201,8 +202,10 @@ def every_class(
         height=min(36 * (len(frame) + 1) + 2, 420),
         column_order=list(CLASS_COLUMNS),
         column_config={
-            name: label
-            if name in ("class", "rows_with_label")
+            name: st.column_config.Column(label, width=display.NAME_WIDTH)
+            if name == "class"
+            else label
+            if name == "rows_with_label"
             else st.column_config.NumberColumn(label, format="%.4f")
             for name, label in CLASS_COLUMNS.items()
         },

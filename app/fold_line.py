@@ -18,8 +18,8 @@ __all__ = ["draw"]
 SHOWN_ROWS = 5
 LONGEST = 60  # characters of a name
 COLUMNS: dict[str, Any] = {
-    "label": "Label",
-    "prediction": "Predicted",
+    "label": st.column_config.Column("Label", width=display.NAME_WIDTH),
+    "prediction": st.column_config.Column("Predicted", width=display.NAME_WIDTH),
     "confidence": st.column_config.NumberColumn("Confidence", format="%.3f"),
     "probability_of_label": st.column_config.NumberColumn(
         "Probability of the label", format="%.2g"

@@ -2,7 +2,7 @@
 // that dragging needs no server; letting go sends the step, and exact values come back.
 
 const SVG = "http://www.w3.org/2000/svg";
-const MARGIN = { left: 46, right: 20, top: 10, bottom: 40 };
+const MARGIN = { left: 60, right: 20, top: 10, bottom: 40 };
 const HEIGHT = 380;
 const BARS = 62; // of the height, for the rows of each bin
 const SETTLE = 300; // ms after the last key before the step is sent
@@ -126,7 +126,7 @@ function drawLegend(legend, data, step) {
   const entries = [["◆", data.colors.fitted, `Fitted, T = ${digits(data.center)}`]];
   if (step !== 0) {
     const name = `Tried, T = ${digits(temperature(data, step))}`;
-    entries.push(["■", data.colors.tried, name]);
+    entries.push(["▼", data.colors.tried, name]);
   }
   legend.replaceChildren(
     ...entries.map(([mark, color, text]) => {
@@ -199,18 +199,25 @@ function drawPicture(picture, data, shown, width) {
   put("text", { x: x(0.5), y: base + 34, "text-anchor": "middle" }, "Confidence");
   put(
     "text",
-    { "text-anchor": "middle", transform: `translate(11 ${y(0.5)}) rotate(-90)` },
+    { "text-anchor": "middle", transform: `translate(12 ${y(0.5)}) rotate(-90)` },
     "Accuracy",
   );
   put(
     "text",
-    { "text-anchor": "middle", transform: `translate(11 ${base - BARS / 2}) rotate(-90)` },
+    { "text-anchor": "middle", transform: `translate(12 ${base - BARS / 2}) rotate(-90)` },
     "Rows",
   );
   put("line", { class: "diagonal", x1: x(0), y1: y(0), x2: x(1), y2: y(1) });
   const series = [{ ...data.fitted, color: data.colors.fitted, mark: diamond }];
-  if (shown) series.push({ ...shown, color: data.colors.tried, mark: square });
+  if (shown) series.push({ ...shown, color: data.colors.tried, mark: triangle });
   const tallest = Math.max(...data.fitted.weight, ...(shown ? shown.weight : [0]));
+  const mark = round(tallest * data.n);
+  for (const rows of [0, mark]) {
+    const height = base - (rows / (tallest * data.n)) * BARS;
+    put("line", { class: "grid", x1: x(0), x2: x(1), y1: height, y2: height });
+    const words = rows.toLocaleString("en");
+    put("text", { x: MARGIN.left - 8, y: height + 4, "text-anchor": "end" }, words);
+  }
   const slot = (x(1) - x(0)) / data.fitted.weight.length;
   series.forEach((item, place) => {
     const bins = item.weight
@@ -266,6 +273,12 @@ function diamond(x, y) {
   return `M${x} ${y - 6}L${x + 6} ${y}L${x} ${y + 6}L${x - 6} ${y}Z`;
 }
 
-function square(x, y) {
-  return `M${x - 4.5} ${y - 4.5}h9v9h-9Z`;
+function triangle(x, y) {
+  return `M${x - 6} ${y - 5}h12l-6 11Z`;
+}
+
+// The largest of 1, 2, 5, 10, 20, ... that is not above a number of rows.
+function round(rows) {
+  const power = 10 ** Math.floor(Math.log10(Math.max(rows, 1)));
+  return [5, 2, 1].find((digit) => digit * power <= Math.max(rows, 1)) * power;
 }

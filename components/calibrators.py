@@ -326,7 +326,7 @@ def sweep_figure(
     fig.update_layout(
         **theme.layout(
             SWEEP_HEIGHT,
-            margin={"l": 56, "r": 12, "t": 12, "b": 48},
+            margin={"l": 56, "r": 12, "t": 32, "b": 48},
             showlegend=False,
             xaxis=theme.axis(
                 "Temperature T, logarithmic",

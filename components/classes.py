@@ -16,7 +16,7 @@ from core.per_class import ClassGaps
 
 __all__ = ["SMALL", "class_alt", "class_figure", "class_table", "clearest_first"]
 
-SMALL = 230
+SMALL = 320
 
 
 def clearest_first(gaps: ClassGaps) -> NDArray[np.int64]:

@@ -27,8 +27,9 @@ __all__ = [
 MOST_DRAWN = 30
 """Classes above which the matrix is not drawn."""
 
-_LABEL = 18  # letters of a class name on an axis
+_LABEL = 14  # letters of a class name on an axis
 _MOST_WRITTEN = 16  # classes above which counts are shown on hover only
+_FEW = 5  # classes whose counts are written large
 _DARKEST = 0.55  # opacity that leaves a contrast of 4.5 to the figures in both themes
 
 
@@ -41,7 +42,7 @@ def confusion_figure(
     places = list(range(len(names)))
     ticks = {
         "tickvals": places,
-        "ticktext": [n if len(n) <= _LABEL else f"{n[:_LABEL]}\u2026" for n in names],
+        "ticktext": [theme.figure_text(theme.shortened(n, _LABEL)) for n in classes],
     }
     fig = go.Figure(
         go.Heatmap(
@@ -72,7 +73,7 @@ def confusion_figure(
             y=down.ravel(),
             mode="text",
             text=[f"{count:,}" for count in matrix.ravel()],
-            textfont={"color": theme.TEXT},
+            textfont={"color": theme.TEXT, "size": 12 if len(names) > _FEW else 16},
             hoverinfo="skip",
             showlegend=False,
         )

@@ -18,6 +18,7 @@ from core.registry import Method
 from core.uncertainty import Estimate
 
 __all__ = [
+    "NAME_WIDTH",
     "PICTURE",
     "chart",
     "code",
@@ -38,6 +39,9 @@ __all__ = [
     "table",
     "verdict",
 ]
+
+NAME_WIDTH = 120
+"""Pixels of a column of class names, however long: the numbers stay in sight."""
 
 PICTURE = "picture"
 """Where the session keeps the format of saved pictures: "PNG" or "SVG"."""

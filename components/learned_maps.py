@@ -134,7 +134,7 @@ def curves_figure(
         Names in the legend.
     class_name : str
     """
-    name_shown = theme.figure_text(_short(class_name))
+    name_shown = theme.figure_text(theme.shortened(class_name))
     fig = _square(f"Probability of {name_shown} before", "After, on its own")
     for name, curve in curves.items():
         style, title = theme.style_of(name), theme.figure_text(labels[name])
@@ -213,7 +213,7 @@ def changes_frame(
             break
         if not changes.n[place] and not changes.n_joined[place]:
             continue
-        name = escape_markdown(_short(classes[place]))
+        name = escape_markdown(theme.shortened(classes[place]))
         lines.append(
             {
                 "Predicted class": name,
@@ -261,13 +261,6 @@ def _band(found: ConfidenceMap, style: Style, name: str) -> dict[str, Any]:
     }
 
 
-def _short(name: str, length: int = 40) -> str:
-    """Return a name that fits a table or the title of an axis."""
-    return (
-        name if len(name) <= length else name[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    )
-
-
 def _moved(before: float, after: float) -> str:
     if np.isnan(before):
         return "\N{EN DASH}"
@@ -302,8 +295,8 @@ def _square(x_title: str, y_title: str) -> go.Figure:
     fig.update_layout(
         **theme.layout(
             HEIGHT,
-            xaxis=theme.axis(x_title, **span),
-            yaxis=theme.axis(y_title, **span),
+            xaxis=theme.axis(x_title, **span, **theme.EQUAL["x"]),
+            yaxis=theme.axis(y_title, **span, **theme.EQUAL["y"]),
         )
     )
     return fig

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 HEIGHT = 560
-_DOMAINS = {"top": (0.30, 1.0), "bottom": (0.0, 0.20)}
+_DOMAINS = {"top": (0.26, 1.0), "bottom": (0.0, 0.17)}
 _HALF = 0.5
 _TICKS = [0, 0.2, 0.4, 0.6, 0.8, 1]
 
@@ -131,7 +131,7 @@ def shrink(fig: go.Figure) -> None:
     """Make a diagram one of many small ones."""
     fig.update_layout(
         showlegend=False,
-        margin={"l": 44, "r": 8, "t": 6, "b": 30},
+        margin={"l": 44, "r": 8, "t": 30, "b": 30},  # buttons lie in the top one
         xaxis={"title": {"text": ""}, "range": [-0.06, 1.06]},
         yaxis={"title": {"text": ""}, "range": [-0.06, 1.06]},
     )
@@ -365,9 +365,14 @@ def _layout(x_title: str, y_title: str, height: int) -> dict[str, Any]:
             "title": {"text": ""},
             "itemsizing": "constant",
         },
-        xaxis=theme.axis(theme.figure_text(x_title), anchor="y2", **share),
+        xaxis=theme.axis(
+            theme.figure_text(x_title), anchor="y2", **share, **theme.EQUAL["x"]
+        ),
         yaxis=theme.axis(
-            theme.figure_text(y_title), domain=list(_DOMAINS["top"]), **share
+            theme.figure_text(y_title),
+            domain=list(_DOMAINS["top"]),
+            **share,
+            **theme.EQUAL["y"],
         ),
         yaxis2=theme.axis(
             "Rows",

@@ -13,6 +13,7 @@ __all__ = [
     "CHART_CONFIG",
     "DARK_BACKGROUND",
     "DIAGONAL",
+    "EQUAL",
     "LIGHT_BACKGROUND",
     "LOGO",
     "MARK",
@@ -27,6 +28,7 @@ __all__ = [
     "contrast",
     "figure_text",
     "layout",
+    "shortened",
     "style_of",
     "translucent",
 ]
@@ -152,10 +154,19 @@ STYLE = f"""<style>
 }}
 @media (max-width: 640px) {{
   .modebar-btn:not([data-title^="Download"]) {{ display: none !important; }}
+  .js-plotly-plot:has(.legend) .modebar-container {{
+    bottom: 28px !important; height: 0; top: auto !important;
+  }}
   .katex-display {{ font-size: 0.85em; }}
 }}
 </style>"""
 """What the theme of Streamlit cannot say: contrast of choices, edges, small screens."""
+
+EQUAL: dict[str, dict[str, str]] = {
+    "x": {"constrain": "domain", "constraintoward": "left"},
+    "y": {"constrain": "domain", "constraintoward": "bottom", "scaleanchor": "x"},
+}
+"""Axes of one scale: the diagonal rises by 45 degrees at every width."""
 
 CHART_CONFIG: dict[str, Any] = {
     "displaylogo": False,
@@ -204,6 +215,13 @@ def axis(title: str = "", **changes: Any) -> dict[str, Any]:
 def figure_text(text: str) -> str:
     """Escape names from files: Plotly reads a small part of HTML."""
     return html.escape(" ".join(str(text).split()), quote=False)
+
+
+def shortened(name: str, length: int = 40) -> str:
+    """Return a name that fits a table or an axis: cut before anything is escaped."""
+    if len(name) <= length:
+        return name
+    return name[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def translucent(color: str, alpha: float) -> str:

@@ -10,7 +10,15 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
-from components import curves, decisions, display, reliability, tables, theme
+from components import (
+    classes,
+    curves,
+    decisions,
+    display,
+    reliability,
+    tables,
+    theme,
+)
 from core.binning import bin_statistics
 from core.calibrators import CALIBRATORS
 from core.metrics import CURVES, METRICS, Design, RowScores
@@ -120,6 +128,25 @@ def test_reliability_figure_shows_the_bins_and_their_counts(bins) -> None:
     assert fig.layout.xaxis.anchor == "y2"
     assert fig.layout.height
     assert fig.layout.yaxis.title.text == "Accuracy"
+
+
+def test_the_diagonal_rises_by_45_degrees(bins) -> None:
+    fig = reliability.reliability_figure(bins)
+    small = classes.class_figure(bins["uncalibrated"], theme.BEFORE, "cat")
+    for shown in (fig, small):
+        assert shown.layout.yaxis.scaleanchor == "x"
+        assert shown.layout.xaxis.constrain == shown.layout.yaxis.constrain == "domain"
+    assert small.layout.margin.t >= 28  # room for the button that saves it
+
+
+def test_long_names_are_cut_before_they_are_escaped() -> None:
+    names = ["&" * 50, "<b>bold and long</b>", "cat"]
+    fig = decisions.confusion_figure(np.eye(3, dtype=np.int64), names)
+    assert fig.layout.xaxis.ticktext == (
+        "&amp;" * 13 + "\N{HORIZONTAL ELLIPSIS}",
+        "&lt;b&gt;bold and l\N{HORIZONTAL ELLIPSIS}",
+        "cat",
+    )
 
 
 def test_thin_bins_are_grey_and_out_of_the_legend(bins) -> None:

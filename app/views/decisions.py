@@ -70,8 +70,10 @@ def matrix_section(analysis: Analysis, stem: str) -> None:
             hide_index=True,
             height=min(36 * (len(found) + 1) + 2, 420),
             column_config={
-                "label": "Label",
-                "prediction": "Predicted",
+                "label": st.column_config.Column("Label", width=display.NAME_WIDTH),
+                "prediction": st.column_config.Column(
+                    "Predicted", width=display.NAME_WIDTH
+                ),
                 "rows": "Rows",
                 "rows_with_label": "of",
                 "share": st.column_config.NumberColumn("%", format="%.1f"),
@@ -91,8 +93,10 @@ def matrix_section(analysis: Analysis, stem: str) -> None:
         height=min(36 * (len(frame) + 1) + 2, 420),
         column_order=list(RATE_COLUMNS),
         column_config={
-            name: label
-            if name == "class" or name.endswith("rows")
+            name: st.column_config.Column(label, width=display.NAME_WIDTH)
+            if name == "class"
+            else label
+            if name.endswith("rows")
             else st.column_config.NumberColumn(label, format="%.3f")
             for name, label in RATE_COLUMNS.items()
         },
