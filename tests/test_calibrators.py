@@ -7,6 +7,7 @@ import json
 import naive
 import numpy as np
 import pytest
+from scipy import optimize
 from sklearn.calibration import CalibratedClassifierCV, _TemperatureScaling
 from sklearn.frozen import FrozenEstimator
 from sklearn.isotonic import IsotonicRegression
@@ -408,3 +409,25 @@ def test_binary_isotonic_without_one_class_takes_the_shared_curve():
     assert [note.code for note in found.notes_][:1] == ["missing-class"]
     chance = found.predict_proba(np.array([[0.0, -5.0], [0.0, 5.0]]))[:, 1]
     assert chance[0] < chance[1]
+
+
+@pytest.mark.parametrize("kind", ["plain", "no weight in the part", "one class there"])
+def test_a_rough_start_does_not_move_the_optimum(kind: str) -> None:
+    rng = np.random.default_rng(5)
+    z = rng.normal(0, 3, (6_000, 12))
+    y = (0.4 * z + rng.gumbel(size=z.shape)).argmax(axis=1)
+    weight = np.ones(len(z))
+    part = slice(None, None, len(z) // (len(z) // 16))
+    if kind == "no weight in the part":
+        weight[part] = 0
+    if kind == "one class there":  # where every row is right: no finite T
+        y[part] = z[part].argmax(axis=1)
+
+    def slope(beta: float) -> float:
+        return float(weight @ temperature_objective(z, y, beta).slope)
+
+    fitted = TemperatureScaling().fit(z, y, sample_weight=weight)
+    exact = optimize.brentq(slope, 1e-2, 1e2, xtol=1e-14, rtol=1e-14)
+    assert fitted.temperature_ == pytest.approx(1 / exact, rel=1e-9)
+    assert abs(fitted.gradient_) <= 1e-12
+    assert fitted.n_iterations_ <= (5 if kind == "plain" else 10)

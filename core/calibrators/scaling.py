@@ -27,6 +27,8 @@ _TOLERANCE = 1e-8  # of the mean gradient, the certificate of the optimum
 # What the iteration aims at: float32 sums carry rounding noise of about 1e-10.
 _AIM = {np.dtype(np.float32): 1e-9, np.dtype(np.float64): 1e-12}
 _MAX_PASSES = 80
+_NEAR = 0.25  # relative distance of two points between which the slope is smooth
+_PART_FROM, _PART = 2_000, 256  # rows from which a part of them, and how many, start it
 _NEGLIGIBLE = 1e-3  # relative Newton step at which an optimum needs no second look
 
 
@@ -230,6 +232,7 @@ class _NewtonFit:
         self.is_informative = True
         self.loss = self.slope = self.curvature = self.loss_at_one = float("nan")
         self._gradients: FloatArray = np.empty(0)
+        self._point: tuple[float, float, float] | None = None
 
     def at(self, beta: float) -> float:
         """Evaluate at one inverse temperature: one pass; return the slope."""
@@ -251,6 +254,7 @@ class _NewtonFit:
     def minimise(self) -> float:
         """Return the inverse temperature of least NLL within the bounds."""
         low, high = 1.0 / HIGHEST, 1.0 / LOWEST
+        start = self._rough_start()
         is_low_known = is_high_known = False  # whether the slope there was seen
         aim, previous = _AIM[self.logits.dtype], np.inf
         beta = 1.0
@@ -275,8 +279,11 @@ class _NewtonFit:
                 high, is_high_known = beta, True
             else:
                 low, is_low_known = beta, True
-            # Far from the optimum the curvature there is unknown: small steps in ln T.
-            step = min(max(self._newton_step(beta), beta / 4.0), beta * 4.0)
+            if start is None:
+                # Far from the optimum the curvature there is unknown.
+                step = min(max(self._step(beta), beta / 4.0), beta * 4.0)
+            else:
+                step, start = start, None
             if step >= high:
                 step = np.sqrt(low * high) if is_high_known else high
             elif step <= low:
@@ -285,6 +292,22 @@ class _NewtonFit:
                 return beta
             beta = float(step)
         return beta
+
+    def _rough_start(self) -> float | None:
+        """Return the optimum of a part of the rows, a few per cent off, or None.
+
+        Passes over a sixteenth of the rows cost less than the two or three passes
+        over all of them that it saves.
+        """
+        n_rows = len(self.weight)
+        if n_rows < _PART_FROM:
+            return None
+        part = slice(None, None, max(n_rows // max(n_rows // 16, _PART), 1))
+        if not self.weight[part].sum() > 0:
+            return None
+        rough = _NewtonFit(self.logits[part], self.y[part], self.weight[part])
+        beta = rough.minimise()
+        return None if rough.bound is not None else beta
 
     def _far_end(self, beta: float) -> float:
         """Return `beta`, or the bound where the loss only looks flat at `beta`.
@@ -301,6 +324,28 @@ class _NewtonFit:
             return highest
         self.at(beta)
         return beta
+
+    def _step(self, beta: float) -> float:
+        """Return where the slope should be 0, from this point and the one before.
+
+        Near the optimum by Hermite interpolation of 1/T as a function of the slope,
+        else by a Newton step.
+        """
+        here = (beta, self.slope, self.curvature)
+        before, self._point = self._point, here
+        if before is None or self.curvature <= 0 or before[2] <= 0:
+            return self._newton_step(beta)
+        start, slope, curvature = before
+        change = self.slope - slope
+        if abs(beta - start) > _NEAR * beta or change == 0:
+            return self._newton_step(beta)
+        t = -slope / change
+        return float(
+            (1 + 2 * t) * (1 - t) ** 2 * start
+            + t * (1 - t) ** 2 * change / curvature
+            + t**2 * (3 - 2 * t) * beta
+            + t**2 * (t - 1) * change / self.curvature
+        )
 
     def _newton_step(self, beta: float) -> float:
         if self.curvature <= 0:
