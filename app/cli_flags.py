@@ -143,6 +143,10 @@ def answer_flag(answer: Answer) -> str:
 
 def read_text(path: Path, kind: str) -> str:
     """Return the text of a small file; what cannot be read raises DataError."""
+    if path.is_fifo():  # reading waits until somebody writes
+        raise DataError(
+            f"The {kind} is a pipe.", str(path), "Write it to a file, and give that."
+        )
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
+from app import cli
 from core.loading import DataError, read_predictions
 
 HEADER = "prob_cat,prob_dog,label,note\n"
@@ -174,6 +177,7 @@ def test_tables_of_psql(n_rows: int) -> None:
 
 REFUSED = """
 import sys
+from app import cli
 from core.loading import DataError, read_predictions
 try:
     read_predictions(sys.argv[1])
@@ -218,3 +222,52 @@ def test_quotes_and_dashes_of_windows(packing: Any) -> None:
         assert len(rows) == n_rows
         assert rows.metadata["id"].iloc[-1] == "it’s–“a”\x81"
         assert "Windows-1252" in next(n.text for n in rows.notes if n.code == "latin-1")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "y_true,y_pred\n0,1\n1,1\n0,0\n",
+        "label,prediction\ncat,dog\ncat,cat\n",
+        "id,prediction\n7,dog\n8,cat\n",
+    ],
+)
+def test_predicted_classes_without_a_score(text: str) -> None:
+    with pytest.raises(DataError, match="holds the predicted class") as caught:
+        read_predictions(text.encode())
+    assert "predict_proba" in caught.value.how_to_fix
+
+
+def test_a_line_of_json_that_was_cut_off() -> None:
+    line = '{"prob_a": 0.1, "prob_b": 0.9, "label": "a"}\n'
+    for n_lines in (1, 30):
+        with pytest.raises(DataError, match="not a whole JSON object") as caught:
+            read_predictions((line * n_lines + line[:20]).encode(), name="a.jsonl")
+        assert caught.value.where == f"a.jsonl, line {n_lines + 1}"
+        assert "line 1" not in caught.value.what
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with pytest.raises(DataError, match="pipe or a device"):
+        read_predictions(pipe)
+    assert cli.main(["apply", str(pipe), str(pipe), "--out", str(tmp_path / "o")]) == 2
+    assert cli.main(["check", str(pipe)]) == 2
+    assert "is a pipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wanted", ["probability", "softmax", "scores", "logits"])
+def test_lists_of_scores_beside_lists_of_features(wanted: str) -> None:
+    lists = {wanted: [[0.9, 0.1], [0.2, 0.8]], "features": [[1.0, 2.0], [3.0, 4.0]]}
+    lists["rawPrediction"] = [[2.2, -2.2], [-1.4, 1.4]]
+    table = pa.table(lists | {"prediction": [0.0, 1.0], "label": [0.0, 1.0]})
+    sink = pa.BufferOutputStream()
+    pyarrow.parquet.write_table(table, sink)
+    rows = read_predictions(sink.getvalue().to_pybytes())
+    found = rows.logits if rows.input_kind == "logits" else np.exp(rows.logits)
+    np.testing.assert_allclose(found, lists[wanted])
+    assert rows.labels.tolist() == [0, 1]

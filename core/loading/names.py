@@ -68,7 +68,9 @@ NAMES: dict[str, tuple[str, ...]] = {
 ARRAY_SCORES = (
     *("logits", "logit", "predictions", "preds", "probs", "pred_probs", "arr_0"),
     *("scores", "score", "y_prob", "y_score", "outputs", "output", "probabilities"),
-    *("proba", "prob", "pred", "prediction", "y_pred"),
+    *("proba", "prob", "probability", "softmax", "pred_proba", "predict_proba"),
+    *("y_proba", "pred_logits", "raw_score", "raw_scores", "pred", "prediction"),
+    *("y_pred", "rawprediction", "raw_prediction"),
 )
 """Names of score arrays in NPZ files, in order of preference."""
 ARRAY_LABELS = (*NAMES["label"], "arr_1")

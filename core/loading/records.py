@@ -20,7 +20,7 @@ from core.loading.names import (
     parse_score_name,
     plain,
 )
-from core.loading.sources import Raw, Source, check_size, damaged, shortened
+from core.loading.sources import Raw, Source, check_size, damaged
 from core.loading.streams import opened
 from core.messages import DataError, Progress
 
@@ -97,9 +97,10 @@ def _lines(text: str, name: str) -> list[Any]:
             continue
         try:
             found.append(json.loads(line))
-        except ValueError as error:
+        except json.JSONDecodeError as error:
             raise DataError(
-                f"The line is not a whole JSON object: {shortened(error)}.",
+                "The line is not a whole JSON object: "
+                f"{error.msg} (character {error.colno:,}).",
                 f"{name}, line {number:,}",
                 "Write one object per line; the copy may have been cut off here.",
             ) from None

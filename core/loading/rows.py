@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from core.loading.class_values import as_whole
+from core.loading.columns import Roles
 from core.loading.labels import encode
 from core.loading.names import NAMES, common_stem, parse_score_name, plain
 from core.loading.roles import UNCLAIMED_DECIMALS
@@ -52,7 +53,7 @@ def assemble(
     """
     raw, schema, scores = understood.raw, understood.schema, understood.scores
     if scores is None:
-        raise _no_scores(raw, understood.roles.classes)
+        raise _no_scores(understood.roles)
     progress(0.9, "Checking the rows")
     bad = find_invalid(scores, schema.input_kind)
     outcome = None
@@ -125,7 +126,19 @@ def _remarks(understood: Understood) -> list[Note]:
     return notes
 
 
-def _no_scores(raw: Raw, classes: tuple[str, ...]) -> DataError:
+def _no_scores(roles: Roles) -> DataError:
+    raw, classes = roles.raw, roles.classes
+    predicted, label = roles.column("predicted"), roles.column("label")
+    if predicted is not None and roles.kind(predicted) in {"whole", "text"}:
+        beside = "" if label is None else f" and the label ({label})"
+        return DataError(
+            f"The file holds the predicted class ({predicted}){beside}, but no score: "
+            "nothing says how sure the model was.",
+            raw.name,
+            "Save the probabilities or logits of every class beside them "
+            "(predict_proba, not predict), or the confidence of the predicted class "
+            "as a column confidence.",
+        )
     shapes = {name: f" {array.shape}" for name, array in raw.arrays.items()}
     named = [name + shapes.get(name, "") for name in raw.names[:20]]
     some = ", ".join(named) + (" ..." if len(raw.names) > 20 else "")

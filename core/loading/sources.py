@@ -230,8 +230,15 @@ def as_source(source: Any, name: str | None) -> Source:
 def _check_path(path: Path, name: str) -> None:
     try:
         is_folder, is_there = path.is_dir(), path.is_file()
+        is_other = path.exists() and not (is_folder or is_there)
     except (OSError, ValueError):  # a name too long, a null byte
-        is_folder = is_there = False
+        is_folder = is_there = is_other = False
+    if is_other:
+        raise DataError(
+            "This is a pipe or a device, which can be read only once.",
+            str(path),
+            "Write what comes out of it to a file, and give that.",
+        )
     if is_folder:
         raise DataError("This is a folder.", name, "Give one file.")
     if not is_there:
