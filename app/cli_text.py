@@ -136,7 +136,7 @@ def files_text(
 def findings_text(found: Findings) -> str:
     """Return the worst class, the worst slice and rows to review, a line each."""
     pairs = (
-        ("Worst class", found.worst_class, found.class_reason),
+        ("Worst predicted class", found.worst_class, found.class_reason),
         ("Worst slice", found.worst_slice, found.slice_reason),
     )
     lines = [
@@ -434,10 +434,10 @@ def _number(value: float | None, name: str, *, signed: bool = False) -> str:
 def _span(
     low: float | None, high: float | None, name: str, *, signed: bool = False
 ) -> str:
-    if low is None or high is None:
-        return ""
-    ends = [_number(end, name, signed=signed) for end in (low, high)]
-    return " to ".join(ends)
+    from components.tables import format_span
+
+    text = format_span(name, low, high, signed=signed)
+    return text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
 
 
 def _p_value(p: float | None) -> str:

@@ -140,6 +140,8 @@ def parts(analysis: Analysis, view: str, method: str, kind: str, stem: str) -> N
         )
         if kind == "corp":
             st.caption(
+                "Both scores judge one probability against what came true; NLL and "
+                "the Brier score in sum form judge the probabilities of all classes. "
                 "Score of the confidence = miscalibration \N{MINUS SIGN} "
                 "discrimination + uncertainty. Recalibration can remove the first; "
                 "confidence earns the second."

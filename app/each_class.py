@@ -32,9 +32,9 @@ CLASS_COLUMNS = {
     "rows_with_label": "Rows with this label",
     "mean_probability": "Mean probability",
     "share": "Share",
-    "gap": "Gap",
-    "gap_low": "Gap, low",
-    "gap_high": "Gap, high",
+    "gap": "One-vs-rest gap",
+    "gap_low": "low",
+    "gap_high": "high",
 }
 FIRST_CLASSES = 6
 MOST_CLASSES = 12
@@ -86,7 +86,11 @@ def section(
     st.caption(
         f"{tables.rows_of(gaps.n, scores.kind)}, each class against the rest. Across: "
         f"its probability; up: its share. {gaps.level:.0%} intervals, one class at a "
-        "time."
+        "time.",
+        help="One-vs-rest gap: the mean probability of the class on all these rows "
+        "minus the share of them that have it. The worst predicted class of the "
+        "Overview is another number: rows predicted as one class, confidence minus "
+        "accuracy.",
     )
     bins = {item: compute.class_bins(scores, item, chosen) for item in shown}
     lines = None
@@ -147,7 +151,7 @@ def class_words(name: str, gaps: ClassGaps, item: int) -> str:
     )
     shown = display.escape_markdown(theme.shortened(name))
     return (
-        f"**{shown}**\u2002 :small[gap {gap} "
+        f"**{shown}**\u2002 :small[one-vs-rest gap {gap} "
         f":gray[({' to '.join(ends)}), {gaps.count[item]:,} rows]]"
     )
 

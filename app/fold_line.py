@@ -16,6 +16,11 @@ from core.uncertainty import Estimate
 __all__ = ["draw"]
 
 SHOWN_ROWS = 5
+HELP = {
+    "Worst predicted class": "Rows predicted as one class: their mean confidence minus "
+    "their accuracy. Each class on the Reliability page is another number: its "
+    "probability on all rows minus the share of rows that have it."
+}
 LONGEST = 60  # characters of a name
 COLUMNS: dict[str, Any] = {
     "label": st.column_config.Column("Label", width=display.NAME_WIDTH),
@@ -43,14 +48,17 @@ def draw(analysis: Analysis, stem: str) -> None:
     st.subheader("Worth a look", anchor=False)
     cards = []
     if own.logits is not None:
-        cards.append(("Worst class", found.worst_class, found.class_reason))
+        cards.append(("Worst predicted class", found.worst_class, found.class_reason))
     if own.roles.slices:
         cards.append(("Worst slice", found.worst_slice, found.slice_reason))
     if cards:
         columns = st.columns(2, gap="small")
         for column, (title, item, reason) in zip(columns, cards, strict=False):
             with column, st.container(border=True, height="stretch", gap="xsmall"):
-                st.markdown(f"**{title}**\u2002{finding_words(item, reason)}")
+                st.markdown(
+                    f"**{title}**\u2002{finding_words(item, reason)}",
+                    help=HELP.get(title),
+                )
                 if item is not None:
                     _why(item, title)
     _to_review(found, own.roles.id, stem)

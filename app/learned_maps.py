@@ -55,9 +55,11 @@ def curves(analysis: Analysis, labels: dict[str, str], stem: str) -> None:
     column = 1
     place = st.container()
     if not any(class_curves(analysis.fitted[name].calibrator, [1]) for name in labels):
+        why = "what becomes of one probability depends on the others."
+        if len(classes) == 2:
+            why = "the map of the confidence is all there is."
         st.info(
-            "None of these calibrators has a curve of its own for each class: what "
-            "becomes of one probability depends on the others.",
+            f"None of these calibrators has a curve of its own for each class: {why}",
             icon=":material/info:",
         )
         return

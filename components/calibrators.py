@@ -454,8 +454,10 @@ def _keeps_words(method: str) -> str:
 
 
 def _n_parameters(analysis: Analysis, method: str) -> str:
-    k = analysis.study.evaluation.n_classes
-    return f"{CALIBRATORS[method].n_parameters(k):,}"
+    made = analysis.fitted.get(method)
+    if made is not None:
+        return f"{made.calibrator.n_fitted_:,}"
+    return f"{CALIBRATORS[method].n_parameters(analysis.study.evaluation.n_classes):,}"
 
 
 def _range_cells(fitted: Fitted) -> tuple[str, str]:

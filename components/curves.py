@@ -23,7 +23,10 @@ __all__ = [
 ]
 
 _PLACES = (0.25, 0.5, 0.75, 0.95)  # confidences that the description speaks of
-_RULES = {"brier": "Brier score", "log": "Log loss, nats"}
+_RULES = {
+    "brier": "Brier score of the confidence",
+    "log": "Log loss of the confidence, nats",
+}
 _PARTS = {"mcb": "Miscalibration", "dsc": "Discrimination", "unc": "Uncertainty"}
 
 

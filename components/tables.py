@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 
 import pandas as pd
@@ -20,6 +21,7 @@ __all__ = [
     "format_interval",
     "format_null",
     "format_p_value",
+    "format_span",
     "format_value",
     "in_order",
     "metric_label",
@@ -56,6 +58,8 @@ _LABELS = {
     "aurc": "AURC",
 }
 _NO_INTERVAL = {"ece"}
+_MOST_MORE = 4  # digits added to an end that would look like 0
+_NOISE = 1e-9  # an end that is 0 but for rounding
 MEASURE = "Measure"
 
 
@@ -80,13 +84,16 @@ def metric_label(metric: str, n_classes: int = 0) -> str:
     return _LABELS.get(metric, METRICS[metric].label)
 
 
-def format_value(metric: str, value: float | None, *, signed: bool = False) -> str:
+def format_value(
+    metric: str, value: float | None, *, signed: bool = False, more_digits: int = 0
+) -> str:
     """Return a value with as many digits as its metric deserves."""
     if value is None or value != value:
         return "\N{EN DASH}"
     digits = _DIGITS.get(metric, 4 if metric.startswith("brier-") else 3)
     if metric in _IN_POINTS:
         value, digits = 100 * value, 1
+    digits += more_digits
     if metric in _SMALL:
         return f"{value:#.3g}".removesuffix(".").replace("-", "\N{MINUS SIGN}")
     value = round(value, digits) + 0.0
@@ -96,10 +103,25 @@ def format_value(metric: str, value: float | None, *, signed: bool = False) -> s
 
 def format_interval(metric: str, item: Estimate, *, signed: bool = False) -> str:
     """Return "low to high", or an empty string where no interval is valid."""
-    if item.low is None or item.high is None:
+    return format_span(metric, item.low, item.high, signed=signed)
+
+
+def format_span(
+    metric: str, low: float | None, high: float | None, *, signed: bool = False
+) -> str:
+    """Return "low to high", with digits enough that no end looks like 0 but is not."""
+    if low is None or high is None:
         return ""
-    ends = (format_value(metric, end, signed=signed) for end in (item.low, item.high))
-    return " to ".join(ends)
+    said = ["", ""]
+    for more in range(_MOST_MORE + 1):
+        said = [
+            format_value(metric, end, signed=signed, more_digits=more)
+            for end in (low, high)
+        ]
+        ends = zip((low, high), said, strict=True)
+        if all(abs(end) < _NOISE or re.search("[1-9]", text) for end, text in ends):
+            break
+    return " to ".join(said)
 
 
 def format_p_value(p_value: float | None) -> str:
@@ -177,10 +199,7 @@ def estimates_frame(columns: Mapping[str, Mapping[str, Estimate]]) -> pd.DataFra
 
 def format_null(metric: str, item: Estimate) -> str:
     """Return "low to high" of a calibrated model, or an empty string."""
-    if item.null_low is None or item.null_high is None:
-        return ""
-    ends = (format_value(metric, end) for end in (item.null_low, item.null_high))
-    return " to ".join(ends)
+    return format_span(metric, item.null_low, item.null_high)
 
 
 def metrics_frame(found: Mapping[str, Estimate], n_classes: int) -> pd.DataFrame:
@@ -282,9 +301,18 @@ def _verdict(
     direction = METRICS[metric].traits["direction"]
     if direction == "zero":
         is_better = after is not None and abs(after.value) < abs(before.value)
+        if is_better and after is not None and _is_overshot(before, after):
+            return ""
     else:
         is_better = (item.value < 0) == (direction == "lower")
     return "green" if is_better else "orange"
+
+
+def _is_overshot(before: Estimate, after: Estimate) -> bool:
+    """Whether what was removed now has the other sign, beyond chance."""
+    if after.low is None or after.high is None or after.low <= 0 <= after.high:
+        return False
+    return before.value * after.value < 0
 
 
 def _with_small(value: str, small: str) -> str:

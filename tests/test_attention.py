@@ -150,7 +150,12 @@ def test_copies_and_ids_in_two_roles_are_noticed(calibrated) -> None:
 def test_the_overview_has_its_fold_line() -> None:
     at = opened()
     said = words(at)
-    for part in ("Worst class", "Worst slice", "Rows to review", "noise = high"):
+    for part in (
+        "Worst predicted class",
+        "Worst slice",
+        "Rows to review",
+        "noise = high",
+    ):
         assert part in said
     assert len(at.dataframe[0].value) == 5
     assert "Found among" in said

@@ -69,7 +69,7 @@ def test_the_overview_names_what_is_worth_a_look(owner: Visitor) -> None:
     v = owner.go("Overview")
     words = v.words()
     assert "Worth a look" in words
-    assert "Worst class" in words
+    assert "Worst predicted class" in words
     assert "Worst slice" in words
     rows = given(v, "get_review")
     assert (rows["prediction"] != rows["label"]).all()

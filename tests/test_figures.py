@@ -240,9 +240,9 @@ def test_the_numbers_beside_a_curve_have_interval_or_null() -> None:
     ends = Estimate(0.04, 0.03, 0.05)
     found = {"brier-mcb": null, "brier-dsc": ends, "brier-unc": ends}
     frame = curves.parts_frame(found)
-    assert list(frame.columns) == ["Part", "Brier score"]
-    assert "null 0.0010 to 0.0040" in frame["Brier score"][0]
-    assert "0.0300 to 0.0500" in frame["Brier score"][1]
+    assert list(frame.columns) == ["Part", "Brier score of the confidence"]
+    assert "null 0.0010 to 0.0040" in frame["Brier score of the confidence"][0]
+    assert "0.0300 to 0.0500" in frame["Brier score of the confidence"][1]
     frame = curves.parts_frame({"smooth-ece": null})
     assert frame["Value"][0].startswith("2.0")
 
@@ -347,3 +347,31 @@ def test_how_a_number_was_computed_names_formula_bins_rows_and_seed() -> None:
     gap = display.made_words("gap", {"Before": {"gap": before}}, "15 bins")
     assert "15 bins" not in gap
     assert METRICS["gap"].formula in gap
+
+
+def test_no_end_of_an_interval_looks_like_zero_but_is_not() -> None:
+    assert tables.format_span("gap", -0.0003, 0.0021) == "\N{MINUS SIGN}0.03 to +0.21"
+    assert tables.format_span("nll", 0.0, 0.25) == "0.000 to 0.250"
+    assert tables.format_span("accuracy", 0.0, 0.0, signed=True) == "0.0 to 0.0"
+    assert tables.format_span("nll", -0.01, 0.02, signed=True) == (
+        "\N{MINUS SIGN}0.010 to +0.020"
+    )
+    assert tables.format_span("gap", None, 0.1) == ""
+
+
+def test_a_change_that_overshoots_is_not_called_better() -> None:
+    before = Estimate(0.05, 0.04, 0.06)
+    change = Estimate(-0.07, -0.08, -0.06)
+    within = Estimate(-0.02, -0.04, 0.01)
+    beyond = Estimate(-0.02, -0.03, -0.01)
+    assert ":green[" in tables.change_cell("gap", change, before, within)
+    cell = tables.change_cell("gap", change, before, beyond)
+    assert ":green[" not in cell
+    assert ":orange[" not in cell
+
+
+def test_metrics_of_one_family_say_what_differs() -> None:
+    labels = [item.label for item in METRICS.values()]
+    assert len(labels) == len(set(labels))
+    assert METRICS["brier-mcb"].label == "CORP Brier: miscalibration"
+    assert METRICS["brier-reliability"].label == "Binned Brier: reliability"

@@ -307,5 +307,5 @@ def test_the_page_and_the_command_say_what_core_says(capsys) -> None:
     assert document["findings"] == json.loads(json.dumps(wanted.to_dict()))
     assert cli.main(["evaluate", str(SAMPLES / "digits_noisy.csv")]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert f"Worst class: {wanted.worst_class.sentence}" in said
+    assert f"Worst predicted class: {wanted.worst_class.sentence}" in said
     assert f"Worst slice: {wanted.worst_slice.sentence}" in said

@@ -1,6 +1,7 @@
 """From a file to a verdict: how far the confidence can be trusted, and the repair."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import streamlit as st
@@ -249,7 +250,13 @@ def numbers(analysis: Analysis, view: str) -> None:
                 bins=f"bins: {provenance.bins_words(analysis.settings)}",
                 more=partial(provenance.other_libraries, analysis, f"p-{view}", stem),
             )
-        seen = [note for item in before.values() for note in item.notes]
+        seen = [
+            note if done is None else replace(note, text=f"{name}: {note.text}")
+            for name, found in columns.items()
+            if name != "Change"
+            for item in found.values()
+            for note in item.notes
+        ]
         made = analysis.fitted.get("temperature")
         known = [*analysis.notes, *(made.notes if made else ())]
         # Why no temperature fits is said where the repair would be.

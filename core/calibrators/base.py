@@ -104,6 +104,11 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
     def n_parameters(k: int) -> int:
         """Return the number of fitted numbers for k classes."""
 
+    @property
+    def n_fitted_(self) -> int:
+        """Numbers that this fit chose; more than `n_parameters` says where rows do."""
+        return self.n_parameters(len(self.classes_))
+
     @abstractmethod
     def _fit(
         self,

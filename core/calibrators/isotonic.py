@@ -67,6 +67,11 @@ class IsotonicCalibration(OneVsRest):
         """Return the number of curves; each has as many knots as the rows ask for."""
         return len(curve_columns(k))
 
+    @property
+    def n_fitted_(self) -> int:
+        """Number of knots of all curves."""
+        return sum(len(x) for x, _ in self.maps_)
+
     def _fit_curve(
         self, found: Chances, target: FloatArray, weight: FloatArray
     ) -> Knots:

@@ -29,6 +29,7 @@ FloatArray = NDArray[np.floating[Any]]
 
 PARTS = {"mcb": "miscalibration", "dsc": "discrimination", "unc": "uncertainty"}
 _RULES = {"brier": "Brier score", "log": "log loss"}  # of the confidence
+_SHORT = {"brier": "Brier", "log": "log loss"}
 _CLIPPED = 1e-12  # confidences of 0 and 1 have no logarithm
 _BIAS_FACTOR = 2.0
 """Bias of the discrimination over the excess of its resamples.
@@ -403,7 +404,7 @@ def _register(rule: str, part: str) -> None:
     where = r"\hat x = \mathrm{PAV}(o \mid \hat p)" if part != "unc" else ""
     METRICS.register(
         f"{rule}-{part}",
-        label=f"{PARTS[part].capitalize()}, {_RULES[rule]}",
+        label=f"CORP {_SHORT[rule]}: {PARTS[part]}",
         reference="Dimitriadis, Gneiting and Jordan 2021, arXiv:2008.03033",
         formula=r",\quad ".join(
             text for text in (_FORMULAS[part], f"S(q, o) = {score}", where) if text

@@ -205,7 +205,7 @@ def _register(term: str) -> None:
     metric.__name__ = metric.__qualname__ = f"brier_{term.replace('-', '_')}"
     METRICS.register(
         f"brier-{term}",
-        label=f"Brier: {term.replace('-', ' ')}",
+        label=f"Binned Brier: {term.removeprefix('within-')}",
         reference="Murphy 1973; Stephenson, Coelho and Jolliffe 2008",
         formula=formula,
         params=(N_BINS, STRATEGY),

@@ -346,9 +346,9 @@ PRESETS = (
         "smECE({p1}, {y1})",
         "smooth-ece",
         _relplot,
-        "relplot's reflection gives rows at 0 and 1 half their weight, so that the "
-        "error is too high where saturated rows are right; ours weighs all the same. "
-        "probmetrics calls it.",
+        "The reflection of relplot gives rows at 0 and 1 half their weight, so that "
+        "the error is too high where saturated rows are right; ours weighs all the "
+        "same. probmetrics calls it.",
     ),
 )
 

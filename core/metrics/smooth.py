@@ -209,7 +209,7 @@ def smooth_estimate(scores: RowScores, design: Design) -> Estimate:
 
 
 def peer_estimate(scores: RowScores, design: Design) -> Estimate:
-    """Return relplot's smooth ECE with its null range and p-value."""
+    """Return the smooth ECE of relplot with its null range and p-value."""
     return _estimate(scores, design, is_corrected=False)
 
 
@@ -354,7 +354,7 @@ def smooth_calibration_error(
 
 @METRICS.register(
     "smooth-ece-relplot",
-    label="Smooth ECE, relplot's",
+    label="Smooth ECE, relplot",
     reference="Blasiok and Nakkiran 2023, arXiv:2309.12236; relplot 1.0.3",
     formula=r"s^* = \int_0^1 \Bigl|\frac1n\sum_i K_{s^*}(t, \hat p_i)\,"
     r"(\hat p_i - o_i)\Bigr|\,dt",
@@ -376,7 +376,7 @@ def smooth_calibration_error_relplot(
     sample_weight: ArrayLike | None = None,
     labels: ArrayLike | None = None,
 ) -> float:
-    """Smooth ECE with relplot's grid and boundary: rows at 0 and 1 weigh half.
+    """Smooth ECE with the grid and boundary of relplot: rows at 0 and 1 weigh half.
 
     Parameters
     ----------
