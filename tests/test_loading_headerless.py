@@ -66,7 +66,8 @@ def test_labels_first_stay_labels() -> None:
 
 
 def test_a_class_that_never_was_is_a_score() -> None:
-    rows = read_predictions(text(np.zeros(12, int), P, 1 - P, Y + 1))
+    data = text(np.zeros(12, int), P, 1 - P, Y + 1)
+    rows = read_predictions(data, label_base="0")
     assert rows.n_classes == 3
 
 

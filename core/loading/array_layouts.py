@@ -12,7 +12,7 @@ from core.loading.names import ARRAY_LABELS, ARRAY_SCORES, NAMES, part_of, plain
 from core.loading.sources import Raw, damaged
 from core.messages import DataError, Note
 
-__all__ = ["raw_of_arrays"]
+__all__ = ["is_one_hot", "raw_of_arrays"]
 
 Bag = dict[str, NDArray[Any]]
 
@@ -41,6 +41,8 @@ def raw_of_arrays(name: str, kind: str, found: Bag, notes: list[Note]) -> Raw:
     notes = list(notes)
     arrays = _joined_parts(arrays, name, notes)
     arrays = _flat_tokens(arrays, notes)
+    arrays = _in_order(arrays, notes)
+    arrays = _upright(arrays, notes)
     n_rows = _n_rows(arrays)
     if n_rows == 0:
         raise DataError(
@@ -158,16 +160,62 @@ def _flat_tokens(arrays: Bag, notes: list[Note]) -> Bag:
     return rest | {score: scores[is_used], label: labels[is_used], "group": sequence}
 
 
+def is_one_hot(array: NDArray[Any]) -> bool:
+    """Whether every row holds one 1 and zeros."""
+    if array.ndim != 2 or array.dtype.kind not in "biuf":
+        return False
+    is_hard = np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()
+    return bool(is_hard)
+
+
+def _in_order(arrays: Bag, notes: list[Note]) -> Bag:
+    """Swap arr_0 and arr_1 where the labels were saved first."""
+    first, second = arrays.get("arr_0"), arrays.get("arr_1")
+    if first is None or second is None or len(arrays) != 2:
+        return arrays
+    is_whole = first.ndim == 1 and first.dtype.kind in "biuUf" and _is_whole(first)
+    is_scores = second.ndim in {1, 2} and second.dtype.kind == "f"
+    if not is_whole or not is_scores or len(first) not in second.shape:
+        return arrays
+    if _is_whole(second):
+        return arrays
+    text = "arr_0 holds the labels and arr_1 the scores: they were saved labels first."
+    notes.append(Note("labels-first", "info", text))
+    return {"arr_0": second, "arr_1": first}
+
+
+def _is_whole(array: NDArray[Any]) -> bool:
+    if array.dtype.kind != "f":
+        return True
+    return bool((np.floor(array) == array).all())
+
+
+def _upright(arrays: Bag, notes: list[Note]) -> Bag:
+    """Turn scores of shape (classes, rows), as the labels say they are."""
+    by_name = {plain(key): key for key in arrays}
+    score = next((by_name[k] for k in ARRAY_SCORES if k in by_name), None)
+    label = next((by_name[k] for k in ARRAY_LABELS if k in by_name), None)
+    if score is None or label is None or arrays[score].ndim != 2:
+        return arrays
+    n_classes, n_rows = arrays[score].shape
+    if arrays[label].shape != (n_rows,) or not 2 <= n_classes < n_rows:
+        return arrays
+    text = (
+        f"{score} has the shape ({n_classes:,}, {n_rows:,}) and there are {n_rows:,} "
+        "labels: its columns were read as rows."
+    )
+    notes.append(Note("transposed", "warning", text))
+    return arrays | {score: np.ascontiguousarray(arrays[score].T)}
+
+
 def _checked_labels(
     array: NDArray[Any], n_rows: int, where: str, notes: list[Note]
 ) -> NDArray[Any]:
     """Return one label per row, also from one column of 0 or 1 per class."""
-    if array.ndim == 2 and len(array) == n_rows and array.dtype.kind in "biuf":
-        is_one_hot = np.isin(array, (0, 1)).all() and (array.sum(axis=1) == 1).all()
-        if is_one_hot:
-            text = f"The labels have the shape {array.shape}: the 1 says the class."
-            notes.append(Note("one-hot-labels", "info", text))
-            return np.asarray(array.argmax(axis=1))
+    if len(array) == n_rows and is_one_hot(array):
+        text = f"The labels have the shape {array.shape}: the 1 says the class."
+        notes.append(Note("one-hot-labels", "info", text))
+        return np.asarray(array.argmax(axis=1))
     if array.shape != (n_rows,):
         raise DataError(
             f"The labels have shape {array.shape}, the scores {n_rows:,} rows.",

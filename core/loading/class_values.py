@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 __all__ = ["as_whole", "counted_names", "folded", "meant_truth", "value_of"]
@@ -17,7 +18,7 @@ _MEANT = {
 
 def folded(name: str) -> str:
     """Return a name in small letters, its words one space apart as in a header."""
-    return " ".join(name.split()).casefold()
+    return " ".join(unicodedata.normalize("NFC", name).split()).casefold()
 
 
 def value_of(name: str) -> float | None:

@@ -23,6 +23,8 @@ from core.messages import Answer, DataError
 __all__ = ["LabelMap", "encode", "map_binary", "map_labels"]
 
 
+_BY_ORDER = "the second label in sorted order"
+_CLASS_WORD = re.compile(r"\s*class[_=:\s]*", re.IGNORECASE)
 _UNLABELLED = (-1, -100)  # -100 is what PyTorch and Hugging Face ignore
 
 
@@ -61,6 +63,8 @@ def map_labels(
     classes: tuple[str, ...],
     base: str = "auto",
     where: str = "",
+    *,
+    is_counted: bool = False,
 ) -> LabelMap:
     """Match distinct labels to two or more score columns, by name or by number.
 
@@ -72,6 +76,8 @@ def map_labels(
         Number of the first class where labels are numbers; "auto" takes names first.
     where : str, default=""
         File and label column, for messages.
+    is_counted : bool, default=False
+        Whether the classes are but the places of columns without names.
 
     Raises
     ------
@@ -81,6 +87,8 @@ def map_labels(
     if base != "auto":
         return _numbered(values, classes, int(base))
     given = _given(values, classes)
+    if is_counted:
+        _refuse_no_first(given, classes, where)
     blank = dict.fromkeys(set(values).difference(given), -1)
     by_name = {name: i for i, name in enumerate(classes)}
     by_word = {folded(name): i for i, name in enumerate(classes)}
@@ -89,7 +97,7 @@ def map_labels(
     found: dict[str, int] = {}
     for value in given:
         parsed = parse_score_name(value)
-        short = parsed.suffix if parsed else value
+        short = parsed.suffix if parsed else _CLASS_WORD.sub("", value)
         code = by_name.get(value, by_word.get(folded(value)))
         code = by_word.get(folded(short)) if code is None else code
         if code is not None:
@@ -170,6 +178,21 @@ def _refuse_either_base(
     )
 
 
+def _refuse_no_first(given: list[str], classes: tuple[str, ...], where: str) -> None:
+    """Ask where columns have no names and every label but 0 and the last is there."""
+    whole = as_whole(given) or {}
+    k = len(classes)
+    if k < 3 or set(whole.values()) - set(_UNLABELLED) != set(range(1, k)):
+        return
+    raise DataError(
+        f"The labels are 1 to {k - 1}, and there are {k} columns without names: either "
+        "no row is of the first class, or labels count from 1 and none is of the last.",
+        where,
+        "Say whether labels count from 1 or from 0.",
+        answers=(*_FROM_ONE, Answer("Labels count from 0", "label_base", "0")),
+    )
+
+
 def _numbered(values: tuple[str, ...], classes: tuple[str, ...], base: int) -> LabelMap:
     """Return labels as places of the score columns, counted from `base`."""
     given = _given(values)
@@ -241,7 +264,19 @@ def map_binary(
     others = [value for value in given if value != one]
     zero = others[0] if others else f"not {one}"
     codes = {value: int(value == one) for value in given}
-    return LabelMap((zero, one), codes | blank, (), evidence)
+    text = _asked_order(zero, one) if evidence.endswith(_BY_ORDER) else ""
+    return LabelMap((zero, one), codes | blank, (), evidence, text)
+
+
+def _asked_order(zero: str, one: str) -> str:
+    """Return the question which of two numbers one score is for, or nothing."""
+    values = {value_of(zero), value_of(one)}
+    if values & {-1.0, 0.0} or None in values:
+        return ""
+    return (
+        f"A high score was read as speaking for label {one}, the larger of {zero} and "
+        f"{one}. If it speaks for {zero}, choose --positive-class {zero}."
+    )
 
 
 def _negative_named(suffix: str, where: str) -> str | None:
@@ -324,11 +359,11 @@ def _positive_of(
             f"(prob_{given[0]}).",
             answers=tuple(
                 Answer(f"The score is for {value}", "positive_class", value)
-                for value in sorted(given)
+                for value in sorted(given, key=_sort_key)
             ),
         )
     last = max(given, key=_sort_key)
-    return last, f"the score is for {last}, the second label in sorted order"
+    return last, f"the score is for {last}, {_BY_ORDER}"
 
 
 def _meant_positive(given: list[str]) -> str | None:

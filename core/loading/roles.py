@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pyarrow.compute as pc
 
+from core.loading.array_layouts import is_one_hot
 from core.loading.columns import Roles, has_names, is_reserved, named
 from core.loading.names import (
     ARRAY_LABELS,
@@ -23,7 +24,7 @@ from core.loading.score_columns import (
     take_chosen_confidence,
 )
 from core.loading.sources import Raw
-from core.messages import Answer, DataError
+from core.messages import Answer, DataError, Note
 from core.settings import Settings
 
 __all__ = ["MOST_SLICES", "UNCLAIMED_DECIMALS", "find_roles"]
@@ -214,12 +215,33 @@ def _find_arrays(roles: Roles, settings: Settings) -> None:
         and array.dtype.kind in "fiu"
         and name not in roles.found
     ]
+    tables = _without_hard(roles, tables)
     by_name = {plain(name): name for name in tables}
     best = next((by_name[key] for key in ARRAY_SCORES if key in by_name), None)
     if best is not None:
         roles.give(best, "score", f"its name and its shape {raw.arrays[best].shape}")
     elif len(tables) == 1:
         roles.give(tables[0], "score", "the only array of rows and columns")
+
+
+def _without_hard(roles: Roles, tables: list[str]) -> list[str]:
+    """Leave arrays of one 1 per row aside, where others can be the scores."""
+    arrays = roles.raw.arrays
+    hard = [
+        name
+        for name in tables
+        if plain(name) in ARRAY_SCORES and is_one_hot(arrays[name])
+    ]
+    soft = [name for name in tables if name not in hard]
+    if not hard or not any(plain(name) in ARRAY_SCORES for name in soft):
+        return tables
+    for name in hard:
+        text = (
+            f"{name} holds one 1 in each row and zeros: predicted classes, no scores. "
+            "It is not used."
+        )
+        roles.raw.notes.append(Note("hard-predictions", "info", text))
+    return soft
 
 
 def _find_label_by_values(roles: Roles) -> None:

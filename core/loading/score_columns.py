@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
+from core.loading.class_values import folded
 from core.loading.columns import Roles, has_names, is_reserved, named
 from core.loading.headerless import find_headerless
 from core.loading.names import NAMES, parse_score_name
@@ -195,7 +196,7 @@ def _by_label_values(roles: Roles) -> list[str]:
     values = roles.class_words()
     numbers = [name for name in roles.free() if roles.is_numeric(name)]
     # The name of a class is what it is, also where other files mean a role by it.
-    named = [name for name in numbers if name.strip().casefold() in values]
+    named = [name for name in numbers if folded(name) in values]
     if roles.classes:
         return named if len(named) == len(roles.classes) > 1 else []
     if len(named) < 2 or len(named) < len(values) / 2:

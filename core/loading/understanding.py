@@ -97,7 +97,10 @@ def _match_labels(
         parsed = parse_score_name(roles.scores[0]) if not scores.array else None
         suffix = parsed.suffix if parsed else ""
         return map_binary(values, suffix, settings.positive_class, where)
-    labels = map_labels(values, _class_names(roles, scores), settings.label_base, where)
+    is_counted = _is_unnamed(roles, scores) and roles.column("classes") is None
+    names = _class_names(roles, scores)
+    base = settings.label_base
+    labels = map_labels(values, names, base, where, is_counted=is_counted)
     if settings.positive_class is not None:
         _check_positive(settings.positive_class, labels.classes, where)
     return labels
@@ -110,6 +113,10 @@ def _check_positive(positive: str, classes: tuple[str, ...], where: str) -> None
             where,
             f"Choose one of: {', '.join(classes[:20])}.",
         )
+
+
+def _is_unnamed(roles: Roles, scores: Scores) -> bool:
+    return bool(scores.array) or not roles.raw.has_header
 
 
 def _class_names(roles: Roles, scores: Scores) -> tuple[str, ...]:
@@ -127,7 +134,7 @@ def _class_names(roles: Roles, scores: Scores) -> tuple[str, ...]:
                 "Save one name per score column.",
             )
         return tuple(str(item).strip() for item in names)
-    if scores.array or not roles.raw.has_header:
+    if _is_unnamed(roles, scores):
         return numbered
     known = {name.strip().casefold(): name for name in roles.classes}
     words = [name.strip().casefold() for name in scores.names]
