@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from core.loading import DataError, read_predictions
+from core.loading.sources import Raw
 from core.messages import Answer
 
 RNG = np.random.default_rng(5)
@@ -122,3 +123,21 @@ def test_versions_of_one_score_are_asked_about(names: tuple[str, str]) -> None:
     assert wanted == [{"score_columns": (name,)} for name in names]
     assert read_predictions(data, **wanted[1]).n_classes == 2
     assert Answer("", "label_base", "1").change == {"label_base": "1"}
+
+
+def test_labels_are_not_read_again_for_every_column(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    n_calls = 0
+    original = Raw.distinct
+
+    def distinct(self: Raw, name: str) -> list[str]:
+        nonlocal n_calls
+        n_calls += 1
+        return original(self, name)
+
+    monkeypatch.setattr(Raw, "distinct", distinct)
+    scores = {f"logit_c{i}": RNG.normal(size=30) for i in range(200)}
+    rows = read_predictions(text(**scores, label=[f"c{i}" for i in range(30)]))
+    assert rows.n_classes == 200
+    assert n_calls < 20

@@ -56,6 +56,7 @@ class Roles:
     unread_label: str | None = None
     classes: tuple[str, ...] = ()
     _kinds: dict[str, str] = field(default_factory=dict)
+    _words: dict[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def scores(self) -> tuple[str, ...]:
@@ -79,12 +80,15 @@ class Roles:
         """The column that scores are recognised by."""
         return self.column("label") or self.unread_label
 
-    def class_words(self) -> set[str]:
+    def class_words(self) -> frozenset[str]:
         """Return the classes that are known, else those of the label, caseless."""
         label = self.label
         if self.classes or label is None or label in self.raw.arrays:
-            return {name.strip().casefold() for name in self.classes}
-        return {value.casefold() for value in self.distinct(label)}
+            return frozenset(name.strip().casefold() for name in self.classes)
+        if label not in self._words:  # asked for once per column
+            values = self.distinct(label)
+            self._words[label] = frozenset(value.casefold() for value in values)
+        return self._words[label]
 
     def free(self) -> list[str]:
         """Return the columns without a role, in the order of the file."""

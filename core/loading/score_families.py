@@ -119,8 +119,9 @@ def is_statistic(roles: Roles, name: str) -> bool:
     if parsed is None:
         return bool(stem) and last in _STATISTICS
     # logit_cat_std is one of class cat, prob_room_time that of a class.
-    is_of_class = stem in {plain(item) for item in words}
-    return plain(suffix) in _STATISTICS or (is_of_class and last in _STATISTICS)
+    if plain(suffix) in _STATISTICS:
+        return True
+    return last in _STATISTICS and stem in {plain(item) for item in words}
 
 
 def take_family(roles: Roles, stem: str) -> None:
