@@ -46,8 +46,8 @@ format: .venv/.test ## Format the code and apply the safe fixes
 	.venv/bin/python -m ruff check --fix-only .
 	.venv/bin/python -m ruff format .
 
-bench: .venv/.test ## Run the benchmarks, one at a time
-	.venv/bin/python -m pytest tests/benchmarks -m benchmark --benchmark-enable
+bench: .venv-peers/.bench ## Run the benchmarks beside their peers; write results.md and the figure
+	PLUMBLINE_BENCH_WRITE=1 .venv-peers/bin/python -m pytest tests/benchmarks -m benchmark
 
 test-slow: .venv/.test ## Run the simulations of statistical truth
 	$(PYTEST) $(WORKERS) -m "slow and not benchmark"
@@ -74,12 +74,12 @@ lock: ## Write tests/constraints.txt anew from the newest versions allowed
 	mv .venv-lock/lock tests/constraints.txt && rm -rf .venv-lock
 
 clean: ## Remove environments, caches and reports
-	rm -rf .venv .venv-minimum .venv-lock .cache .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf .venv .venv-minimum .venv-lock .venv-peers .cache .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis .benchmarks .coverage htmlcov test-results
 	find $(wildcard app components core sample_data tests) -name __pycache__ -prune -exec rm -rf {} +
 
 # Environments. The stamp files say which requirements are installed.
-.venv/bin/python .venv-minimum/bin/python:
+.venv/bin/python .venv-minimum/bin/python .venv-peers/bin/python:
 	@[ -n "$(PYTHON)" ] || { [ "$$(id -u)" = 0 ] && apt-get update && apt-get install -y python3-venv; } \
 		|| { echo "Plumbline needs Python 3.11 or newer with its venv module (python3-venv)." >&2; exit 1; }
 	python="$(PYTHON)"; $${python:-python3} -m venv $(@D:/bin=)
@@ -95,6 +95,10 @@ clean: ## Remove environments, caches and reports
 .venv-minimum/.test: requirements.txt tests/requirements.txt tests/constraints.txt | .venv-minimum/bin/python
 	sed 's/>=\([^,]*\),.*/==\1/' requirements.txt > .venv-minimum/minimum.txt
 	.venv-minimum/bin/python $(PIP_INSTALL) -r tests/requirements.txt -c .venv-minimum/minimum.txt
+	@touch $@
+
+.venv-peers/.bench: requirements.txt tests/requirements.txt tests/benchmarks/requirements.txt tests/constraints.txt | .venv-peers/bin/python
+	.venv-peers/bin/python $(PIP_INSTALL) -r tests/benchmarks/requirements.txt -c tests/constraints.txt
 	@touch $@
 
 .cache/warm: $(wildcard core/kernels.py core/kernels/*.py) .venv/.run

@@ -37,27 +37,37 @@ EXP_STAMP = 852983434
 
 
 @njit(**_INLINE)
-def _order(x, first, k, top, threshold):
-    """Return (first place of the largest, how often it is there, second, n above)."""
+def _order(x, first, k, top):
+    """Return (first place of the largest, how often it is there, second largest)."""
     highest = _ordered(top)
     second = _ordered(x.dtype.type(-np.inf))
     below = second
     place = np.int32(k)
-    n_top, n_above = np.int32(0), np.int32(0)
+    n_top = np.int32(0)
     for j in range(k):
-        value = x[np.uintp(first + j)]
-        key = _ordered(value)
+        key = _ordered(x[np.uintp(first + j)])
         is_top = key == highest
         here = np.int32(j) if is_top else np.int32(k)
         place = here if here < place else place
         n_top = np.int32(n_top + (np.int32(1) if is_top else np.int32(0)))
         key = below if is_top else key
         second = key if key > second else second
-        n_above = np.int32(
-            n_above + (np.int32(1) if value > threshold else np.int32(0))
-        )
     second = highest if n_top > 1 else second
-    return int(place), int(n_top), _from_ordered(second), int(n_above)
+    return int(place), int(n_top), _from_ordered(second)
+
+
+@njit(**_INLINE)
+def _rank(x, first, k, label):
+    """Return how many classes come before the label, by logit and then by column."""
+    value = x[first + label]
+    rank = np.int32(0)
+    for j in range(label):
+        is_before = x[np.uintp(first + j)] >= value
+        rank = np.int32(rank + (np.int32(1) if is_before else np.int32(0)))
+    for j in range(label + 1, k):
+        is_before = x[np.uintp(first + j)] > value
+        rank = np.int32(rank + (np.int32(1) if is_before else np.int32(0)))
+    return int(rank)
 
 
 @njit(**_INLINE)
@@ -135,14 +145,13 @@ def _shifted_sums(x, first, k, top, rate, shifted):
 
 
 @njit(**_INLINE)
-def _store_row(row, beta, top, peak, second, place, n_above, sums, integers, numbers):
+def _store_row(row, beta, top, peak, second, place, sums, integers, numbers):
     """Write all but the label's; `sums` are those of the other classes."""
     mass, slope, square = sums
     rest = mass / peak
     total = peak + mass
     log_mass = math.log1p(rest)
     integers[0, row] = place
-    integers[1, row] = n_above
     numbers[0, row] = 1.0 / (1.0 + rest)
     numbers[1, row] = -math.expm1((second - top) * beta) / (1.0 + rest)
     numbers[2, row] = top
@@ -153,19 +162,15 @@ def _store_row(row, beta, top, peak, second, place, n_above, sums, integers, num
 
 
 @njit(**_INLINE)
-def _store_label(x, first, row, label, top, log_mass, beta, integers, numbers):
+def _store_label(x, k, row, label, top, log_mass, beta, integers, numbers):
     """Write log-probability and rank of the label, after `_store_row`."""
-    if label < 0:
-        integers[1, row] = -1
-        numbers[6, row] = np.nan
-        return
-    value = x[first + label]
-    n_ties = np.int32(0)
-    for j in range(label):
-        is_tie = x[np.uintp(first + j)] == value
-        n_ties = np.int32(n_ties + (np.int32(1) if is_tie else np.int32(0)))
-    integers[1, row] += n_ties
-    numbers[6, row] = (np.float64(value) - top) * beta - log_mass
+    integers[1, row] = -1
+    numbers[6, row] = np.nan
+    if label >= 0:
+        is_right = integers[0, row] == label
+        integers[1, row] = 0 if is_right else _rank(x, row * k, k, label)
+        value = np.float64(x[row * k + label])
+        numbers[6, row] = (value - top) * beta - log_mass
 
 
 @njit(**_INLINE)
@@ -179,8 +184,7 @@ def _statistics_row(
     if not abs(top) < np.inf:
         return False
     label = labels[row] if labels.size > 0 else -1
-    threshold = x[first + label] if label >= 0 else x.dtype.type(np.inf)
-    place, n_top, second, n_above = _order(x, first, k, top, threshold)
+    place, n_top, second = _order(x, first, k, top)
     exponent, magic, lowest = _anchor(top, scale)
     high = np.float64(top)
     if abs(exponent) < limit:
@@ -195,9 +199,9 @@ def _statistics_row(
     sums = mass + n_others * peak, slope, square + n_others * peak * peak
     runner_up = np.float64(second)
     log_mass = _store_row(
-        row, beta, high, peak, runner_up, place, n_above, sums, integers, numbers
+        row, beta, high, peak, runner_up, place, sums, integers, numbers
     )
-    _store_label(x, first, row, label, high, log_mass, beta, integers, numbers)
+    _store_label(x, k, row, label, high, log_mass, beta, integers, numbers)
     return True
 
 
@@ -252,13 +256,7 @@ def _statistics_short(
                 ):
                     return row
                 continue
-            first = row * k
             label = labels[row] if labels.size > 0 else -1
-            n_above = 0
-            if label >= 0:
-                value = x[first + label]
-                for j in range(k):
-                    n_above += 1 if x[np.uintp(first + j)] > value else 0
             sums = (
                 mass,
                 np.float64(lanes[6 * LANES + r]),
@@ -268,9 +266,9 @@ def _statistics_short(
             second = np.float64(lanes[8 * LANES + r])
             place = int(lanes[LANES + r])
             log_mass = _store_row(
-                row, beta, top, peak, second, place, n_above, sums, integers, numbers
+                row, beta, top, peak, second, place, sums, integers, numbers
             )
-            _store_label(x, first, row, label, top, log_mass, beta, integers, numbers)
+            _store_label(x, k, row, label, top, log_mass, beta, integers, numbers)
     return -1
 
 

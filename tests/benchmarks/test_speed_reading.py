@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pytest
+from benchmarks.side_by_side import Report, medians
 
 from core.loading import read_predictions
+from core.parallel import thread_count
 
 pytestmark = pytest.mark.benchmark
 
@@ -28,6 +26,7 @@ import re, sys
 from pathlib import Path
 import numpy as np
 from core.loading import read_predictions
+from core.parallel import thread_count
 small, large = sys.argv[1:]
 def peak():
     status = Path("/proc/self/status").read_text()
@@ -56,30 +55,24 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return found[0], found[1]
 
 
-def seconds(function: Callable[[Path], Any], path: Path) -> float:
-    start = time.perf_counter()
-    function(path)
-    return time.perf_counter() - start
-
-
-def test_time_of_a_wide_file(paths: tuple[Path, Path]) -> None:
+def test_time_of_a_wide_file(report: Report, paths: tuple[Path, Path]) -> None:
     before = pa.cpu_count()
-    pa.set_cpu_count(2)
+    pa.set_cpu_count(thread_count())
     try:
-        read_predictions(paths[0])
-        ratios = [
-            seconds(read_predictions, paths[1])
-            / seconds(pyarrow.csv.read_csv, paths[1])
-            for _ in range(RUNS)
-        ]
+        ours, other = medians(
+            lambda: read_predictions(paths[1]),
+            lambda: pyarrow.csv.read_csv(paths[1]),
+            runs=RUNS,
+            seconds=60,
+        )
     finally:
         pa.set_cpu_count(before)
-    ratio = statistics.median(ratios)
-    sys.stdout.write(f"\nread_predictions / pyarrow.csv.read_csv: {ratio:.2f}\n")
-    assert ratio <= MOST_TIME
+    work = f"CSV {N_ROWS:,} x {N_CLASSES:,} to Predictions"
+    bar = 1 / MOST_TIME
+    assert report.line(work, ours, "pyarrow.csv, the file whole", other, bar) >= bar
 
 
-def test_memory_of_a_wide_file(paths: tuple[Path, Path]) -> None:
+def test_memory_of_a_wide_file(report: Report, paths: tuple[Path, Path]) -> None:
     done = subprocess.run(
         [sys.executable, "-c", GROWTH, *map(str, paths)],
         capture_output=True,
@@ -88,5 +81,8 @@ def test_memory_of_a_wide_file(paths: tuple[Path, Path]) -> None:
         cwd=Path(__file__).parents[2],
     )
     growth = float(done.stdout)
-    sys.stdout.write(f"\npeak above the start / float32 array: {growth:.2f}\n")
+    report.notes.append(
+        f"- CSV {N_ROWS:,} x {N_CLASSES:,}: peak memory {growth:.2f} times the float32 "
+        f"array (at most {MOST_MEMORY:g})."
+    )
     assert growth <= MOST_MEMORY
