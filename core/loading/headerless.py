@@ -47,6 +47,8 @@ def find_headerless(roles: Roles, settings: Settings) -> None:
         )
         roles.raw.notes.append(Note("id-without-name", "info", text))
     _refuse_strays(roles, scores)
+    if label is None and len(scores) == 1 and settings.label_column is None:
+        _refuse_two_labels(roles, [name for name in names if name not in scores])
     for name in scores:
         roles.give(name, "score", "a column of numbers beside the label")
 
@@ -94,6 +96,21 @@ def _refuse_strays(roles: Roles, scores: list[str]) -> None:
         f"{roles.raw.name}, {whole[0]}",
         f"Write a header above the columns, or choose the scores, such as "
         f"{', '.join(rest)}.",
+    )
+
+
+def _refuse_two_labels(roles: Roles, names: list[str]) -> None:
+    """Refuse a score beside two columns of the same words: truth and prediction."""
+    words = {name: set(roles.distinct(name)) for name in names}
+    pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
+    found = next((pair for pair in pairs if words[pair[0]] & words[pair[1]]), None)
+    if found is None:
+        return
+    raise DataError(
+        f"{found[0]} and {found[1]} hold the same words: one may be the true label, "
+        "the other the prediction.",
+        f"{roles.raw.name}, {found[0]} and {found[1]}",
+        "Write a header above the columns, such as true_label, pred_label, confidence.",
     )
 
 

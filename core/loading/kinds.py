@@ -36,7 +36,7 @@ class Kind:
     name : {"logits", "probabilities", "confidence"}
     evidence : str
         Why, as a phrase.
-    whole : {1, 100, 255}, default=1
+    whole : int, default=1
         What stands for a probability of 1.
     is_log : bool, default=False
         Whether they are the logarithms of probabilities of one class.
@@ -74,9 +74,20 @@ class _Range:
     is_whole: bool = True
     n_shares: dict[int, int] = field(default_factory=lambda: dict.fromkeys(_WHOLES, 0))
 
+    low_sum: float = np.inf
+    high_sum: float = -np.inf
+    low_peak: float = np.inf
+    high_peak: float = -np.inf
+
     @property
     def whole(self) -> int:
-        """What most rows sum to, 100 or 255; else 1."""
+        """What most rows sum to, 100 or 255, or all rows do; else 1."""
+        same = round(self.high_sum) if np.isfinite(self.high_sum) else 1
+        is_same = self.low >= 0 and self.high_sum - self.low_sum <= 1e-4 * same
+        # Ranks sum to the same number too, but their highest never changes.
+        is_varied = self.high_peak > self.low_peak and self.n_whole_rows >= _ENOUGH
+        if is_same and is_varied and same > 1 and abs(self.high_sum - same) < 1e-3:
+            return same
         most = max(_WHOLES, key=lambda whole: self.n_shares[whole])
         enough = self.n_shares[most] > self.n_whole_rows / 2
         return most if enough and (most == 100 or self.is_whole) else 1
@@ -104,6 +115,12 @@ def _measure(scores: Scores) -> _Range:
         found.worst_gap = max(found.worst_gap, float(gaps[close].max(initial=0.0)))
         found.is_whole &= bool((np.floor(given) == given).all())
         _count_shares(found, block, sums)
+        known = ~np.isnan(sums)
+        peaks = block[known].max(axis=1)
+        found.low_sum = min(found.low_sum, float(sums[known].min(initial=np.inf)))
+        found.high_sum = max(found.high_sum, float(sums[known].max(initial=-np.inf)))
+        found.low_peak = min(found.low_peak, float(peaks.min(initial=np.inf)))
+        found.high_peak = max(found.high_peak, float(peaks.max(initial=-np.inf)))
     return found
 
 
@@ -156,13 +173,12 @@ def judge_kind(
     found = _measure(scores)
     if scores.matrix.shape[1] == 1:
         return _of_one_score(scores, found, (said, header), where, expected)
-    is_said = said == "logits" and (
-        found.n_whole_rows < _ENOUGH or found.n_shares[100] < found.n_whole_rows
-    )
+    is_all = found.n_shares.get(found.whole, found.n_whole_rows) == found.n_whole_rows
+    is_said = said == "logits" and not (is_all and found.n_whole_rows >= _ENOUGH)
     if found.whole > 1 and not is_said:
         text = f"rows sum to {found.whole} and are divided by it"
         rounding = _rounding(scores.matrix.shape[1], found.whole)
-        if not found.is_whole:
+        if not found.is_whole or found.whole not in _WHOLES:
             rounding = 0.0
         return Kind("probabilities", text, found.whole, rounding=rounding)
     if chosen == "probabilities":
@@ -218,6 +234,15 @@ def _of_one_score(
         return Kind(said, header)
     if inside == 1:
         return Kind("probabilities", "all values lie in 0..1")
+    if found.high <= 0 and found.n_given >= _ENOUGH and not expected:
+        raise DataError(
+            f"Scores run from {found.low:.3g} to {found.high:.3g}, none above 0: they "
+            "may be logarithms of probabilities.",
+            f"{where}, column {scores.column(0)}",
+            "Call the column log_prob if they are natural logarithms, or say that they "
+            "are logits.",
+            answers=(Answer("These are logits", "input_kind", "logits"),),
+        )
     if inside >= _MOST_CELLS and found.is_fraction:
         return Kind("probabilities", f"{inside:.1%} of the values lie in 0..1")
     return Kind("logits", _outside(found))

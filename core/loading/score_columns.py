@@ -10,14 +10,14 @@ import pandas as pd
 from core.loading.class_values import folded
 from core.loading.columns import Roles, has_names, is_reserved, named
 from core.loading.headerless import find_headerless
-from core.loading.names import NAMES, parse_score_name
+from core.loading.names import NAMES, common_stem, parse_score_name, plain
 from core.loading.score_families import (
     find_families,
     is_statistic,
     sum_to_one,
     take_family,
 )
-from core.messages import DataError
+from core.messages import DataError, Note
 from core.settings import Settings
 
 __all__ = [
@@ -154,6 +154,7 @@ def find_scores(roles: Roles, settings: Settings) -> None:
             evidence = _EVIDENCE[step.__name__]
             for name in columns:
                 roles.give(name, "score", evidence)
+            _doubt_direction(roles, columns)
             return
     label = roles.label
     is_many = label is not None and len(roles.distinct(label)) > 2
@@ -175,6 +176,22 @@ def _is_logit(stem: str) -> int:
     return ("", "probabilities", "logits").index(parsed.kind if parsed else "")
 
 
+def _doubt_direction(roles: Roles, columns: list[str]) -> None:
+    """Ask about scores whose name says that they fall where a class is likelier."""
+    stem = plain(common_stem(tuple(columns)))
+    if stem not in _REVERSED:
+        return
+    text = (
+        f"The scores are called {stem}, but were read as logits: a larger one speaks "
+        "for its class. If a smaller one does, change their sign in the file."
+    )
+    roles.raw.notes.append(Note("reversed-scores", "question", text))
+
+
+_REVERSED = {
+    *("cost", "costs", "distance", "distances", "dist", "loss", "energy", "error"),
+    *("rank", "ranks", "dissimilarity"),
+}
 _EVIDENCE = {
     "_by_label_values": BY_LABEL_VALUES,
     "_by_common_stem": "a common stem and the name of a class",

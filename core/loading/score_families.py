@@ -13,7 +13,14 @@ from core.loading.columns import Roles
 from core.loading.names import NAMES, NEGATIVE_LOGS, parse_score_name, plain
 from core.messages import Answer, DataError, Note
 
-__all__ = ["Family", "find_families", "is_statistic", "sum_to_one", "take_family"]
+__all__ = [
+    "NO_CLASSES",
+    "Family",
+    "find_families",
+    "is_statistic",
+    "sum_to_one",
+    "take_family",
+]
 
 _STATISTICS = {
     *("max", "maximum", "min", "minimum", "mean", "avg", "average", "median", "std"),
@@ -23,6 +30,9 @@ _STATISTICS = {
     *("uncertainty", "threshold", "cutoff", "timestamp", "std_error", "std_err"),
     *("standard_error", "max_prob", "max_logit"),
 }
+_MEANS = {"mean", "avg", "average", "median"}
+NO_CLASSES = {*_MEANS, "pct", "percent", "percentage", "perc"}
+"""What follows the stem of one score and names no class."""
 _BOUNDS = {
     *("low", "high", "lower", "upper", "lo", "hi", "lcl", "ucl", "lwr", "upr"),
     *("ci_low", "ci_high", "ci_lower", "ci_upper", "lower_ci", "upper_ci"),
@@ -96,6 +106,10 @@ def _parted(roles: Roles, members: list[tuple[str, str]]) -> Family:
             family.aside.append(name)
         else:
             family.members.append((name, suffix))
+    means = [name for name in family.aside if _suffix(name) in _MEANS]
+    if not family.members and len(means) == 1:
+        family.members = [(means[0], "")]  # prob_mean, beside prob_std
+        family.aside.remove(means[0])
     bare = [name for name, suffix in family.members if not suffix]
     if len(bare) == 1 and len(family.members) > 2 and "" not in words:
         family.members = [item for item in family.members if item[1]]
@@ -103,6 +117,11 @@ def _parted(roles: Roles, members: list[tuple[str, str]]) -> Family:
     if family.aside and sum_to_one(roles, [name for name, _ in members]):
         return Family(members)
     return family
+
+
+def _suffix(name: str) -> str:
+    parsed = parse_score_name(name)
+    return plain(parsed.suffix) if parsed else ""
 
 
 def is_statistic(roles: Roles, name: str) -> bool:
@@ -186,7 +205,8 @@ def _refuse_versions(roles: Roles, members: list[tuple[str, str]]) -> None:
     words = roles.class_words()
     suffixes = [plain(suffix) for _, suffix in members]
     is_version = [not word or word in _VERSIONS for word in suffixes]
-    if not members or not all(is_version) or not any(suffixes):
+    is_pair = len(members) == 2 and suffixes.count("") == 1  # logit and logit_T
+    if not members or not any(suffixes) or not (all(is_version) or is_pair):
         return
     names = [name for name, _ in members]
     if set(suffixes) & words or sum_to_one(roles, names):

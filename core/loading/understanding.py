@@ -8,9 +8,10 @@ from typing import Any
 from core.loading.columns import Roles
 from core.loading.kinds import Kind, judge_kind, tidy
 from core.loading.labels import LabelMap, map_binary, map_labels
-from core.loading.names import class_names, parse_score_name
+from core.loading.names import class_names, parse_score_name, plain
 from core.loading.roles import find_roles
 from core.loading.schema import ColumnGuess, Expected, Schema
+from core.loading.score_families import NO_CLASSES
 from core.loading.sources import Raw
 from core.loading.values import Scores, gather_scores
 from core.messages import DataError, Progress
@@ -96,6 +97,8 @@ def _match_labels(
     if scores.matrix.shape[1] == 1:
         parsed = parse_score_name(roles.scores[0]) if not scores.array else None
         suffix = parsed.suffix if parsed else ""
+        if plain(suffix) in NO_CLASSES and suffix not in values:
+            suffix = ""
         return map_binary(values, suffix, settings.positive_class, where)
     is_counted = _is_unnamed(roles, scores) and roles.column("classes") is None
     names = _class_names(roles, scores)
