@@ -17,8 +17,9 @@ def _class_cells_kernel(p, labels, share, inner, start, stop, index, sums):
 
     p: (n, k) probabilities; labels: (n,); share: (n,) weights; inner: (k, n_bins - 1)
     inner edges, infinite where a class has fewer; index: (n, k) bins, edges belong to
-    the bin below; sums: (8, k, n_bins) of s, s p, s^2, s^2 p (1 - p), s r, s^2 r,
-    s^2 r^2 and the count, with s the share and r the probability minus the outcome.
+    the bin below; sums: (k, n_bins, 8), a line of the cache a cell, of s, s p, s^2,
+    s^2 p (1 - p), s r, s^2 r, s^2 r^2 and the count, with s the share and r the
+    probability minus the outcome.
     """
     n_inner = inner.shape[1]
     for i in range(start, stop):
@@ -38,12 +39,12 @@ def _class_cells_kernel(p, labels, share, inner, start, stop, index, sums):
                     high = middle
             index[i, j] = low
             r = value - (1.0 if labels[i] == j else 0.0)
-            sums[0, j, low] += s
-            sums[1, j, low] += s * value
-            sums[2, j, low] += square
-            sums[3, j, low] += square * value * (1.0 - value)
-            sums[4, j, low] += s * r
-            sums[5, j, low] += square * r
-            sums[6, j, low] += square * r * r
-            sums[7, j, low] += 1.0 if s > 0.0 else 0.0
+            sums[j, low, 0] += s
+            sums[j, low, 1] += s * value
+            sums[j, low, 2] += square
+            sums[j, low, 3] += square * value * (1.0 - value)
+            sums[j, low, 4] += s * r
+            sums[j, low, 5] += square * r
+            sums[j, low, 6] += square * r * r
+            sums[j, low, 7] += 1.0 if s > 0.0 else 0.0
     return -1

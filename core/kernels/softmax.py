@@ -2,9 +2,9 @@
 
 The algorithms differ in their trips over a long row: Two-Pass (Dukhan and Ablavatski,
 arXiv 2001.04438) reads it twice, three-pass three times, and computes the exponentials
-twice or keeps them in the output, online (Milakov and Gimelshein, arXiv 1805.02867)
-reads it twice with a running maximum. They share their loops, so that a comparison of
-them compares the trips. Rows of very few classes all take the same tile.
+twice or keeps them, online (Milakov and Gimelshein, arXiv 1805.02867) reads it twice
+with a running maximum. They share their loops, so that a comparison of them compares
+the trips. Rows that fit a vector all take the same way, a block of them at a time.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -21,46 +21,81 @@ from core.kernels.exp import (
     _INLINE,
     _KERNEL,
     _SEGMENT,
-    LANES,
-    SHORT_ROW,
-    _add,
+    _SMALL,
     _anchor,
     _exponential,
     _highest,
-    _load_lanes,
     _load_shifted,
+    _peak,
     _sum_exponentials,
+    _vector_at,
+)
+from core.kernels.vectors import (
+    add,
+    divide,
+    fma,
+    larger,
+    largest_of_rows,
+    load,
+    load_part,
+    multiply,
+    narrow,
+    prefetch,
+    splat,
+    splat_double,
+    store,
+    store_part,
+    stream,
+    subtract,
+    sum_of,
+    sums_of_rows,
+    widen,
+    width,
 )
 
 __all__ = ["EXP_STAMP"]
 
-# of exp.py: a change of it must reach the kernels that Numba keeps for this file
-EXP_STAMP = 852983434
+# of exp.py and vectors.py: a change must reach the kernels that Numba keeps
+EXP_STAMP = 2814660303
 
 
 @njit(**_INLINE)
 def _keep_exponentials(x, first, k, scale, magic, lowest, buffer, out):
     """Keep exp(x / T) * 2**-E and return the sum: in the buffer if it holds the row.
 
-    Else in `out`, by way of the buffer: `out` may be `x`, and then a loop from one to
-    the other would not vectorise.
+    Else in `out`.
     """
+    high, low, magics, floor = (
+        splat(scale[0]),
+        splat(scale[1]),
+        splat(magic),
+        splat(lowest),
+    )
+    step = width(x)
+    is_long = k > buffer.size
     total = 0.0
-    for begin in range(0, k, buffer.size):
-        n = min(buffer.size, k - begin)
-        for start in range(0, n, _FLUSH):
-            part = x.dtype.type(0)
-            for j in range(start, min(start + _FLUSH, n)):
-                value = x[np.uintp(first + begin + j)]
-                value = lowest if value < lowest else value
-                e = _exponential(value, scale, magic)
-                buffer[np.uintp(j)] = e
-                part = _add(part, e)
-            total += np.float64(part)
-        if k > buffer.size:
-            for j in range(n):
-                out[np.uintp(first + begin + j)] = buffer[np.uintp(j)]
+    for begin in range(0, k, _FLUSH):
+        part = splat(x.dtype.type(0))
+        for j in range(begin, min(begin + _FLUSH, k), step):
+            prefetch(x, np.uintp(first + k + j))
+            value = larger(floor, _vector_at(x, first + j, k - j, lowest))
+            e = _exponential(value, high, low, magics)
+            if is_long:
+                store_part(out, np.uintp(first + j), min(k - j, step), e)
+            else:
+                store(buffer, np.uintp(j), e)
+            part = add(part, e)
+        total += sum_of(part)
     return total
+
+
+@njit(**_HELPER)
+def _is_ruled_out(x, first, n):
+    """Whether n elements are all -inf; the largest of NaN is -inf too."""
+    n_others = 0
+    for j in range(n):
+        n_others += x[np.uintp(first + j)] != -np.inf
+    return n_others == 0
 
 
 @njit(**_HELPER)
@@ -74,7 +109,7 @@ def _extended_sum(x, first, k, scale, limit):
     for begin in range(first, first + k, _SEGMENT):
         n = min(_SEGMENT, first + k - begin)
         top = _highest(x, begin, n)
-        if top == -np.inf:
+        if top == -np.inf and _is_ruled_out(x, begin, n):
             continue
         highest = top if top > highest else highest
         own, magic, lowest = _anchor(top, scale)
@@ -99,7 +134,7 @@ def _online_sum(x, first, k, scale, limit):
     for begin in range(first, first + k, _SEGMENT):
         n = min(_SEGMENT, first + k - begin)
         top = _highest(x, begin, n)
-        if top == -np.inf:
+        if top == -np.inf and _is_ruled_out(x, begin, n):
             continue
         if not top <= highest:
             highest = top
@@ -112,32 +147,92 @@ def _online_sum(x, first, k, scale, limit):
     return mass, highest
 
 
-@njit(**_HELPER)
-def _write_exponentials(x, first, k, scale, magic, lowest, factor, out):
-    """Write exp(x / T) * 2**-E * factor: the last trip over the row."""
-    for j in range(k):
-        value = x[np.uintp(first + j)]
-        value = lowest if value < lowest else value
-        out[np.uintp(first + j)] = _exponential(value, scale, magic) * factor
+# ------------------------------------------------------------ the last trip over a row
+
+
+@njit(**_SMALL)
+def _put(out, place, n_left, value, is_aligned):
+    """Write a vector, or what is left of a row; past the caches where aligned."""
+    if n_left < width(out):
+        store_part(out, np.uintp(place), n_left, value)
+    elif is_aligned:
+        stream(out, np.uintp(place), value)
+    else:
+        store(out, np.uintp(place), value)
+
+
+@njit(**_SMALL)
+def _head(out, first, k, lead):
+    """Return how many elements of a row come before an aligned one; 0 if lead < 0.
+
+    lead: place of the first element of `out` in its line of the cache.
+    """
+    return min(k, (-(lead + first)) % width(out)) if lead >= 0 else 0
 
 
 @njit(**_INLINE)
-def _write_scaled(first, k, factor, buffer, out):
+def _write_exponentials(x, first, k, scale, magic, lowest, factor, lead, out):
+    """Write exp(x / T) * 2**-E * factor."""
+    high, low, magics, floor = (
+        splat(scale[0]),
+        splat(scale[1]),
+        splat(magic),
+        splat(lowest),
+    )
+    factors = splat(factor)
+    step = width(x)
+    head = _head(out, first, k, lead)
+    if head > 0:
+        value = larger(floor, _vector_at(x, first, head, lowest))
+        e = multiply(_exponential(value, high, low, magics), factors)
+        store_part(out, np.uintp(first), head, e)
+    for j in range(head, k, step):
+        value = larger(floor, _vector_at(x, first + j, k - j, lowest))
+        e = multiply(_exponential(value, high, low, magics), factors)
+        _put(out, first + j, k - j, e, lead >= 0)
+
+
+@njit(**_INLINE)
+def _write_scaled(first, k, factor, lead, buffer, out):
     """Write what `_keep_exponentials` kept, times a factor."""
+    factors = splat(factor)
+    step = width(out)
     if k > buffer.size:
-        for j in range(k):
-            out[np.uintp(first + j)] *= factor
+        for j in range(0, k, step):
+            e = multiply(_vector_at(out, first + j, k - j, factor), factors)
+            store_part(out, np.uintp(first + j), min(k - j, step), e)
         return
-    for j in range(k):
-        out[np.uintp(first + j)] = buffer[np.uintp(j)] * factor
+    head = _head(out, first, k, lead)
+    if head > 0:
+        e = multiply(load(buffer, np.uintp(0)), factors)
+        store_part(out, np.uintp(first), head, e)
+    for j in range(head, k, step):
+        e = multiply(_vector_at(buffer, j, k - j, factor), factors)
+        _put(out, first + j, k - j, e, lead >= 0)
+
+
+@njit(**_SMALL)
+def _log_vector(value, top, beta, log_mass):
+    """Return (value - top) * beta - log_mass in double precision."""
+    wide = subtract(widen(value), splat_double(np.float64(top), value))
+    return fma(wide, splat_double(beta, value), splat_double(-log_mass, value))
 
 
 @njit(**_HELPER)
-def _write_log(x, first, k, top, beta, log_mass, out):
-    """Write (x - top) * beta - log_mass, in double precision."""
-    for j in range(k):
-        value = (np.float64(x[np.uintp(first + j)]) - top) * beta - log_mass
-        out[np.uintp(first + j)] = value
+def _write_log(x, first, k, top, beta, log_mass, lead, out):
+    """Write log-probabilities, all digits of them."""
+    zero = x.dtype.type(0)
+    head = _head(out, first, k, lead)
+    if head > 0:
+        value = _log_vector(_vector_at(x, first, head, zero), top, beta, log_mass)
+        store_part(out, np.uintp(first), head, narrow(value, out))
+    for j in range(head, k, width(x)):
+        value = _vector_at(x, first + j, k - j, zero)
+        value = narrow(_log_vector(value, top, beta, log_mass), out)
+        _put(out, first + j, k - j, value, lead >= 0)
+
+
+# ------------------------------------------------ rows beyond the trusted exponents
 
 
 @njit(**_HELPER)
@@ -169,47 +264,67 @@ def _softmax_shifted(x, first, k, top, scratch, kind, rate, beta, out):
     if kind == 0 and mass < np.inf:
         _write_shifted(x, first, k, top, rate, mass, shifted, out)
     elif kind == 1:
-        _write_log(x, first, k, top, beta, log_mass, out)
+        _write_log(x, first, k, top, beta, log_mass, -1, out)
     return top * beta + log_mass
 
 
-@njit(**_HELPER)
-def _exponentials_of_lanes(k, scale, tile, lanes):
-    """Turn logits side by side into exponentials, and sum them, 16 and 16."""
-    for r in range(LANES):
-        lanes[5 * LANES + r] = 0
-    for begin in range(0, k, 16):
-        for r in range(LANES):
-            lanes[6 * LANES + r] = 0
-        for j in range(begin, min(begin + 16, k)):
-            for r in range(LANES):
-                value = tile[np.uintp(j * LANES + r)]
-                lowest = lanes[4 * LANES + r]
-                value = lowest if value < lowest else value
-                e = _exponential(value, scale, lanes[3 * LANES + r])
-                tile[np.uintp(j * LANES + r)] = e
-                lanes[6 * LANES + r] += e
-        for r in range(LANES):
-            lanes[5 * LANES + r] += lanes[6 * LANES + r]
+# ----------------------------------------------------------- rows that fit a vector
+
+
+@njit(**_INLINE)
+def _exponentials_of_rows(x, first, n_rows, k, kind, scale, tile, lanes):
+    """Fill a tile with the exponentials of as many rows as a vector has lanes.
+
+    lanes: maxima, exponents, sums, and what follows from the sums: their inverses or,
+    for logarithms, the exponentials of the maxima; then two to work in.
+    """
+    step = width(x)
+    fill, zero = x.dtype.type(-np.inf), x.dtype.type(0)
+    for r in range(n_rows):
+        value = load_part(x, np.uintp(first + r * k), k, fill)
+        store(tile, np.uintp(r * step), value)
+    for r in range(n_rows, step):
+        store(tile, np.uintp(r * step), splat(zero))
+    high, low, unit = splat(scale[0]), splat(scale[1]), splat(scale[2])
+    rounding = splat(scale[3])
+    tops = largest_of_rows(tile, np.uintp(0))
+    n = subtract(fma(tops, high, rounding), rounding)
+    below = subtract(n, splat(scale[4]))
+    magic, lowest = subtract(rounding, below), multiply(below, unit)
+    store(lanes, np.uintp(0), tops)
+    store(lanes, np.uintp(step), n)
+    store(lanes, np.uintp(4 * step), magic)
+    store(lanes, np.uintp(5 * step), lowest)
+    for r in range(step):
+        value = larger(splat(lanes[5 * step + r]), load(tile, np.uintp(r * step)))
+        e = _exponential(value, high, low, splat(lanes[4 * step + r]))
+        store(tile, np.uintp(r * step), e)
+    mass = sums_of_rows(tile, np.uintp(0))
+    store(lanes, np.uintp(2 * step), mass)
+    if kind == 0:
+        store(lanes, np.uintp(3 * step), divide(splat(x.dtype.type(1)), mass))
+    else:
+        store(lanes, np.uintp(3 * step), _exponential(tops, high, low, magic))
 
 
 @njit(**_HELPER)
 def _softmax_short(
     x, k, start, stop, scratch, kind, scale, limit, rate, beta, out, normaliser
 ):
-    """Do what `_softmax_kernel` does for rows with few classes."""
+    """Do what `_softmax_kernel` does for rows that fit a vector."""
     tile, lanes, _ = scratch
-    for begin in range(start, stop, LANES):
-        n_rows = min(LANES, stop - begin)
-        _load_lanes(x, begin * k, n_rows, k, scale, tile, lanes)
-        _exponentials_of_lanes(k, scale, tile, lanes)
+    step = width(x)
+    for begin in range(start, stop, step):
+        n_rows = min(step, stop - begin)
+        _exponentials_of_rows(x, begin * k, n_rows, k, kind, scale, tile, lanes)
         for r in range(n_rows):
             row = begin + r
             first = row * k
             top = np.float64(lanes[r])
             if not abs(top) < np.inf:
                 return row
-            if not abs(lanes[2 * LANES + r]) < limit:
+            mass = lanes[2 * step + r]
+            if not abs(lanes[step + r]) < limit:
                 log_sum = _softmax_shifted(
                     x, first, k, top, scratch, kind, rate, beta, out
                 )
@@ -218,22 +333,23 @@ def _softmax_short(
                 if kind == 2:
                     normaliser[row] = log_sum
                 continue
-            mass = lanes[5 * LANES + r]
             if not mass < np.inf:
                 return row
             if kind == 0:
-                factor = tile.dtype.type(1.0) / mass
-                for j in range(k):
-                    e = tile[np.uintp(j * LANES + r)]
-                    out[np.uintp(first + j)] = e * factor
+                factor = splat(lanes[3 * step + r])
+                e = multiply(load(tile, np.uintp(r * step)), factor)
+                store_part(out, np.uintp(first), k, e)
                 continue
-            peak = tile[np.intp(lanes[LANES + r]) * LANES + r]
-            log_mass = math.log(np.float64(mass) / np.float64(peak))
+            peak = np.float64(lanes[3 * step + r])
+            log_mass = math.log(np.float64(mass) / peak)
             if kind == 1:
-                _write_log(x, first, k, top, beta, log_mass, out)
+                _write_log(x, first, k, top, beta, log_mass, -1, out)
             else:
                 normaliser[row] = top * beta + log_mass
     return -1
+
+
+# ---------------------------------------------------------------------- the kernel
 
 
 @njit(**_KERNEL)
@@ -249,16 +365,18 @@ def _softmax_kernel(
     limit,
     rate,
     beta,
+    lead,
     out,
     normaliser,
 ):
     """Softmax (kind 0), log-softmax (1) or log-sum-exp (2) of rows start..stop.
 
     x, out: flat (n * k,); normaliser: (n,); algorithm: 0 two-pass, 1 three-pass, 2
-    three-pass with kept exponentials, 3 online; `limit`: largest trusted exponent.
-    Returns the first bad row, or -1.
+    three-pass with kept exponentials, 3 online; `limit`: largest trusted exponent;
+    lead: place of the first element of `out` in its line of the cache, to write past
+    the caches, or -1. Returns the first bad row, or -1.
     """
-    if k < SHORT_ROW:
+    if k <= width(x):
         return _softmax_short(
             x, k, start, stop, scratch, kind, scale, limit, rate, beta, out, normaliser
         )
@@ -285,12 +403,11 @@ def _softmax_kernel(
                     mass = _sum_exponentials(x, first, k, scale, magic, lowest)
         if not abs(top) < np.inf:
             return row
-        peak = np.float64(top)
         own, magic, lowest = _anchor(top, scale)
         if not abs(own) < limit:
             # out of the exact range: once more, from the maximum
             log_sum = _softmax_shifted(
-                x, first, k, peak, scratch, kind, rate, beta, out
+                x, first, k, np.float64(top), scratch, kind, rate, beta, out
             )
             if not abs(log_sum) < np.inf:
                 return row
@@ -302,13 +419,15 @@ def _softmax_kernel(
         if kind == 0:
             factor = x.dtype.type(1.0 / mass)
             if is_kept:
-                _write_scaled(first, k, factor, buffer, out)
+                _write_scaled(first, k, factor, lead, buffer, out)
             else:
-                _write_exponentials(x, first, k, scale, magic, lowest, factor, out)
+                _write_exponentials(
+                    x, first, k, scale, magic, lowest, factor, lead, out
+                )
             continue
-        log_mass = math.log(mass / np.float64(_exponential(top, scale, magic)))
+        log_mass = math.log(mass / _peak(top, scale, magic))
         if kind == 1:
-            _write_log(x, first, k, peak, beta, log_mass, out)
+            _write_log(x, first, k, top, beta, log_mass, lead, out)
         else:
-            normaliser[row] = peak * beta + log_mass
+            normaliser[row] = np.float64(top) * beta + log_mass
     return -1
