@@ -8,7 +8,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from core.loading.names import ARRAY_LABELS, ARRAY_SCORES, NAMES, part_of, plain
+from core.loading.names import (
+    ARRAY_LABELS,
+    ARRAY_SCORES,
+    NAMES,
+    is_features_name,
+    part_of,
+    plain,
+)
 from core.loading.sources import Raw, damaged
 from core.messages import DataError, Note
 
@@ -20,7 +27,7 @@ Bag = dict[str, NDArray[Any]]
 _NOT_ROWS = {*NAMES["classes"], *NAMES["head_weight"], *NAMES["head_bias"]}
 _ROWS = {
     name
-    for role in ("id", "group", "weight", "time", "features")
+    for role in ("id", "group", "weight", "time", "ood", "dataset")
     for name in NAMES[role]
 }
 _IGNORED = -100  # label that PyTorch and Hugging Face leave out of the loss
@@ -81,6 +88,7 @@ def _joined_parts(arrays: Bag, name: str, notes: list[Note]) -> Bag:
     for key, array in arrays.items():
         base, part = part_of(key)
         is_rows = plain(base) in {*ARRAY_SCORES, *ARRAY_LABELS, *_ROWS}
+        is_rows = is_rows or is_features_name(base)
         if not part or not is_rows or not array.ndim:
             rest[key] = array
         elif base in parts.setdefault(part, {}):

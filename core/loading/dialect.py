@@ -285,12 +285,10 @@ def _delimiter(text: str, name: str) -> tuple[str, list[list[str]]]:
 
 def _has_spaced_quotes(rows: list[list[str]]) -> bool:
     """Whether a space stands before quotes, so that they are part of the cell."""
-    columns = list(zip(*rows[1:], strict=False))
-    return any(
-        _SPACED.fullmatch(title) is not None
-        or (columns[number:] != [] and all(map(_SPACED.fullmatch, columns[number])))
-        for number, title in enumerate(rows[0])
-    )
+    if any(map(_SPACED.fullmatch, rows[0])):
+        return True
+    columns = zip(*rows[1:], strict=False)
+    return any(all(map(_SPACED.fullmatch, column)) for column in columns)
 
 
 @contextmanager

@@ -31,6 +31,9 @@ _OUTPUTS = {
 }
 _RANKED = re.compile(r"(index|label|prob|logit|logits|output|score)_(\d+)")
 _TIMM = "timm inference.py"
+_LABELS = {
+    stem: re.compile(rf"{stem}[_ .:=\-]+(.+)", re.IGNORECASE) for stem in NAMES["label"]
+}
 _FEW = 20  # rows that may all have another class by chance
 
 
@@ -142,7 +145,7 @@ def _take_every_class(
                 classes[i] = str(text)
     drop = {*output, *indices, *(labels or ())}
     raw.arrays = {k: a for k, a in raw.arrays.items() if k not in drop}
-    raw.table = raw.table.drop_columns([n for n in raw.table.column_names if n in drop])
+    raw.take_off(drop)
     for number, name in enumerate(classes):
         column = pa.chunked_array([pa.array(scores[:, number])])
         raw.table = raw.table.append_column(f"{stem}_{name}", column)
@@ -194,8 +197,8 @@ def _one_hot(raw: Raw) -> None:
         return
     families: dict[str, list[tuple[str, str]]] = {}
     for name in raw.table.column_names:
-        for stem in NAMES["label"]:
-            found = re.fullmatch(rf"{stem}[_ .:=\-]+(.+)", name, re.IGNORECASE)
+        for stem, pattern in _LABELS.items():
+            found = pattern.fullmatch(name)
             if found is not None:
                 families.setdefault(stem, []).append((name, found[1]))
     for stem, members in families.items():
@@ -212,9 +215,8 @@ def _one_hot(raw: Raw) -> None:
             continue
         classes = pa.array([rest for _, rest in members])
         label = classes.take(pa.array(flags.argmax(axis=1)))
-        raw.table = raw.table.drop_columns(columns).append_column(
-            stem, pa.chunked_array([label])
-        )
+        raw.take_off(columns)
+        raw.table = raw.table.append_column(stem, pa.chunked_array([label]))
         raw.known[stem] = ("label", f"{columns[0]} to {columns[-1]}, one 1 per row")
         text = (
             f"{columns[0]} to {columns[-1]} hold one 1 per row and are read as one "
@@ -227,10 +229,9 @@ def _one_hot(raw: Raw) -> None:
 def _class_words(raw: Raw, columns: list[str]) -> set[str]:
     """Return the numbers of classes, and what other columns name as classes."""
     words = {str(i) for i in range(len(columns) + 1)}
-    for name in raw.table.column_names:
-        if name not in columns:
-            parsed = parse_score_name(name)
-            words |= {name.casefold(), (parsed.suffix if parsed else name).casefold()}
+    for name in set(raw.table.column_names).difference(columns):
+        parsed = parse_score_name(name)
+        words |= {name.casefold(), (parsed.suffix if parsed else name).casefold()}
     return words
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 __all__ = [
     "LOG_PROBABILITIES",
@@ -13,6 +14,7 @@ __all__ = [
     "PARTS",
     "ScoreName",
     "class_names",
+    "is_features_name",
     "parse_score_name",
     "part_of",
     "plain",
@@ -55,13 +57,27 @@ NAMES: dict[str, tuple[str, ...]] = {
         *("observed_at", "event_time", "date_time"),
     ),
     "split": ("split", "splits", "fold_role", "subset", "partition", "data_split"),
+    "ood": (
+        *("is_ood", "ood", "is_outlier", "outlier", "is_out_of_distribution"),
+        *("out_of_distribution", "is_novel", "novel", "is_unknown"),
+    ),
+    "dataset": (
+        *("dataset", "dataset_name", "data_set", "ood_set", "ood_dataset"),
+        *("source_dataset",),
+    ),
     "features": (
-        *("features", "feature", "feats", "embeddings", "embedding", "penultimate"),
-        *("activations", "hidden"),
+        *("features", "feature", "feats", "feat", "embeddings", "embedding"),
+        *("penultimate", "activations", "hidden", "feat_list"),
     ),
     "classes": ("classes", "class_names", "label_names", "target_names"),
-    "head_weight": ("head_weight", "w", "weight_matrix", "fc_weight", "head_w"),
-    "head_bias": ("head_bias", "b", "fc_bias", "head_b", "bias"),
+    "head_weight": (
+        *("head_weight", "w", "weight_matrix", "fc_weight", "head_w", "fc_w"),
+        *("classifier_weight", "linear_weight", "output_weight", "last_layer_weight"),
+    ),
+    "head_bias": (
+        *("head_bias", "b", "fc_bias", "head_b", "fc_b", "bias", "classifier_bias"),
+        *("linear_bias", "output_bias", "last_layer_bias"),
+    ),
 }
 """Usual names of each role, in order of preference, as `plain` writes them."""
 
@@ -74,6 +90,9 @@ ARRAY_SCORES = (
 )
 """Names of score arrays in NPZ files, in order of preference."""
 ARRAY_LABELS = (*NAMES["label"], "arr_1")
+
+_FEATURES = "|".join(sorted(NAMES["features"], key=len, reverse=True))
+_LAYER = re.compile(rf"(?:{_FEATURES})(?:_\w+)?|\w+_(?:{_FEATURES})")
 
 PARTS = {
     **dict.fromkeys(("fit", "calibration", "calib", "cal"), "calibration"),
@@ -124,6 +143,9 @@ _SCORE = re.compile(
 )
 
 
+_REMEMBERED = 1 << 16  # names, each of which is looked at for every role
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreName:
     """A column name that speaks of a score.
@@ -157,11 +179,24 @@ def part_of(name: str) -> tuple[str, str]:
     return found["rest"], PARTS[found["part"].lower()]
 
 
+@lru_cache(_REMEMBERED)
+def is_features_name(name: str) -> bool:
+    """Whether an array is called as features are, of any layer.
+
+    Examples
+    --------
+    >>> [is_features_name(n) for n in ("feats", "features.layer1", "layer4_features")]
+    [True, True, True]
+    """
+    return _LAYER.fullmatch(plain(name)) is not None
+
+
 def plain(name: str) -> str:
     """Return a name in lower case with one underscore between words."""
     return re.sub(r"[\s.\-]+", "_", name.strip().lower()).strip("_")
 
 
+@lru_cache(_REMEMBERED)
 def parse_score_name(name: str) -> ScoreName | None:
     """Return stem, kind and class of a score column's name, or None for others."""
     found = _SCORE.fullmatch(name.strip())

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from core.loading.copies import copies_beside
 from core.loading.files import FileSources, read_files
+from core.loading.ood_sets import separated
 from core.loading.rows import assemble, head_of
 from core.loading.schema import Expected, Schema
 from core.loading.understanding import understand
-from core.messages import DataError, Progress, no_progress
+from core.messages import DataError, Note, Progress, no_progress
 from core.predictions import Predictions, Study
 from core.settings import Settings
 
@@ -24,7 +26,8 @@ __all__ = [
 
 READING_FIELDS = (
     *("input_kind", "label_column", "score_columns", "id_column", "group_column"),
-    *("weight_column", "time_column", "split_column", "slice_columns"),
+    *("weight_column", "time_column", "split_column", "ood_column"),
+    *("dataset_column", "slice_columns"),
     *("positive_class", "invalid_rows", "renormalise", "label_base"),
 )
 """Fields of `Settings` that decide how a file is read."""
@@ -148,6 +151,7 @@ def open_study(
     settings: Settings,
     *,
     name: str | Sequence[str] | None = None,
+    needs_scores: bool = True,
     progress: Progress = no_progress,
 ) -> tuple[Study, Schema]:
     """Read a study and what was understood of its file, in one trip.
@@ -160,33 +164,55 @@ def open_study(
         Choices; only the reading fields are used.
     name : str or sequence of str, optional
         Name to show for bytes, one per file.
+    needs_scores : bool, default=True
+        Whether rows of features alone are refused.
     progress : callable, optional
         Called with a fraction and a message; may raise `Cancelled`.
 
     Returns
     -------
     study : Study
+        Rows that are marked as out-of-distribution are sets of its `ood`; arrays that
+        are called as transformed copies are (`core.loading.copies`) are its `copies`.
     schema : Schema
     """
     raws = read_files(source, name, progress, settings.id_column)
-    understood = understand(raws.pop("evaluation"), settings, progress)
+    expected = Expected(is_companion=not needs_scores)
+    understood = understand(raws.pop("evaluation"), settings, progress, expected)
     # The other parts hold scores of the same kind.
+    kind = understood.schema.input_kind
     same = settings.replace(
-        input_kind=understood.schema.input_kind, split_column="", slice_columns=()
+        input_kind="auto" if kind == "features" else kind,
+        split_column="",
+        slice_columns=(),
     )
     others = {
-        role: assemble(understand(raw, same, progress), same, progress)
+        role: assemble(understand(raw, same, progress, expected), same, progress)
         for role, raw in raws.items()
     }
+    fit_copies: tuple[Predictions, ...] = ()
+    if "fit" in others:
+        fit_copies = copies_beside(others["fit"], raws["fit"].arrays)
     for other in others.values():
         understood.raw.notes += [
             replace(note, text=f"{other.name}: {note.text}") for note in other.notes
         ]
+    own = assemble(understood, settings, progress)
+    inside, ood = separated(own, understood.schema.column("dataset"))
+    copies = copies_beside(inside, understood.raw.arrays)
+    if copies:
+        listed = ", ".join(item.name.rpartition(", ")[2] for item in copies)
+        text = f"Transformed copies of the rows lie beside them: {listed}."
+        note = Note("copies-beside", "info", text)
+        inside = replace(inside, notes=(*inside.notes, note))
     study = Study(
-        evaluation=assemble(understood, settings, progress),
+        evaluation=inside,
         fit=others.get("fit"),
         reference=others.get("reference"),
+        ood=ood,
         head=head_of(understood),
+        copies=copies,
+        fit_copies=fit_copies,
     )
     return study, understood.schema
 
@@ -212,7 +238,7 @@ def _settings_of(schema: Schema | None, overrides: dict[str, Any]) -> Settings:
     taken: dict[str, Any] = {}
     if settings.input_kind == "auto" and not settings.score_columns:
         taken["input_kind"] = schema.input_kind
-    for role in ("label", "id", "group", "weight", "time", "split"):
+    for role in ("label", "id", "group", "weight", "time", "split", "ood", "dataset"):
         if getattr(settings, f"{role}_column") is None:
             taken[f"{role}_column"] = schema.column(role) or ""
     if settings.slice_columns is None:

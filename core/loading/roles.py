@@ -16,6 +16,7 @@ from core.loading.names import (
     NAMES,
     class_names,
     common_stem,
+    is_features_name,
     plain,
 )
 from core.loading.score_columns import (
@@ -27,14 +28,19 @@ from core.loading.sources import Raw
 from core.messages import Answer, DataError, Note
 from core.settings import Settings
 
-__all__ = ["MOST_SLICES", "UNCLAIMED_DECIMALS", "find_roles"]
+__all__ = ["MARKS", "MOST_SLICES", "UNCLAIMED_DECIMALS", "find_roles"]
 
 MOST_SLICES = 20
 """A column with more distinct values is not offered as a slice."""
 UNCLAIMED_DECIMALS = "decimals that no name speaks for"
 """Evidence of decimals without a role."""
+MARKS = {
+    **dict.fromkeys(("1", "true", "yes", "t", "y"), True),
+    **dict.fromkeys(("0", "false", "no", "f", "n"), False),
+}
+"""Cells of a column that marks rows, in lower case."""
 _SURE_LABELS = ("true_label", "true_labels", "y_true", "true_class", "ground_truth")
-_COLUMN_ROLES = ("id", "group", "weight", "time", "split")
+_COLUMN_ROLES = ("id", "group", "weight", "time", "split", "ood", "dataset")
 
 
 def find_roles(raw: Raw, settings: Settings, classes: tuple[str, ...] = ()) -> Roles:
@@ -201,7 +207,10 @@ def _find_arrays(roles: Roles, settings: Settings) -> None:
     for name, array in raw.arrays.items():
         for key in ("head_weight", "head_bias", "classes", "features"):
             fits = array.ndim == (2 if key in {"head_weight", "features"} else 1)
-            if plain(name) in NAMES[key] and fits and name not in roles.found:
+            is_named = plain(name) in NAMES[key]
+            if key == "features" and not is_named:
+                is_named = is_features_name(name) and len(array) == raw.n_rows
+            if is_named and fits and name not in roles.found:
                 role = key.partition("_")[0]
                 roles.give(name, role, f"its name and its shape {array.shape}")
     _find_label(roles, settings, ARRAY_LABELS)
@@ -281,10 +290,36 @@ def _find_named(roles: Roles, settings: Settings, decided: set[str]) -> None:
             continue
         if role == "weight" and roles.kind(name) == "text":
             continue
+        if role == "ood" and not _is_mark(roles, name):
+            continue
+        if role == "dataset" and not _tells_sets(roles, name):
+            continue
         if role == "time" and not _is_time(roles.raw.table[name].to_pandas()):
             roles.give(name, "other", "named as a time, but some values are not times")
             continue
         roles.give(name, role, "its name")
+
+
+def _is_mark(roles: Roles, name: str) -> bool:
+    """Whether a column says yes or no of every row."""
+    values = {value.casefold() for value in roles.distinct(name)}
+    has_gaps = roles.raw.text(name).isna().any()
+    return bool(values) and values <= MARKS.keys() and not has_gaps
+
+
+def _tells_sets(roles: Roles, name: str) -> bool:
+    """Whether a column names sets, some of which have no label in any row."""
+    if roles.column("ood") is not None:
+        return True
+    label = roles.column("label")
+    if label is None:
+        return False
+    sets, labels = roles.raw.text(name), roles.raw.text(label)
+    is_given = ~(labels.isna() | (labels == "-1")).to_numpy(bool)
+    has_label = pd.Series(is_given).groupby(sets.to_numpy()).any()
+    return bool(
+        has_label.any() and not has_label.all() and len(has_label) <= MOST_SLICES
+    )
 
 
 def _named_id(roles: Roles) -> str | None:

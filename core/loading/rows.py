@@ -15,7 +15,7 @@ from core.loading.class_values import as_whole
 from core.loading.columns import Roles
 from core.loading.labels import encode
 from core.loading.names import NAMES, common_stem, parse_score_name, plain
-from core.loading.roles import UNCLAIMED_DECIMALS
+from core.loading.roles import MARKS, UNCLAIMED_DECIMALS
 from core.loading.schema import Schema
 from core.loading.score_columns import BY_LABEL_VALUES
 from core.loading.sources import Raw, clipped
@@ -52,9 +52,11 @@ def assemble(
         not refuse one.
     """
     raw, schema, scores = understood.raw, understood.schema, understood.scores
+    if schema.input_kind == "features":
+        return _features_alone(understood, settings, progress)
     if scores is None:
         raise _no_scores(understood.roles)
-    progress(0.9, "Checking the rows")
+    progress(raw.gathered_share, "Checking the rows")
     bad = find_invalid(scores, schema.input_kind)
     outcome = None
     if schema.input_kind == "confidence":
@@ -76,6 +78,7 @@ def assemble(
         classes=schema.classes,
         confidence=matrix[:, 0] if is_confidence else None,
         correct=outcome,
+        is_ood=_marks(understood, kept),
         features=_features(understood, kept),
         metadata=_metadata(understood, kept),
         roles=_column_roles(schema),
@@ -88,6 +91,51 @@ def assemble(
     )
     progress(1.0, "Read")
     return result
+
+
+def _features_alone(
+    understood: Understood, settings: Settings, progress: Progress
+) -> Predictions:
+    """Return rows without class scores, which detectors of features can read."""
+    raw, schema = understood.raw, understood.schema
+    is_wanted = settings.label_column != "" and understood.roles.column("label")
+    labels, notes = _labels(understood, None, is_wanted=bool(is_wanted))
+    result = Predictions.from_arrays(
+        None,
+        labels,
+        input_kind="features",
+        classes=schema.classes,
+        is_ood=_marks(understood, None),
+        features=_features(understood, None),
+        metadata=_metadata(understood, None),
+        roles=_column_roles(schema),
+        name=raw.name,
+        copy=False,
+        notes=(*raw.notes, *notes),
+    )
+    progress(1.0, "Read")
+    return result
+
+
+def _marks(
+    understood: Understood, kept: NDArray[np.int64] | None
+) -> NDArray[np.bool_] | None:
+    """Return which rows are marked as out-of-distribution, or None."""
+    name = understood.schema.column("ood")
+    if name is None:
+        return None
+    text = understood.raw.text(name).str.lower()
+    known = text.map(MARKS)
+    if known.isna().any():
+        row = int(np.flatnonzero(known.isna())[0])
+        raise DataError(
+            f"The cell {clipped(text.iloc[row])} does not say whether the row is "
+            "out-of-distribution.",
+            f"{understood.raw.name}, column {name}, row {row + 1}",
+            "Write 1 for out-of-distribution rows and 0 for the others.",
+        )
+    marks: NDArray[np.bool_] = known.to_numpy(bool)
+    return marks if kept is None else marks[kept]
 
 
 def _is_named_by_target(understood: Understood) -> bool:
@@ -334,7 +382,9 @@ def _features(
 ) -> dict[str, NDArray[Any]] | NDArray[Any] | None:
     raw = understood.raw
     layers = {}
-    for name in understood.schema.names("features"):
+    names = understood.schema.names("features")
+    # What is called features, of no layer, is what enters the last one.
+    for name in sorted(names, key=lambda name: plain(name) in NAMES["features"]):
         array = raw.arrays[name]
         if len(array) != raw.n_rows:
             raise DataError(

@@ -18,10 +18,14 @@ class Expected:
         Classes that score columns may be called after.
     input_kind : {"", "logits", "probabilities"}, default=""
         What the scores are where names and values leave it open.
+    is_companion : bool, default=False
+        Whether the rows belong to a study whose classes these are: columns without
+        names are its classes in order, and features alone will do.
     """
 
     classes: tuple[str, ...] = ()
     input_kind: str = ""
+    is_companion: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +38,8 @@ class ColumnGuess:
         Name in the file.
     role : str
         "score", "label", "confidence", "correct", "predicted", "id", "group",
-        "weight", "time", "split", "slice" or "other"; arrays of an NPZ also
-        "features", "head" or "classes".
+        "weight", "time", "split", "ood", "dataset", "slice" or "other"; arrays of an
+        NPZ also "features", "head" or "classes".
     evidence : str
         Why, in a few words.
     alternatives : tuple of str
@@ -58,8 +62,8 @@ class Schema:
         Name of the file and what it is ("csv", "tsv", "parquet", "npz", ...).
     n_rows : int
         Rows of the file.
-    input_kind : {"logits", "probabilities", "confidence"}
-        What the scores are.
+    input_kind : {"logits", "probabilities", "confidence", "features"}
+        What the scores are; "features" where there are none and features will do.
     input_evidence : str
         Why they are taken for that.
     columns : tuple of ColumnGuess

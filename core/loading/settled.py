@@ -20,10 +20,10 @@ _EXACT = 2.0**53
 
 def settled(table: Any) -> Any:
     """Turn text columns that hold nothing but numbers and gaps into numbers."""
-    for i, field in enumerate(table.schema):
-        if not pa.types.is_string(field.type):
+    columns = list(table.columns)
+    for i, column in enumerate(columns):
+        if not pa.types.is_string(column.type):
             continue
-        column = table.column(i)
         if not _looks_numeric(column.slice(0, 1000)):
             continue
         text = column.to_pandas().str.strip()
@@ -31,8 +31,13 @@ def settled(table: Any) -> Any:
         gaps = text.isna() | text.str.lower().isin(MISSING)
         is_coded = text.str.match(r"0\d").fillna(value=False).any()
         if bool((~np.isnan(numbers) | gaps).all()) and not is_coded:
-            table = table.set_column(i, field.name, _as_array(text, numbers))
-    return table
+            columns[i] = _as_array(text, numbers)
+    return _with_columns(table, columns)
+
+
+def _with_columns(table: Any, columns: list[Any]) -> Any:
+    """Return a table with other columns (Arrow's set_column copies it for each)."""
+    return pa.table(columns, names=table.column_names) if columns else table
 
 
 def _as_array(text: Any, numbers: Any) -> Any:
@@ -48,13 +53,13 @@ def _as_array(text: Any, numbers: Any) -> Any:
 
 def with_points(table: Any) -> Any:
     """Write the decimal commas of columns of numbers that stayed text as points."""
-    for i, field in enumerate(table.schema):
-        if pa.types.is_string(field.type) and _has_commas(table.column(i)):
-            cells = pc.replace_substring_regex(
-                table.column(i), r"^\s*([-+]?\d*),(\d+(?:[eE][-+]?\d+)?)\s*$", r"\1.\2"
+    columns = list(table.columns)
+    for i, column in enumerate(columns):
+        if pa.types.is_string(column.type) and _has_commas(column):
+            columns[i] = pc.replace_substring_regex(
+                column, r"^\s*([-+]?\d*),(\d+(?:[eE][-+]?\d+)?)\s*$", r"\1.\2"
             )
-            table = table.set_column(i, field.name, cells)
-    return table
+    return _with_columns(table, columns)
 
 
 def _has_commas(column: Any) -> bool:

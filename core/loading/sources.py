@@ -6,6 +6,7 @@ import codecs
 import io
 import re
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
@@ -138,6 +139,9 @@ class Raw:
         Remarks made while reading.
     known : dict of str to (str, str)
         Roles that the layout of the file decides, with the evidence.
+    read_share : float
+        Share of the work that is done when the file is read; the rest is to put scores
+        together and to check them.
     """
 
     name: str
@@ -149,6 +153,12 @@ class Raw:
     has_header: bool = True
     notes: list[Note] = field(default_factory=list)
     known: dict[str, tuple[str, str]] = field(default_factory=dict)
+    read_share: float = 0.85
+
+    @property
+    def gathered_share(self) -> float:
+        """Share of the work that is done when the scores are together."""
+        return self.read_share + 2 / 3 * (1 - self.read_share)
 
     @property
     def is_table(self) -> bool:
@@ -159,6 +169,12 @@ class Raw:
     def names(self) -> list[str]:
         """Names of every column and array, in the order of the file."""
         return [*self.table.column_names, *self.arrays]
+
+    def take_off(self, names: Iterable[str]) -> None:
+        """Take columns off the table, all at once (Arrow copies it for each)."""
+        taken = set(names)
+        kept = [name for name in self.table.column_names if name not in taken]
+        self.table = self.table.select(kept)
 
     def text(self, name: str) -> Any:
         """Return a column as pandas strings (see `as_text`)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from core.loading.class_values import as_whole
 from core.loading.columns import Roles
 from core.loading.kinds import Kind, judge_kind, tidy
 from core.loading.labels import LabelMap, map_binary, map_labels
@@ -38,7 +39,7 @@ def understand(
     expected: Expected = Expected(),  # noqa: B008 - frozen
 ) -> Understood:
     """Find the role of each column of what was read, the scores and the classes."""
-    progress(0.85, "Recognising the columns")
+    progress(raw.read_share, "Recognising the columns")
     roles = find_roles(raw, settings, expected.classes)
     label = roles.column("label")
     values = () if label is None else tuple(raw.distinct(label))
@@ -60,7 +61,10 @@ def understand(
         kind, evidence = judged.name, judged.evidence
         raw.notes += tidy(scores, judged)
         where = f"{raw.name}, column {label}" if label else raw.name
-        labels = _match_labels(roles, scores, values, settings, where)
+        labels = _match_labels(roles, scores, values, settings, where, expected)
+    elif expected.is_companion and roles.column("features") is not None:
+        kind, evidence = "features", "there are features and no scores"
+        labels = _labels_alone(values, settings, expected, raw.name)
     schema = _schema(roles, others, labels, (kind, evidence))
     return Understood(raw, roles, schema, scores, labels)
 
@@ -93,6 +97,7 @@ def _match_labels(
     values: tuple[str, ...],
     settings: Settings,
     where: str,
+    expected: Expected,
 ) -> LabelMap:
     if scores.matrix.shape[1] == 1:
         parsed = parse_score_name(roles.scores[0]) if not scores.array else None
@@ -102,11 +107,29 @@ def _match_labels(
         return map_binary(values, suffix, settings.positive_class, where)
     is_counted = _is_unnamed(roles, scores) and roles.column("classes") is None
     names = _class_names(roles, scores)
+    if expected.is_companion and is_counted and len(names) == len(expected.classes):
+        names, is_counted = expected.classes, False
     base = settings.label_base
     labels = map_labels(values, names, base, where, is_counted=is_counted)
     if settings.positive_class is not None:
         _check_positive(settings.positive_class, labels.classes, where)
     return labels
+
+
+def _labels_alone(
+    values: tuple[str, ...], settings: Settings, expected: Expected, where: str
+) -> LabelMap:
+    """Match labels to the classes of the study, or count them where it has none."""
+    classes = expected.classes
+    if not classes:
+        numbers = as_whole([value for value in values if value.strip()])
+        if numbers is None:
+            classes = tuple(sorted(values))
+        else:
+            classes = tuple(
+                str(i) for i in range(max(numbers.values(), default=-1) + 1)
+            )
+    return map_labels(values, classes, settings.label_base, where)
 
 
 def _check_positive(positive: str, classes: tuple[str, ...], where: str) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from core.loading.names import MISSING
 from core.loading.sources import Raw
-from core.messages import Progress, no_progress
+from core.messages import Progress, no_progress, part_of
 
 __all__ = [
     "SLACK",
@@ -100,8 +100,8 @@ def gather_scores(
         else:
             pieces[position] = column.chunks[::-1]
     del column
-    raw.table = raw.table.drop_columns(list(names))
-    _fill(matrix, pieces, progress)
+    raw.take_off(names)
+    _fill(matrix, pieces, part_of(progress, raw.read_share, raw.gathered_share))
     return scores
 
 
@@ -113,7 +113,7 @@ def _fill(matrix: FloatArray, pieces: dict[int, list[Any]], progress: Progress) 
     starts = dict.fromkeys(pieces, 0)
     n_rounds = max(map(len, pieces.values()), default=0)
     for number in range(n_rounds):
-        progress(0.85 + 0.05 * number / n_rounds, "Putting the scores together")
+        progress(number / n_rounds, "Putting the scores together")
         for position, waiting in pieces.items():
             if not waiting:
                 continue
