@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,8 +48,8 @@ class ClassBins:
         Variance of `residual` from the rows, or groups, that were seen.
     typical : ndarray of shape (k, n_bins)
         Mean size of `residual` in standard deviations, under the null.
-    null_covariance, covariance : scipy.sparse array of shape (cells, cells)
-        Between different cells, class by class; the diagonal is empty.
+    index : ndarray of int16 of shape (n, k)
+        Bin of each probability.
     """
 
     mass: FloatArray
@@ -57,8 +57,7 @@ class ClassBins:
     null_variance: FloatArray
     variance: FloatArray
     typical: FloatArray
-    null_covariance: Any = None
-    covariance: Any = None
+    index: NDArray[np.int16]
 
     @property
     def errors(self) -> FloatArray:
@@ -78,9 +77,7 @@ class ClassBins:
         return np.asarray(inverse / self.mass.shape[0])
 
 
-def class_bins(
-    scores: RowScores, design: Design, *, has_covariance: bool = True
-) -> ClassBins:
+def class_bins(scores: RowScores, design: Design) -> ClassBins:
     """Sort the rows into bins of the probability of each class.
 
     Parameters
@@ -88,8 +85,6 @@ def class_bins(
     scores : RowScores
         With `probabilities` and `labels`.
     design : Design
-    has_covariance : bool, default=True
-        Whether covariances are made; the value alone needs none.
     """
     assert scores.probabilities is not None  # noqa: S101 - the registry asks for them
     assert scores.labels is not None  # noqa: S101
@@ -106,17 +101,14 @@ def class_bins(
         null_variance, spread, independent, count = np.stack(parts, axis=1)
         chance = np.full_like(mass, 0.5)
     variance = spread * count / np.maximum(count - 1, 1)
-    found = ClassBins(
+    return ClassBins(
         mass=mass,
         residual=total,
         null_variance=null_variance,
         variance=np.where(count == 1, null_variance, variance),
         typical=_mean_deviation(np.maximum(np.round(independent), 1.0), chance),
+        index=index,
     )
-    if not has_covariance:
-        return found
-    under_null, seen = _covariances(scores, index, design, found)
-    return replace(found, null_covariance=under_null, covariance=seen)
 
 
 def _sums(scores: RowScores, design: Design) -> tuple[NDArray[np.int16], FloatArray]:
@@ -136,13 +128,13 @@ def _sums(scores: RowScores, design: Design) -> tuple[NDArray[np.int16], FloatAr
     index = np.empty((n, k), dtype=np.int16)
 
     def add(start: int, stop: int) -> FloatArray:
-        sums = np.zeros((8, k, size))
+        sums = np.zeros((k, size, 8))
         _class_cells_kernel(p, labels, share, inner, start, stop, index, sums)
         return sums
 
     # Few chunks, whatever the number of threads: each has sums of its own.
     parts = map_rows(add, n, 1, chunk_bytes=max(1, -(-n // _CHUNKS)))
-    return index, np.asarray(np.sum(parts, axis=0))
+    return index, np.moveaxis(np.sum(parts, axis=0), -1, 0)
 
 
 def _grouped(
@@ -186,40 +178,82 @@ def _mean_deviation(n: FloatArray, p: FloatArray) -> FloatArray:
     return np.asarray(np.exp(log_mean - 0.5 * np.log(n * p * (1 - p))))
 
 
-def _covariances(
-    scores: RowScores, index: NDArray[np.int16], design: Design, cells: ClassBins
-) -> tuple[Any, Any]:
-    """Return covariances between cells under the null, and as they were seen.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shared:
+    """The cells that share noise because they share rows.
 
     Rows, or groups, are independent; cells share noise where they share rows, in
     proportion to the product of two probabilities, so that small ones are left out.
     """
-    assert scores.probabilities is not None  # noqa: S101 - class_bins has looked
-    assert scores.labels is not None  # noqa: S101
-    n, k = scores.probabilities.shape
-    share, unit = design.shares(n), design.unit(n)
-    is_label = scores.labels[:, None] == np.arange(k)
-    row, column = np.nonzero((scores.probabilities >= _SHARED) | is_label)
-    cell = column * cells.mass.shape[1] + index[row, column]
-    p = scores.probabilities[row, column].astype(np.float64)
-    residual = p - is_label[row, column]
+
+    unit: NDArray[np.int64]
+    cell: NDArray[np.int64]
+    share: FloatArray
+    p: FloatArray
+    residual: FloatArray
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, scores: RowScores, design: Design, cells: ClassBins) -> _Shared:
+        """Return the entries of every row that count."""
+        assert scores.probabilities is not None  # noqa: S101 - class_bins has looked
+        assert scores.labels is not None  # noqa: S101
+        n, k = scores.probabilities.shape
+        share, unit = design.shares(n), design.unit(n)
+        is_shared = scores.probabilities >= _SHARED
+        is_shared[np.arange(n), scores.labels] = True
+        row, column = np.divmod(np.flatnonzero(is_shared), k)
+        p = scores.probabilities[row, column].astype(np.float64)
+        return cls(
+            unit=unit[row],
+            cell=column * cells.mass.shape[1] + cells.index[row, column],
+            share=share[row],
+            p=p,
+            residual=p - (scores.labels[row] == column),
+            shape=(int(unit.max(initial=0)) + 1, cells.mass.size),
+        )
+
+    def products(self, values: FloatArray) -> tuple[Any, Any, FloatArray]:
+        """Return the sums over units of products of two cells: first, second, sum."""
+        entries = (self.share * values, (self.unit, self.cell))
+        parts = sparse.csr_array(entries, shape=self.shape)
+        found = (parts.T @ parts).tocoo()
+        is_once = found.row < found.col
+        return found.row[is_once], found.col[is_once], found.data[is_once]
+
+
+def _shared(scores: RowScores, design: Design) -> _Shared:
+    cells = _kept(scores, design)
+    found: _Shared = design.kept(
+        "classwise shared", lambda: _Shared.of(scores, design, cells)
+    )
+    return found
+
+
+def _null_covariance(scores: RowScores, design: Design) -> tuple[Any, Any, FloatArray]:
+    """Return the covariances of two cells, once, if the probabilities are right."""
+
+    def make() -> tuple[Any, Any, FloatArray]:
+        shared = _shared(scores, design)
+        if design.groups is not None:
+            return shared.products(shared.residual)
+        first, second, found = shared.products(shared.p)
+        return first, second, -found
+
+    pairs: tuple[Any, Any, FloatArray] = design.kept("classwise null", make)
+    return pairs
+
+
+def _covariance(scores: RowScores, design: Design) -> tuple[Any, Any, FloatArray]:
+    """Return the covariances of two cells, once, as they were seen."""
+    cells, shared = _kept(scores, design), _shared(scores, design)
     mass = cells.mass.ravel()
     mean = cells.residual.ravel() / np.where(mass > 0, mass, 1.0)
-    shape = (int(unit.max(initial=0)) + 1, mass.size)
-
-    def products(values: FloatArray) -> Any:
-        parts = sparse.csr_array((share[row] * values, (unit[row], cell)), shape=shape)
-        found = parts.T @ parts
-        return found - sparse.diags_array(found.diagonal())
-
-    seen = products(residual - mean[cell])
-    if design.groups is not None:
-        return products(residual), seen
-    return -products(p), seen
+    return shared.products(shared.residual - mean[shared.cell])
 
 
 def _point(scores: RowScores, design: Design) -> float:
-    return float(class_bins(scores, design, has_covariance=False).errors.mean())
+    return float(class_bins(scores, design).errors.mean())
 
 
 def _kept(scores: RowScores, design: Design) -> ClassBins:
@@ -244,11 +278,11 @@ def ece_estimate(scores: RowScores, design: Design) -> Estimate:
     error = np.sqrt(cells.null_variance.ravel())
     expected = cells.typical.ravel() * error
     alone = float((error**2 - expected**2).sum())
-    pairs = cells.null_covariance.tocoo()
-    sizes = error[pairs.row] * error[pairs.col]
-    rho = np.clip(pairs.data / np.where(sizes > 0, sizes, np.inf), -1.0, 1.0)
+    i, j, c = _null_covariance(scores, design)
+    sizes = error[i] * error[j]
+    rho = np.clip(c / np.where(sizes > 0, sizes, np.inf), -1.0, 1.0)
     joint = rho * np.arcsin(rho) + np.sqrt(1.0 - rho**2) - 1.0
-    variance = alone + float(2.0 / np.pi * (sizes * joint).sum())
+    variance = alone + 4.0 / np.pi * float(sizes @ joint)
     third = (
         _THIRD_CUMULANT * float((error**3).sum()) * (variance / max(alone, 1e-300)) ** 2
     )
@@ -273,7 +307,7 @@ def _pearson(mean: float, variance: float, third: float, k: int) -> Any:
 
 
 def _square_point(scores: RowScores, design: Design) -> float:
-    cells = class_bins(scores, design, has_covariance=False)
+    cells = class_bins(scores, design)
     return float(cells.scale @ (cells.residual**2 - cells.variance).ravel())
 
 
@@ -282,19 +316,18 @@ def square_estimate(scores: RowScores, design: Design) -> Estimate:
     cells = _kept(scores, design)
     a, s, v = cells.scale, cells.residual.ravel(), cells.variance.ravel()
     value = float(a @ (s**2 - v))
-    pairs = cells.covariance.tocoo()
-    i, j, c = pairs.row, pairs.col, pairs.data
+    i, j, c = _covariance(scores, design)
     # As in `_quadratic_form`: no cell's own term below 0.
     linear = float((a**2 * v * np.maximum(s**2 - v, 0.0)).sum())
-    linear += float((a[i] * a[j] * c * (s[i] * s[j] - c)).sum())
-    noise = 2.0 * float((a**2 * v**2).sum() + (a[i] * a[j] * c**2).sum())
+    linear += 2.0 * float((a[i] * a[j] * c * (s[i] * s[j] - c)).sum())
+    noise = 2.0 * float((a**2 * v**2).sum() + 2.0 * (a[i] * a[j] * c**2).sum())
     z = float(stats.norm.ppf(0.5 + design.level / 2))
     half = z * float(np.sqrt(4.0 * max(linear, 0.0) + noise))
     low, high = value - half, value + half
     if design.groups is not None:
         plain = float(a @ s**2)
         leaning = float((a**2 * v * s**2).sum())
-        leaning += float((a[i] * a[j] * s[i] * s[j] * c).sum())
+        leaning += 2.0 * float((a[i] * a[j] * s[i] * s[j] * c).sum())
         slope = leaning / plain if plain > 0 else 0.0
         low, high = score_interval(value, slope, noise, z)
     return Estimate(
@@ -303,16 +336,16 @@ def square_estimate(scores: RowScores, design: Design) -> Estimate:
         high=high,
         level=design.level,
         n=len(scores),
-        p_value=_square_p_value(cells),
+        p_value=_square_p_value(cells, _null_covariance(scores, design)),
         method=f"{_words(scores, design)}; closed-form interval; null in closed form",
     )
 
 
-def _square_p_value(cells: ClassBins) -> float:
+def _square_p_value(cells: ClassBins, pairs: tuple[Any, Any, FloatArray]) -> float:
+    i, j, c = pairs
     a, v = cells.scale, cells.null_variance.ravel()
-    pairs = cells.null_covariance.tocoo()
     alone = 2.0 * float((a**2 * v**2).sum())
-    shared = 2.0 * float((a[pairs.row] * a[pairs.col] * pairs.data**2).sum())
+    shared = 4.0 * float((a[i] * a[j] * c**2).sum())
     variance = alone + shared
     third = 8.0 * float((a**3 * v**3).sum()) * (variance / max(alone, 1e-300)) ** 2
     observed = float(a @ (cells.residual.ravel() ** 2 - v))

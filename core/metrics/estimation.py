@@ -59,6 +59,7 @@ class Sample:
     metrics: tuple[str, ...] = ()
     _designs: dict[str, Design] = field(default_factory=dict)
     _draws: Draws = field(default_factory=dict)
+    _values: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def bins(self, name: str) -> Bins:
         """Return the rows of one set of scores sorted into bins, made once."""
@@ -90,6 +91,16 @@ class Sample:
 
     def _is_offered_at_once(self, method: Method) -> bool:
         return not self.metrics and method.tier == "default"
+
+    def value(self, name: str, method: Method) -> float:
+        """Return a metric of rows without its interval, made once."""
+        if (name, method.id) not in self._values:
+            statistic = method.traits["statistic"]
+            weight = one_weighting(self.sample_weight, self.n)
+            self._values[name, method.id] = float(
+                statistic(self.scores[name], weight)[0]
+            )
+        return self._values[name, method.id]
 
     @property
     def n(self) -> int:
@@ -127,7 +138,17 @@ class Sample:
             rows=rows,
             _designs=dict(self._designs),
             _draws=dict(self._draws),
+            _values=dict(self._values),
         )
+
+    def measured_as(self, settings: Settings) -> Sample:
+        """Return the same scores under other settings; resamples that hold are kept."""
+        is_redrawn = any(
+            getattr(self.settings, name) != getattr(settings, name)
+            for name in ("n_resamples", "seed")
+        )
+        draws = {} if is_redrawn else dict(self._draws)
+        return replace(self, settings=settings, _designs={}, _draws=draws)
 
     def resample(self, progress: Progress = no_progress) -> Draws:
         """Return (name, metric id) -> bootstrap draws, made once for all of them."""
@@ -246,7 +267,7 @@ def _estimate(
         options = {"norm": chosen.norm} if method.id == "ece" else {}
         found: Estimate = statistic(scores, sample.bins(name), **options)
         return replace(found, rows=sample.rows, notes=_bin_notes(sample.bins(name)))
-    value = float(statistic(scores, one_weighting(sample.sample_weight, sample.n))[0])
+    value = sample.value(name, method)
     if method.id == "accuracy":
         low, high = sample.accuracy_interval(name)
         words = "Wilson interval"
@@ -347,9 +368,7 @@ def _point(method: Method, sample: Sample, name: str) -> float:
 
 
 def _paired(method: Method, sample: Sample, before: str, after: str) -> Estimate:
-    weights = one_weighting(sample.sample_weight, sample.n)
-    statistic = method.traits["statistic"]
-    values = [float(statistic(sample.scores[k], weights)[0]) for k in (before, after)]
+    values = [sample.value(name, method) for name in (before, after)]
     draws = sample.resample()
     with np.errstate(invalid="ignore"):
         difference = draws[after, method.id] - draws[before, method.id]
