@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from core.calibrators.keeping import keep_predictions
 from core.messages import DataError, Note, Progress, no_progress
 from core.registry import Method, Registry
 from core.row_statistics import RowStatistics
@@ -47,9 +48,19 @@ class CalibratorMethod(Method):
         return self.target.requires
 
     @property
+    def accepts(self) -> frozenset[str]:
+        """What a fit reads where it is there, within {"features", "copies"}."""
+        return self.target.accepts
+
+    @property
     def is_accuracy_preserving(self) -> bool:
         """Whether the predicted class never changes."""
         return self.target.is_accuracy_preserving
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it chooses another calibrator, which is what exports write."""
+        return self.target.exported is not Calibrator.exported
 
     def n_parameters(self, k: int) -> int:
         """Return the number of fitted numbers for k classes."""
@@ -59,6 +70,7 @@ class CalibratorMethod(Method):
 CALIBRATORS = Registry("calibrator", CalibratorMethod)
 """Calibrators by id; scikit-learn's and probmetrics' spellings are aliases."""
 
+_KEPT = "keeps_predictions"
 _BLOCK = 1 << 22  # scores transformed at once where only statistics of them are kept
 
 
@@ -79,15 +91,21 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         Score columns: k, or 1 for binary scores.
     notes_ : list of Note
         Bounds hit, non-convergence, missing classes.
+    keeps_predictions_ : bool
+        Whether `transform` puts the class with the largest logit first again where
+        the map would not (`core.calibrators.keeping`). False after `fit`; who chooses
+        a calibrator may set it.
     """
 
     requires: ClassVar[frozenset[str]] = frozenset({"logits"})
+    accepts: ClassVar[frozenset[str]] = frozenset()
     is_accuracy_preserving: ClassVar[bool] = False
     is_order_preserving: ClassVar[bool] = False
 
     classes_: IndexArray
     n_features_in_: int
     notes_: list[Note]
+    keeps_predictions_: bool = False
 
     def __init__(self, *, input: str = "logits") -> None:
         self.input = input
@@ -105,9 +123,24 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         """Return the number of fitted numbers for k classes."""
 
     @property
+    def reads(self) -> frozenset[str]:
+        """What `transform` reads: what the fit had, of what it could have had."""
+        return self.requires | self.accepts
+
+    @property
     def n_fitted_(self) -> int:
         """Numbers that this fit chose; more than `n_parameters` says where rows do."""
         return self.n_parameters(len(self.classes_))
+
+    @property
+    def keeps_predictions(self) -> bool:
+        """Whether this fit never changes which class is predicted."""
+        return self.is_accuracy_preserving or self.keeps_predictions_
+
+    @property
+    def exported(self) -> Calibrator:
+        """What exports write: this calibrator, or the one that it chose."""
+        return self
 
     @abstractmethod
     def _fit(
@@ -119,7 +152,11 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         groups: IndexArray | None,
         progress: Progress,
     ) -> None:
-        """Fit on checked arrays; append to `notes_`."""
+        """Fit on checked arrays; append to `notes_`.
+
+        Those that name "features" or "copies" in `requires` or `accepts` get them as
+        keywords, here and in `_transform`: (n, d), and (m, n, k) or None.
+        """
 
     @abstractmethod
     def _transform(self, logits: FloatArray) -> FloatArray:
@@ -127,7 +164,11 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
 
     @abstractmethod
     def _state(self) -> dict[str, Any]:
-        """Return the fitted numbers as plain JSON values."""
+        """Return the fitted numbers as plain JSON values.
+
+        Each class says here what they are: the names of the values, their shapes, and
+        the formula that they belong to.
+        """
 
     @abstractmethod
     def _restore(self, state: dict[str, Any]) -> None:
@@ -139,8 +180,8 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
-        features: ArrayLike | None = None,  # noqa: ARG002 - part of the contract
-        copies: ArrayLike | None = None,  # noqa: ARG002
+        features: ArrayLike | None = None,
+        copies: ArrayLike | None = None,
         groups: ArrayLike | None = None,
         progress: Progress = no_progress,
     ) -> Self:
@@ -153,8 +194,10 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         y : array-like of int of shape (n,)
             Columns of `logits`.
         sample_weight : array-like of shape (n,), optional
-        features, copies : optional
-            Used by calibrators that name them in `requires`.
+        features : array-like of shape (n, d), optional
+            Activations; read by calibrators that name them in `requires`.
+        copies : array-like of shape (m, n, k), optional
+            Scores of m transformed copies of every row, given as the logits are.
         groups : array-like of int of shape (n,), optional
             Rows that belong together; they widen intervals.
         progress : callable, optional
@@ -183,15 +226,17 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
             )
             self.notes_.append(Note("missing-class", "warning", text))
         codes = None if groups is None else np.asarray(groups)
-        self._fit(scores, labels, weight, groups=codes, progress=progress)
+        names = self.requires | self.accepts
+        extra = self._extra(names, features, copies, scores.shape)
+        self._fit(scores, labels, weight, groups=codes, progress=progress, **extra)
         return self
 
     def transform(
         self,
         logits: ArrayLike,
         *,
-        features: ArrayLike | None = None,  # noqa: ARG002 - part of the contract
-        copies: ArrayLike | None = None,  # noqa: ARG002
+        features: ArrayLike | None = None,
+        copies: ArrayLike | None = None,
     ) -> FloatArray:
         """Return calibrated log-probabilities.
 
@@ -199,7 +244,7 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         ----------
         logits : array-like of shape (n, k), or (n, 1) for a binary score
         features, copies : optional
-            Used by calibrators that name them in `requires`.
+            As for `fit`.
 
         Returns
         -------
@@ -207,19 +252,40 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
             In the float type of `logits`.
         """
         check_is_fitted(self)
-        return self._transform(self._checked(logits, reset=False))
+        scores = self._checked(logits, reset=False)
+        extra = self._extra(self.reads, features, copies, scores.shape)
+        found = self._transform(scores, **extra)
+        return keep_predictions(found, scores) if self.keeps_predictions_ else found
 
-    def predict_proba(self, logits: ArrayLike) -> FloatArray:
+    def predict_proba(
+        self,
+        logits: ArrayLike,
+        *,
+        features: ArrayLike | None = None,
+        copies: ArrayLike | None = None,
+    ) -> FloatArray:
         """Return calibrated probabilities of shape (n, k)."""
-        return np.asarray(np.exp(self.transform(logits)))
+        found = self.transform(logits, features=features, copies=copies)
+        return np.asarray(np.exp(found))
 
-    def predict(self, logits: ArrayLike) -> IndexArray:
+    def predict(
+        self,
+        logits: ArrayLike,
+        *,
+        features: ArrayLike | None = None,
+        copies: ArrayLike | None = None,
+    ) -> IndexArray:
         """Return the most probable class of each row, shape (n,)."""
-        best = self.transform(logits).argmax(axis=1)
-        return np.asarray(self.classes_[best])
+        found = self.transform(logits, features=features, copies=copies)
+        return np.asarray(self.classes_[found.argmax(axis=1)])
 
     def row_statistics(
-        self, logits: FloatArray, labels: IndexArray | None = None
+        self,
+        logits: FloatArray,
+        labels: IndexArray | None = None,
+        *,
+        features: FloatArray | None = None,
+        copies: FloatArray | None = None,
     ) -> RowStatistics:
         """Return statistics of the calibrated rows, without keeping their matrix.
 
@@ -227,13 +293,20 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         ----------
         logits : ndarray of shape (n, k)
         labels : ndarray of int of shape (n,), optional
+        features, copies : optional
+            As for `fit`.
         """
         step = max(1, _BLOCK // max(1, logits.shape[1]))
         parts = []
         for start in range(0, max(1, logits.shape[0]), step):
             block = slice(start, start + step)
             truth = None if labels is None else labels[block]
-            parts.append(row_statistics(self.transform(logits[block]), truth))
+            found = self.transform(
+                logits[block],
+                features=None if features is None else features[block],
+                copies=None if copies is None else copies[:, block],
+            )
+            parts.append(row_statistics(found, truth))
         return RowStatistics.concatenate(parts)
 
     def parameters(self) -> dict[str, Any]:
@@ -247,36 +320,30 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         -------
         dict
             "method", "options" (constructor arguments), "input", "n_scores",
-            "n_classes" and "parameters"; the last by method, with p = softmax(z), lists
-            in the order of the classes, and "curve" meaning class, or the second class
-            of two:
+            "n_classes" and "parameters". What the last holds stands, with its formula,
+            in the docstring of each class's `_state`. There p = softmax(z), lists are
+            in the order of the classes, and "curve" means class, or the second class
+            of two.
 
-            - uncalibrated: nothing.
-            - temperature: "temperature" T; softmax(z / T).
-            - vector: "weights" and "bias" (k); softmax(weights * z + bias).
-            - platt: "slope" and "intercept", one per curve;
-              sigmoid(slope * (log p - log(1 - p)) + intercept).
-            - beta: "a", "b" and "c", one per curve;
-              sigmoid(a * log p - b * log(1 - p) + c).
-            - histogram: "maps", one per curve, of "edges" (m + 1) and "values" (m); the
-              value of the bin (lo, hi] of p, 0 in the first.
-            - isotonic: "mixing" and "maps", one per curve, of knots "x" and "y";
-              linear between knots, constant outside; the result is
-              (1 - mixing) * mapped + mixing * p.
-
-            For all but the first three: log p and log(1 - p) are floored at -700; the
+            For all that have curves: log p and log(1 - p) are floored at -700; the
             first of two classes has the rest; classes whose logit is -inf are set to 0;
             rows of more classes are divided by their sum; rows of zeros become uniform
             over the classes that are not ruled out (isotonic: before the mixing).
+
+            With "keeps_predictions" among the parameters, rows whose largest class is
+            no longer that of z are capped (`core.calibrators.keeping`).
         """
         check_is_fitted(self)
+        state = self._state()
+        if self.keeps_predictions_:
+            state[_KEPT] = True
         return {
             "method": self.method_id,
             "options": {k: v for k, v in self.get_params().items() if k != "input"},
             "input": self.input,
             "n_scores": int(self.n_features_in_),
             "n_classes": int(self.classes_.size),
-            "parameters": self._state(),
+            "parameters": state,
         }
 
     @property
@@ -294,7 +361,9 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
             made.n_features_in_ = int(values["n_scores"])
             made.classes_ = np.arange(int(values["n_classes"]))
             made.notes_ = []
-            made._restore(values["parameters"])
+            state = dict(values["parameters"])
+            made.keeps_predictions_ = state.pop(_KEPT, False) is True
+            made._restore(state)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"This is not a calibrator that this version can read: {error}.",
@@ -302,6 +371,57 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
                 "Choose a JSON file that the Export page or `calibrate` wrote.",
             ) from error
         return made  # type: ignore[no-any-return]
+
+    def _extra(
+        self,
+        names: frozenset[str],
+        features: ArrayLike | None,
+        copies: ArrayLike | None,
+        shape: tuple[int, ...],
+    ) -> dict[str, Any]:
+        """Return what is read beside the logits, checked."""
+        given = {"features": features, "copies": copies}
+        found: dict[str, Any] = {}
+        for name in sorted(names - {"logits"}):
+            value = given[name]
+            if value is None and name in self.requires:
+                raise DataError(
+                    f"This calibrator needs {name}.",
+                    type(self).__name__,
+                    f"Give {name} for the same rows, or choose another calibrator.",
+                )
+            if value is None:
+                found[name] = None
+            elif name == "copies":
+                found[name] = self._checked_copies(value, shape)
+            else:
+                found[name] = _checked_features(value, shape[0])
+        return found
+
+    def _checked_copies(
+        self, value: ArrayLike, shape: tuple[int, ...]
+    ) -> FloatArray | None:
+        """Return the logits of copies (m, n, k); they are given as the logits are."""
+        array = np.asarray(value)
+        n, k = shape
+        width = self.n_features_in_
+        is_shaped = array.ndim == 3 and array.shape[0] > 0 and array.shape[1] == n
+        if not is_shaped or array.shape[2] not in (width, k):
+            raise DataError(
+                f"copies has shape {array.shape}.",
+                "copies",
+                f"Give numbers of shape (m, {n}, {width}), for the same rows as the "
+                "logits.",
+            )
+        if array.dtype not in (np.float32, np.float64):
+            array = array.astype(np.float64)
+        found: FloatArray = np.empty((len(array), n, k), array.dtype)
+        for place, copy in enumerate(array):
+            if self.input == "probabilities":
+                found[place], _ = log_probabilities(copy, "copies", renormalise=True)
+            else:
+                found[place] = two_class_logits(checked_logits(copy, "copies"))
+        return found
 
     def _checked(
         self, values: ArrayLike, *, reset: bool, y: ArrayLike | None = None
@@ -349,10 +469,13 @@ def _looks_like_probabilities(scores: FloatArray) -> bool:
     n, k = scores.shape
     if k < 2 or not n:
         return False
-    head = scores[:1000]
-    if not ((head >= 0) & (head <= 1)).all():
-        return False
-    return bool((np.abs(head.sum(axis=1) - 1) <= 1e-3).all())
+    # Logits give themselves away in the first row.
+    for head in (scores[:1], scores[:1000]):
+        if not ((head >= 0) & (head <= 1)).all():
+            return False
+        if not (np.abs(head.sum(axis=1) - 1) <= 1e-3).all():
+            return False
+    return True
 
 
 def _checked_labels(y: ArrayLike, n: int, k: int) -> IndexArray:
@@ -376,6 +499,20 @@ def _checked_labels(y: ArrayLike, n: int, k: int) -> IndexArray:
             "Number the classes from 0 in column order; leave unlabelled rows out.",
         )
     return labels.astype(np.int64)
+
+
+def _checked_features(value: ArrayLike, n: int) -> FloatArray:
+    array = np.asarray(value)
+    if array.dtype.kind != "f":
+        array = array.astype(np.float64)
+    is_shaped = array.ndim == 2 and array.shape[0] == n and array.shape[1]
+    if not is_shaped or np.isnan(array).any():
+        raise DataError(
+            f"features has shape {array.shape} or holds NaN.",
+            "features",
+            f"Give numbers of shape ({n}, d), for the same rows as the logits.",
+        )
+    return array
 
 
 def _checked_weight(weight: ArrayLike | None, n: int) -> FloatArray:

@@ -71,7 +71,11 @@ SMOOTHINGS = ("laplace", "none")
             ),
         ),
     ),
+    tier="more",
     aliases=("histogram-binning", "hist", "hb"),
+    when="A simple table that can be read and explained.",
+    not_when="Rows must stay in order, or losses count: it throws information away.",
+    cost="One sort per class.",
 )
 class HistogramBinning(OneVsRest):
     """Replace each class's probability by the share of hits in its bin.
@@ -193,6 +197,10 @@ class HistogramBinning(OneVsRest):
         return {"n_bins": [int(values.size) for _, values in self.maps_]}
 
     def _state(self) -> dict[str, Any]:
+        """Return "maps", one per curve, of "edges" (m + 1) and "values" (m).
+
+        The value of the bin (lo, hi] of p, 0 in the first.
+        """
         return {
             "maps": [
                 {"edges": edges.tolist(), "values": values.tolist()}

@@ -32,6 +32,9 @@ Knots = tuple[FloatArray, FloatArray]
     reference="Zadrozny and Elkan 2002",
     formula=r"q_k \propto f_k(p_k),\quad f_k \text{ non-decreasing, least squares}",
     aliases=("isotonic-ovr", "ir"),
+    when="Two classes, ten thousand rows or more, a curve of no known shape.",
+    not_when="Few rows: it steps, ties rows and may say 0 or 1 after all.",
+    cost="One sort per class.",
 )
 class IsotonicCalibration(OneVsRest):
     """Map each class's probability by a step-like rising curve, then renormalise.
@@ -117,6 +120,11 @@ class IsotonicCalibration(OneVsRest):
         return {"n_knots": [int(x.size) for x, _ in self.maps_]}
 
     def _state(self) -> dict[str, Any]:
+        """Return "mixing", and "maps", one per curve, of knots "x" and "y".
+
+        Linear between knots, constant outside; the result is
+        (1 - mixing) * mapped + mixing * p.
+        """
         return {
             "mixing": self.mixing_,
             "maps": [{"x": x.tolist(), "y": y.tolist()} for x, y in self.maps_],

@@ -6,16 +6,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import special
 
 from core.calibrators.base import CALIBRATORS
+from core.calibrators.logistic_fit import (
+    TOLERANCE,
+    counted,
+    fit_logistic,
+    is_separable,
+    smoothed,
+)
 from core.calibrators.one_vs_rest import (
     LOWEST_LOG,
     Chances,
     OneVsRest,
     chances,
     curve_columns,
-    effective_rows,
     row_offsets,
 )
 from core.messages import Note
@@ -24,12 +30,6 @@ __all__ = ["BetaCalibration", "PlattScaling"]
 
 FloatArray = NDArray[np.floating[Any]]
 
-_TOLERANCE = 1e-8  # of the mean gradient, the certificate of an optimum
-_RIDGE = 1e-12  # keeps the Hessian regular where two inputs say the same
-_AIM = 1e-13  # where rounding takes over
-_MAX_STEPS = 50
-_MAX_HALVINGS = 8
-_MAX_ITERATIONS = 200
 _LARGEST = 1e6  # no coefficient of a file may be beyond it
 
 
@@ -66,7 +66,7 @@ class LogisticOneVsRest(OneVsRest):
     ) -> None:
         self.coefficients_ = np.array([(item.a, item.b, item.c) for item in curves])
         self.gradient_ = max(item.gradient for item in curves)
-        n_loose = sum(item.gradient > _TOLERANCE for item in curves)
+        n_loose = sum(item.gradient > TOLERANCE for item in curves)
         if n_loose:
             text = (
                 f"{n_loose:,} of {len(curves):,} curves stopped early, with a gradient "
@@ -97,13 +97,16 @@ class LogisticOneVsRest(OneVsRest):
         """Return points at equal distances in log-odds: curves bend near 0 and 1."""
         return np.asarray(special.expit(np.linspace(-14.0, 14.0, 113)))
 
+    def _scores(self, found: Chances) -> FloatArray:
+        """Return the log-odds that each curve gives, a column for each."""
+        a, b, c = self.coefficients_.T
+        return np.asarray(a * found.log_p - b * found.log_rest + c)
+
     def _log_map(self, logits: FloatArray) -> FloatArray:
         k = logits.shape[1]
         columns = np.array(curve_columns(k))
         offsets = row_offsets(logits)
-        found = chances(logits[:, columns], offsets, columns)
-        a, b, c = self.coefficients_.T
-        score = a * found.log_p - b * found.log_rest + c
+        score = self._scores(chances(logits[:, columns], offsets, columns))
         logs = np.asarray(special.log_expit(score))
         if k == 2:
             logs = np.hstack([special.log_expit(-score), logs])
@@ -139,6 +142,11 @@ class LogisticOneVsRest(OneVsRest):
         r"f_k = \ln \frac{p_k}{1 - p_k}"
     ),
     aliases=("sigmoid", "logistic", "platt-scaling", "platt-logits"),
+    when=(
+        "Two classes and a score that is right but for its scale and offset; few rows."
+    ),
+    not_when="The reliability curve bends back; many classes with few rows each.",
+    cost="Milliseconds per class; two numbers.",
 )
 class PlattScaling(LogisticOneVsRest):
     """Fit a sigmoid to the log-odds of each class, then renormalise.
@@ -190,8 +198,8 @@ class PlattScaling(LogisticOneVsRest):
         self, found: Chances, target: FloatArray, weight: FloatArray
     ) -> _Curve:
         score = found.log_p - found.log_rest
-        mass = _counted(weight)
-        fit = _fit_logistic(score[None], _smoothed(target, mass), mass)
+        mass = counted(weight)
+        fit = fit_logistic(score[None], smoothed(target, mass), mass)
         (slope,) = fit.slope
         return _Curve(
             slope,
@@ -199,7 +207,7 @@ class PlattScaling(LogisticOneVsRest):
             fit.intercept,
             fit.gradient,
             is_flat=slope == 0.0,
-            is_separable=_is_separable(score, target),
+            is_separable=is_separable(score, target),
         )
 
     def _keep(self, curves: list[Any], weight: FloatArray) -> None:
@@ -217,6 +225,10 @@ class PlattScaling(LogisticOneVsRest):
         return self._state()
 
     def _state(self) -> dict[str, Any]:
+        """Return "slope" and "intercept", one per curve.
+
+        sigmoid(slope * (log p - log(1 - p)) + intercept).
+        """
         return {"slope": self.slope_.tolist(), "intercept": self.intercept_.tolist()}
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -234,6 +246,9 @@ class PlattScaling(LogisticOneVsRest):
         r"\quad a_k, b_k \ge 0"
     ),
     aliases=("beta-calibration",),
+    when="Two classes whose curve bends at both ends, or is too steep at one only.",
+    not_when="Few rows; scores that are logits of no probability.",
+    cost="Milliseconds per class; three numbers.",
 )
 class BetaCalibration(LogisticOneVsRest):
     """Fit a ratio of two beta densities to each class's probability, then renormalise.
@@ -275,18 +290,20 @@ class BetaCalibration(LogisticOneVsRest):
     def _fit_curve(
         self, found: Chances, target: FloatArray, weight: FloatArray
     ) -> _Curve:
-        mass = _counted(weight)
-        is_separable = _is_separable(found.log_p - found.log_rest, target)
-        wanted = _smoothed(target, mass) if is_separable else target
+        mass = counted(weight)
+        separable = is_separable(found.log_p - found.log_rest, target)
+        wanted = smoothed(target, mass) if separable else target
         features = np.stack([found.log_p, -found.log_rest])
-        best: _LogisticFit | None = None
-        for used in ((0, 1), (1,), (0,), ()):
-            fit = _fit_logistic(features, wanted, mass, used)
-            if min(fit.slope) >= 0.0 and (best is None or fit.loss < best.loss):
-                best = fit
-            if used == (0, 1) and best is not None:
-                break
-        assert best is not None  # noqa: S101 - without slopes nothing is negative
+        best = fit_logistic(features, wanted, mass)
+        if min(best.slope) < 0.0:
+            # The objective is convex: between the best fit and the best one that is
+            # allowed lies an edge, a = 0 or b = 0, of one that is negative.
+            edges = [(1 - i,) for i in (0, 1) if best.slope[i] < 0.0]
+            fits = [fit_logistic(features, wanted, mass, used) for used in edges]
+            allowed = [fit for fit in fits if min(fit.slope) >= 0.0]
+            if not allowed:
+                allowed = [fit_logistic(features, wanted, mass, ())]
+            best = min(allowed, key=lambda fit: fit.loss)
         a, b = best.slope
         return _Curve(
             a,
@@ -294,7 +311,7 @@ class BetaCalibration(LogisticOneVsRest):
             best.intercept,
             best.gradient,
             is_flat=a == b == 0.0,
-            is_separable=is_separable,
+            is_separable=separable,
         )
 
     def parameters(self) -> dict[str, Any]:
@@ -302,6 +319,10 @@ class BetaCalibration(LogisticOneVsRest):
         return self._state()
 
     def _state(self) -> dict[str, Any]:
+        """Return "a", "b" and "c", one per curve.
+
+        sigmoid(a * log p - b * log(1 - p) + c).
+        """
         a, b, c = self.coefficients_.T
         return {"a": a.tolist(), "b": b.tolist(), "c": c.tolist()}
 
@@ -311,156 +332,3 @@ class BetaCalibration(LogisticOneVsRest):
             msg = "a or b is negative"
             raise ValueError(msg)
         self._restore_coefficients(np.stack(parts, axis=-1))
-
-
-class _LogisticFit(NamedTuple):
-    slope: tuple[float, ...]
-    intercept: float
-    loss: float
-    gradient: float
-
-
-def _counted(weight: FloatArray) -> FloatArray:
-    """Return weights that sum to the effective number of rows."""
-    found: FloatArray = weight * (effective_rows(weight) / weight.sum())
-    return found
-
-
-def _smoothed(target: FloatArray, mass: FloatArray) -> FloatArray:
-    """Return Platt's targets: as if each side had one more row of the other."""
-    n_positive = (mass * target).sum()
-    n_negative = mass.sum() - n_positive
-    high = (n_positive + 1.0) / (n_positive + 2.0)
-    return np.asarray(np.where(target > 0, high, 1.0 / (n_negative + 2.0)))
-
-
-def _is_separable(score: FloatArray, target: FloatArray) -> bool:
-    """Whether no negative lies above a positive: then no finite optimum exists."""
-    is_positive = target > 0
-    lowest = score[is_positive].min(initial=np.inf)
-    return bool(score[~is_positive].max(initial=-np.inf) <= lowest)
-
-
-def _fit_logistic(
-    features: FloatArray,
-    target: FloatArray,
-    mass: FloatArray,
-    used: tuple[int, ...] | None = None,
-) -> _LogisticFit:
-    """Fit sigmoid(slope @ features + intercept) to targets in [0, 1].
-
-    Parameters
-    ----------
-    features : ndarray of shape (m, n)
-    target, mass : ndarray of shape (n,)
-    used : tuple of int, optional
-        Features that may have a slope other than 0.
-
-    Returns
-    -------
-    _LogisticFit
-        With the mean loss, and the largest derivative where every feature has mean 0
-        and standard deviation 1, in which the optimum is looked for.
-    """
-    weight = mass / mass.sum()
-    centre = (features * weight).sum(axis=1)
-    spread = np.sqrt(((features - centre[:, None]) ** 2 * weight).sum(axis=1))
-    # A spread that is rounding noise is none.
-    has_spread = spread > 1e-12 * np.maximum(np.abs(centre), 1.0)
-    wanted = range(len(features)) if used is None else used
-    places = [i for i in wanted if has_spread[i]]
-    inputs = np.ones((len(places) + 1, len(target)))
-    for row, place in enumerate(places):
-        inputs[row] = (features[place] - centre[place]) / spread[place]
-    objective = _Objective(inputs, target, weight)
-    start = np.zeros(len(inputs))
-    n_positive = float((mass * target).sum())
-    start[-1] = np.log((n_positive + 1.0) / (mass.sum() - n_positive + 1.0))
-    found = objective.minimise(start)
-    slope = np.zeros(len(features))
-    slope[places] = found[:-1] / spread[places]
-    intercept = float(found[-1] - slope @ centre)
-    gradient = float(np.abs(objective.gradient(found)).max())
-    return _LogisticFit(
-        tuple(slope.tolist()), intercept, objective.loss(found), gradient
-    )
-
-
-class _Objective:
-    """Mean log loss of a logistic curve, its gradient and its Hessian.
-
-    Sums, not products of matrices: many curves are fitted side by side, and threads
-    of a linear algebra library under each of them would wait for each other.
-    """
-
-    def __init__(
-        self, inputs: FloatArray, target: FloatArray, weight: FloatArray
-    ) -> None:
-        self.inputs, self.target, self.weight = inputs, target, weight
-        self.penalty = np.full(len(inputs), _RIDGE)
-        self._point: FloatArray | None = None
-        self._score = self._chance = np.empty(0)
-
-    def _move(self, point: FloatArray) -> None:
-        if self._point is None or not np.array_equal(point, self._point):
-            self._point = point.copy()
-            self._score = (point[:, None] * self.inputs).sum(axis=0)
-            self._chance = special.expit(self._score)
-
-    def loss(self, point: FloatArray) -> float:
-        self._move(point)
-        rows = np.logaddexp(0.0, self._score) - self.target * self._score
-        penalty = 0.5 * float((self.penalty * point**2).sum())
-        return float((self.weight * rows).sum()) + penalty
-
-    def gradient(self, point: FloatArray) -> FloatArray:
-        self._move(point)
-        residual = self.weight * (self._chance - self.target)
-        slope: FloatArray = (self.inputs * residual).sum(axis=1)
-        return slope + self.penalty * point
-
-    def hessian(self, point: FloatArray) -> FloatArray:
-        self._move(point)
-        scale = self.weight * self._chance * (1.0 - self._chance)
-        bent = self.inputs * scale
-        curvature = [(bent * row).sum(axis=1) for row in self.inputs]
-        return np.array(curvature) + np.diag(self.penalty)
-
-    def minimise(self, start: FloatArray) -> FloatArray:
-        """Return the minimiser: by damped Newton steps, else by a trust region first.
-
-        A Newton step is a way down for the size of the gradient too, so that no loss
-        is needed. Where it leads nowhere, the trust region compares losses, whose last
-        digits hide the last steps: Newton's finish it.
-        """
-        point, size = self._newton(start)
-        if size <= _TOLERANCE:
-            return point
-        near: FloatArray = optimize.minimize(
-            self.loss,
-            start,
-            method="trust-exact",
-            jac=self.gradient,
-            hess=self.hessian,
-            options={"gtol": 1e-7, "maxiter": _MAX_ITERATIONS, "max_trust_radius": 1e4},
-        ).x
-        return self._newton(near)[0]
-
-    def _newton(self, point: FloatArray) -> tuple[FloatArray, float]:
-        """Return where steps no longer shrink the gradient, and its size."""
-        slope = self.gradient(point)
-        size = float(np.sqrt((slope**2).sum()))
-        for _ in range(_MAX_STEPS):
-            if size <= _AIM:
-                break
-            step = np.linalg.solve(self.hessian(point), slope)
-            for _ in range(_MAX_HALVINGS):
-                slope = self.gradient(point - step)
-                smaller = float(np.sqrt((slope**2).sum()))
-                if smaller < size:
-                    break
-                step = step / 2
-            else:
-                break
-            point, size = point - step, smaller
-        return point, size

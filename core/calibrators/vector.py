@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
 
 from core.calibrators.base import CALIBRATORS, Calibrator
-from core.calibrators.one_vs_rest import effective_rows
 from core.calibrators.scaling import TemperatureScaling
-from core.kernels.vector import (
-    _vector_curvature_kernel,
-    _vector_objective_kernel,
-    new_tile,
-)
-from core.messages import Note, Progress
+from core.calibrators.vector_fit import SlopeFit, VectorFit, falling_note
+from core.messages import Note, Progress, part_of
 from core.parallel import map_rows
 from core.registry import Param
 from core.softmax import log_softmax
 
-__all__ = ["VectorScaling"]
+__all__ = ["NoBiasVectorScaling", "VectorScaling"]
 
 FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
 
-_TOLERANCE = 1e-7  # of the gradient in the optimiser's units
-_MAX_ITERATIONS = 500
 _LARGEST = 1e9  # no slope or offset of a file may be beyond it
 _ROW_BYTES = 64
 
@@ -55,6 +47,9 @@ _ROW_BYTES = 64
         ),
     ),
     aliases=("vector-scaling", "vs"),
+    when="Classes err in their own ways and each has many rows.",
+    not_when="Few rows per class: nothing holds its numbers; predictions must stay.",
+    cost="Tens of milliseconds; two numbers per class.",
 )
 class VectorScaling(Calibrator):
     """Give the logit of each class its own slope and offset, by maximum likelihood.
@@ -97,6 +92,8 @@ class VectorScaling(Calibrator):
     .. [2] "Structured matrix scaling for multi-class calibration", arXiv:2511.03685.
     """
 
+    _kind: ClassVar[type[VectorFit]] = VectorFit
+
     weights_: FloatArray
     bias_: FloatArray
     temperature_: float
@@ -128,13 +125,15 @@ class VectorScaling(Calibrator):
             raise ValueError(msg)
         start = TemperatureScaling()
         start.notes_ = []
-        start._fit(logits, y, sample_weight, groups=groups, progress=progress)
+        part = part_of(progress, 0.0, 0.1)
+        start._fit(logits, y, sample_weight, groups=groups, progress=part)
         self.notes_ += start.notes_
         self.temperature_ = start.temperature_
         # A label that is ruled out has an infinite loss at any w and b.
         possible = np.isfinite(logits[np.arange(y.size), y])
         weight = np.where(possible, sample_weight, 0.0)
-        fit = _VectorFit(logits, y, weight, 1.0 / start.temperature_, float(self.ridge))
+        beta = 1.0 / start.temperature_
+        fit = self._kind(logits, y, weight, beta, float(self.ridge))
         self.nll_before_ = fit.loss(*fit.start)
         self.weights_, self.bias_ = fit.minimise(progress)
         self.nll_after_ = fit.loss(self.weights_, self.bias_)
@@ -143,7 +142,7 @@ class VectorScaling(Calibrator):
 
     def _remark(
         self,
-        fit: _VectorFit,
+        fit: VectorFit,
         logits: FloatArray,
         y: IndexArray,
         used: NDArray[np.bool_],
@@ -161,13 +160,7 @@ class VectorScaling(Calibrator):
                 f"{self.n_iterations_} passes."
             )
             self.notes_.append(Note("not-converged", "warning", text))
-        n_falling = int((self.weights_ < 0).sum())
-        if n_falling:
-            text = (
-                f"{n_falling:,} of {self.weights_.size:,} classes have a "
-                "negative slope: there, a larger logit came with a smaller chance."
-            )
-            self.notes_.append(Note("falling-curve", "warning", text))
+        self.notes_ += falling_note(self.weights_)
 
     def _transform(self, logits: FloatArray) -> FloatArray:
         result = np.empty(logits.shape, logits.dtype)
@@ -187,6 +180,7 @@ class VectorScaling(Calibrator):
         return self._state()
 
     def _state(self) -> dict[str, Any]:
+        """Return "weights" and "bias" (k): softmax(weights * z + bias)."""
         return {"weights": self.weights_.tolist(), "bias": self.bias_.tolist()}
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -203,124 +197,76 @@ class VectorScaling(Calibrator):
                 raise ValueError(msg)
 
 
-class _VectorFit:
-    """Minimises mean NLL + ridge in coordinates of similar curvature."""
+@CALIBRATORS.register(
+    "no-bias-vector",
+    label="No-bias vector scaling",
+    reference="Alexandari et al. 2020, arXiv:1901.06852",
+    formula=(
+        r"\mathrm{softmax}(w \odot z),\quad \min_w\ \mathrm{NLL} + "
+        r"\lambda \frac{K}{n} \lVert T w - 1 \rVert^2"
+    ),
+    params=(
+        Param(
+            "ridge",
+            "Ridge",
+            "float",
+            1.0,
+            minimum=0.0,
+            maximum=1e6,
+            help=(
+                "How strongly the classes are held to the common temperature; 0 "
+                "leaves them free."
+            ),
+        ),
+    ),
+    when="To see what the offsets of vector scaling are worth.",
+    not_when="Class frequencies differ from those the model was trained on.",
+    cost="As vector scaling.",
+    tier="more",
+    aliases=("nbvs",),
+)
+class NoBiasVectorScaling(VectorScaling):
+    """Give the logit of each class its own slope, and no offset.
 
-    def __init__(
-        self,
-        logits: FloatArray,
-        y: IndexArray,
-        weight: FloatArray,
-        beta: float,
-        ridge: float,
-    ) -> None:
-        k = logits.shape[1]
-        total = weight.sum()
-        self.shape, self.itemsize = logits.shape, logits.itemsize
-        # Read-only: one specialisation of each kernel.
-        self.flat = np.ascontiguousarray(logits).reshape(-1).view()
-        self.flat.flags.writeable = False
-        self.y = y
-        self.weight = weight / total if total > 0 else weight
-        self.penalty = 0.0
-        if total > 0:
-            self.penalty = 2.0 * ridge * k / effective_rows(weight)
-        self.beta = beta
-        self.start = (np.full(k, beta), np.zeros(k))
-        self.is_free = np.bincount(y, weights=weight, minlength=k) > 0
-        self.tolerance = _TOLERANCE
-        self.n_passes = 0
-        self.certificate = 0.0
+    Parameters
+    ----------
+    ridge : float, default=1.0
+        lambda, 0 or more: how strongly slopes are held to the common inverse
+        temperature.
+    input : {"logits", "probabilities"}, default="logits"
 
-    def _mapped(self, kernel: Any, n_sums: int, *arguments: Any) -> FloatArray:
-        """Run a kernel over all rows; return its sums, added in the order of chunks."""
-        n, k = self.shape
+    Attributes
+    ----------
+    weights_ : ndarray of shape (k,)
+        Slopes w; all are 1 / T at the start of the fit.
+    bias_ : ndarray of shape (k,)
+        Zeros.
+    temperature_, gradient_, nll_before_, nll_after_, n_iterations_
+        As for `VectorScaling`.
 
-        def rows(start: int, stop: int) -> FloatArray:
-            sums = np.zeros((n_sums, k))
-            with np.errstate(all="ignore"):  # kernels let infinity pass
-                kernel(self.flat, k, start, stop, new_tile(k), *arguments, sums)
-            return sums
+    Notes
+    -----
+    Vector scaling without what corrects the shares of the classes: in [1]_ it is the
+    control that shows what the offsets are worth. As there, logits are taken as they
+    are.
 
-        parts = map_rows(rows, n, self.itemsize * k + _ROW_BYTES)
-        total: FloatArray = np.sum(parts, axis=0)
-        return total
+    References
+    ----------
+    .. [1] A. Alexandari, A. Kundaje, A. Shrikumar, "Maximum likelihood with
+       bias-corrected calibration is hard-to-beat at label shift adaptation", ICML
+       2020, arXiv:1901.06852.
+    """
 
-    def objective(
-        self, slope: FloatArray, offset: FloatArray
-    ) -> tuple[float, FloatArray]:
-        """Return the mean NLL and its gradient of shape (2, k)."""
-        losses = np.empty(len(self.y))
-        gradient = self._mapped(
-            _vector_objective_kernel,
-            2,
-            *(self.y, self.weight, slope, offset, losses),
-        )
-        self.n_passes += 1
-        return float((self.weight * losses).sum()), gradient
+    _kind: ClassVar[type[VectorFit]] = SlopeFit
 
-    def loss(self, slope: FloatArray, offset: FloatArray) -> float:
-        """Return the mean NLL."""
-        return self.objective(slope, offset)[0]
+    @staticmethod
+    def n_parameters(k: int) -> int:
+        """Return 1 per class."""
+        return k
 
-    def _factors(self) -> FloatArray:
-        """Return (3, k): Cholesky factors of each class's own 2 x 2 curvature.
+    def _state(self) -> dict[str, Any]:
+        """Return "weights" (k): softmax(weights * z)."""
+        return {"weights": self.weights_.tolist()}
 
-        Coordinates u with (slope - start, offset) = inv(L).T u have curvature 1 in
-        each class; what classes share is left to the optimiser.
-        """
-        raw = self._mapped(_vector_curvature_kernel, 3, self.weight, *self.start)
-        scale = self.beta**2  # the ridge holds T w, not w
-        squares = raw[0] + self.penalty / scale
-        masses = raw[2] + self.penalty
-        first = np.sqrt(np.where(squares > 0, squares, 1.0))
-        cross = raw[1] / first
-        rest = masses - cross**2
-        # Where slope and offset say the same, rounding leaves nothing of the rest.
-        rest = np.where(rest > 1e-12 * masses, rest, np.where(masses > 0, masses, 1.0))
-        second = np.sqrt(rest)
-        return np.stack([first, cross, second])
-
-    def minimise(self, progress: Progress) -> tuple[FloatArray, FloatArray]:
-        """Return slopes and offsets; classes without rows keep the start."""
-        n_free = int(self.is_free.sum())
-        slope, offset = (part.copy() for part in self.start)
-        if not n_free:
-            return slope, offset
-        first, cross, second = self._factors()[:, self.is_free]
-
-        def moved(u: FloatArray) -> FloatArray:
-            """Return steps of slope and offset, inv(L).T u."""
-            low = u[n_free:] / second
-            return np.stack([(u[:n_free] - cross * low) / first, low])
-
-        def value(u: FloatArray) -> tuple[float, FloatArray]:
-            steps = moved(u)
-            slope[self.is_free] = self.beta + steps[0]
-            offset[self.is_free] = steps[1]
-            share = min(0.95, 0.1 + self.n_passes / 60)
-            progress(share, "Fitting slope and offset of each class")
-            loss, gradient = self.objective(slope, offset)
-            gradient = gradient[:, self.is_free]
-            units = np.array([[self.beta], [1.0]])
-            relative = steps / units
-            loss += 0.5 * self.penalty * float((relative**2).sum())
-            gradient += self.penalty * relative / units
-            top = gradient[0] / first
-            return loss, np.concatenate([top, (gradient[1] - cross * top) / second])
-
-        found = optimize.minimize(
-            value,
-            np.zeros(2 * n_free),
-            method="L-BFGS-B",
-            jac=True,
-            options={
-                "gtol": self.tolerance / 2,
-                "ftol": 0.0,
-                "maxcor": 20,
-                "maxiter": _MAX_ITERATIONS,
-                "maxfun": 2 * _MAX_ITERATIONS,
-            },
-        )
-        self.certificate = float(np.abs(value(found.x)[1]).max())
-        return slope, offset
+    def _restore(self, state: dict[str, Any]) -> None:
+        super()._restore({**state, "bias": [0.0] * self.classes_.size})
