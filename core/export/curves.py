@@ -54,13 +54,17 @@ def reach(p: FloatArray) -> FloatArray:
     return np.asarray(8 * np.finfo(np.float64).eps * p * (2 + logs))
 
 
-def interpolation(x: FloatArray, y: FloatArray) -> Segments:
+def interpolation(x: FloatArray, y: FloatArray, steep: float = _STEEP) -> Segments:
     """Return the curve of `numpy.interp` through knots, safe against rounding.
 
     Parameters
     ----------
     x, y : ndarray of shape (m,)
         Knots, `x` ascending in [0, 1]; constant outside.
+    steep : float, default=1e-13
+        Change of a result within the reach of rounding from which knots are widened.
+        Rounding rarely exhausts its reach: where rows lie between knots, more may be
+        left to it.
 
     Returns
     -------
@@ -76,7 +80,7 @@ def interpolation(x: FloatArray, y: FloatArray) -> Segments:
         left, right = float(x[i]), float(x[i + 1])
         rise = float(y[i + 1] - y[i])
         reached = width[i] + width[i + 1]
-        if abs(rise) * reached > _STEEP * (right - left):
+        if abs(rise) * reached > steep * (right - left):
             left, right = left + float(width[i]), right - float(width[i + 1])
             if not left < right:
                 left = right = float(x[i] + x[i + 1]) / 2

@@ -17,10 +17,20 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from core.analysis import Analysis
-from core.calibrators import Calibrator
-from core.export.graphs import OPSET, TYPES, Graph, Precision
+from core.calibrators import CALIBRATORS, Calibrator
+from core.export.graphs import TYPES, Graph, Precision
+from core.export.model_outputs import (
+    REAL,
+    ScoreOutput,
+    check_meaning,
+    chosen_scores,
+    class_scores,
+    extend,
+    make_room,
+    row_dimension,
+    unused_name,
+)
 from core.export.onnx import (
-    IR_VERSION,
     LABEL,
     PROBABILITIES,
     add_calibrator,
@@ -36,7 +46,7 @@ from core.export.portable import (
     properties,
 )
 from core.export.runners import RUN_FUSED, run_clean
-from core.export.user_model import graphs_of, opset_of, read_model
+from core.export.user_model import opset_of, read_model
 from core.export.verification import (
     MAX_CELLS,
     TOLERANCES,
@@ -46,18 +56,19 @@ from core.export.verification import (
 )
 from core.messages import DataError
 
-__all__ = ["Fused", "export_fused", "fuse", "verify_fused"]
+__all__ = [
+    "Fused",
+    "about_scores",
+    "append_calibrator",
+    "check_reads",
+    "export_fused",
+    "fuse",
+    "two_columns",
+    "verify_fused",
+]
 
 FloatArray = NDArray[np.floating[Any]]
 
-_OF_PROBABILITIES = {"Softmax", "Sigmoid"}
-_OF_LOGITS = {"Gemm", "MatMul", "LogSoftmax", "Conv"}
-_REAL: dict[int, Precision] = {
-    TensorProto.FLOAT: "float32",
-    TensorProto.FLOAT16: "float32",
-    TensorProto.BFLOAT16: "float32",
-    TensorProto.DOUBLE: "float64",
-}
 _N_INPUTS = 32
 _SAME = 1e-4  # how far scores may lie apart, relative to the largest
 _SAME_FILE = 1e-3  # how far probabilities may lie from those of the file's scores
@@ -85,16 +96,6 @@ class Fused:
     scores: str
     precision: Precision
     place: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Scores:
-    """The output of a model that holds the scores."""
-
-    name: str
-    type: int
-    rank: int
-    width: int | None
 
 
 def fuse(
@@ -134,27 +135,36 @@ def fuse(
         numbers of shape (N, k), or of one column for two classes.
     """
     document = document_of(calibrator, metadata)
+    check_reads(calibrator)
     model = read_model(data, name, timeout=timeout)
-    scores = _chosen_output(model, output, document, name)
-    _check_meaning(model, scores, document, name)
-    for taken in (PROBABILITIES, LABEL):
-        if any(item.name == taken for item in model.graph.input):
-            raise DataError(
-                f"The model has an input called {taken!r}, as the new output would be.",
-                name,
-                "Rename the input, and export the model again.",
-            )
-        other = _unused(model, f"uncalibrated_{taken}")
-        _rename(model.graph, taken, other)
-        if scores.name == taken:
-            scores = replace(scores, name=other)
+    scores = chosen_scores(model, output, document, name)
+    check_meaning(model, scores, document, name)
+    renamed = make_room(model, (PROBABILITIES, LABEL), name)
+    scores = replace(scores, name=renamed.get(scores.name, scores.name))
     place = [item.name for item in model.graph.output].index(scores.name)
-    precision = _REAL[scores.type]
+    precision = REAL[scores.type]
     _append(model, scores, document, precision)
     said = {f"calibrator.{key}": v for key, v in properties(document).items()}
     said["calibrator.scores"] = scores.name
     set_properties(model, said)
     return Fused(model.SerializeToString(), scores.name, precision, place)
+
+
+def check_reads(calibrator: Calibrator) -> None:
+    """Refuse a calibrator that reads more than the scores.
+
+    Raises
+    ------
+    DataError
+    """
+    if calibrator.reads != {"logits"}:
+        what = " and ".join(sorted(calibrator.reads - {"logits"}))
+        raise DataError(
+            f"This calibrator reads {what} beside the scores, which the model does not "
+            "give.",
+            CALIBRATORS[calibrator.method_id].label,
+            "Use its own ONNX file after the model, or fuse another calibrator.",
+        )
 
 
 def export_fused(
@@ -241,7 +251,7 @@ def verify_fused(
             rows = _sampled(rows)
             np.save(place / "features.npy", rows[0], allow_pickle=False)
         arrays, problem = run_clean(place, "run.py", asked, timeout)
-    scores = _two_columns(arrays.get("scores"), k, input_kind)
+    scores = two_columns(arrays.get("scores"), k, input_kind)
     n = 0 if scores is None else len(scores)
     is_of_file = rows is not None and int(arrays.get("of_file", np.array(0))) > 0
     facts: dict[str, Any] = {
@@ -265,7 +275,7 @@ def verify_fused(
             **facts,
         )
     if not problem:
-        problem = _about_scores(scores, arrays.get("theirs"), input_kind)
+        problem = about_scores(scores, arrays.get("theirs"), input_kind)
     expected: FloatArray = np.zeros((n, k))
     if scores is not None and not problem:
         expected = predict_given(calibrator, scores, input_kind)
@@ -297,7 +307,7 @@ def _sampled(rows: tuple[FloatArray, FloatArray]) -> tuple[FloatArray, FloatArra
     return features[places], logits[places]
 
 
-def _two_columns(
+def two_columns(
     scores: FloatArray | None, k: int, input_kind: str
 ) -> FloatArray | None:
     """Return scores (n, k); one binary score z means (0, z)."""
@@ -310,7 +320,7 @@ def _two_columns(
     return rows if rows.shape[1] == k else None
 
 
-def _about_scores(
+def about_scores(
     scores: FloatArray | None, theirs: FloatArray | None, input_kind: str
 ) -> str:
     """Return what is wrong with the scores that a fused model gives, if anything."""
@@ -330,160 +340,48 @@ def _about_scores(
     return ""
 
 
-def _chosen_output(
-    model: onnx.ModelProto, wanted: str | None, document: Mapping[str, Any], name: str
-) -> _Scores:
-    """Return the output that holds the scores, or say why there is none."""
-    k = len(document["classes"])
-    found: dict[str, _Scores | str] = {
-        item.name: _as_scores(item, k) for item in model.graph.output
-    }
-    if wanted is not None and wanted not in found:
-        raise DataError(
-            f"The model has no output called {wanted!r}.",
-            name,
-            f"Its outputs are: {', '.join(found)}.",
-        )
-    usable = {key: item for key, item in found.items() if isinstance(item, _Scores)}
-    if wanted is not None and wanted in usable:
-        return usable[wanted]
-    if wanted is None and len(usable) == 1:
-        return next(iter(usable.values()))
-    if wanted is None and usable:
-        raise DataError(
-            f"Several outputs could hold the {document['input']}: {', '.join(usable)}.",
-            name,
-            "Name one of them (--fuse-output).",
-        )
-    asked = found if wanted is None else {wanted: found[wanted]}
-    why = "; ".join(f"{key} {reason}" for key, reason in asked.items())
-    raise DataError(
-        f"No output can hold the {document['input']} of {k} classes: {why}."
-        if wanted is None
-        else f"The output {why}; the calibrator has {k} classes.",
-        name,
-        "Choose the output of shape (rows, classes) that your file was made from. "
-        "For skl2onnx, export with options={'zipmap': False}.",
-    )
-
-
-def _as_scores(item: onnx.ValueInfoProto, k: int) -> _Scores | str:
-    """Return the output as scores of k classes, or what is wrong with it."""
-    if not item.type.HasField("tensor_type"):
-        return "is not a tensor"
-    given = item.type.tensor_type
-    if given.elem_type not in _REAL:
-        return f"is of type {TensorProto.DataType.Name(given.elem_type).lower()}"
-    sizes = [d.dim_value if d.HasField("dim_value") else None for d in given.shape.dim]
-    rank = len(sizes) if given.HasField("shape") else 2
-    if rank not in (1, 2) or (rank == 1 and k != 2):
-        return f"has {rank} dimensions"
-    width = 1 if rank == 1 else (sizes[1] if sizes else None)
-    if width not in (None, k, *([1] if k == 2 else [])):
-        return f"has {width} columns"
-    return _Scores(item.name, given.elem_type, rank, width)
-
-
-def _check_meaning(
-    model: onnx.ModelProto, scores: _Scores, document: Mapping[str, Any], name: str
-) -> None:
-    """Refuse probabilities where logits are meant, and the reverse, if it is plain."""
-    makers = {out: node for node in model.graph.node for out in node.output}
-    at = scores.name
-    while at in makers and makers[at].op_type in ("Identity", "Cast", "Squeeze"):
-        at = makers[at].input[0]
-    kind = makers[at].op_type if at in makers else ""
-    wants_logits = document["input"] == "logits"
-    if kind not in (_OF_PROBABILITIES if wants_logits else _OF_LOGITS):
-        return
-    found = "probabilities" if wants_logits else "logits"
-    raise DataError(
-        f"The output {scores.name!r} is made by {kind}: these are {found}, and the "
-        f"calibrator was fitted on {document['input']}.",
-        name,
-        f"Give the model that made the {document['input']} of your file, or fit on a "
-        f"file of {found}.",
-    )
-
-
-def _unused(model: onnx.ModelProto, start: str) -> str:
-    """Return `start`, lengthened until no name in the model begins with it."""
-    names = {
-        name
-        for graph in graphs_of(model)
-        for node in graph.node
-        for name in (node.name, *node.input, *node.output)
-    }
-    names |= {item.name for item in (*model.graph.input, *model.graph.initializer)}
-    while any(name.startswith(start) for name in names):
-        start += "_"
-    return start
-
-
-def _rename(graph: onnx.GraphProto, old: str, new: str) -> None:
-    """Give a value of the graph another name, wherever it is used."""
-    waiting = [graph]
-    while waiting:
-        part = waiting.pop()
-        places = (part.input, part.output, part.value_info, part.initializer)
-        for item in (item for place in places for item in place):
-            if item.name == old:
-                item.name = new
-        for node in part.node:
-            for names in (node.input, node.output):
-                for number, found in enumerate(names):
-                    if found == old:
-                        names[number] = new
-            for attribute in node.attribute:
-                waiting += [attribute.g] if attribute.HasField("g") else []
-                waiting += list(attribute.graphs)
-
-
 def _append(
     model: onnx.ModelProto,
-    scores: _Scores,
+    scores: ScoreOutput,
     document: Mapping[str, Any],
     precision: Precision,
 ) -> None:
     """Append the calibrator's nodes, and make their results the first outputs."""
-    k, prefix = len(document["classes"]), _unused(model, "calibrator") + "/"
+    made = append_calibrator(model, scores, document, precision)
+    own = list(model.graph.output)
+    del model.graph.output[:]
+    model.graph.output.extend([*made, *own])
+
+
+def append_calibrator(
+    model: onnx.ModelProto,
+    scores: ScoreOutput,
+    document: Mapping[str, Any],
+    precision: Precision,
+) -> list[onnx.ValueInfoProto]:
+    """Append the calibrator's nodes to a model and return its outputs.
+
+    Parameters
+    ----------
+    model : ModelProto
+        Without values called as the new outputs are.
+    scores : ScoreOutput
+    document : mapping
+        From `document_of`.
+    precision : {"float32", "float64"}
+        Type of the probabilities.
+    """
+    k, prefix = len(document["classes"]), unused_name(model, "calibrator") + "/"
     graph = Graph(
         inner_precision(document, precision), opset=opset_of(model), prefix=prefix
     )
-    values = graph.to_inner(scores.name)
-    if scores.rank == 1:
-        values = graph.op("Unsqueeze", values, np.array([1]))
-    if scores.width == 1 < k:
-        first = graph.op("Sub", values, values)  # one score z means (0, z)
-        if document["input"] == "probabilities":
-            first = graph.op("Sub", 1.0, values)
-        values = graph.op("Concat", first, values, axis=1)
+    is_p = document["input"] == "probabilities"
+    values = class_scores(graph, scores, k, is_probabilities=is_p)
     add_calibrator(graph, values, document, precision)
-    model.graph.node.extend(graph.nodes)
-    model.graph.initializer.extend(graph.constants)
-    own = list(model.graph.output)
-    chosen = next(item for item in own if item.name == scores.name)
-    del model.graph.output[:]
-    rows = _row_dimension(chosen)
-    real = TYPES[precision]
-    made = helper.make_tensor_value_info
-    model.graph.output.extend(
-        [
-            made(PROBABILITIES, real, [rows, k]),
-            made(LABEL, TensorProto.INT64, [rows]),
-            *own,
-        ]
-    )
-    if not any(o.domain in ("", "ai.onnx") for o in model.opset_import):
-        model.opset_import.append(helper.make_opsetid("", OPSET))
-    model.ir_version = max(model.ir_version, IR_VERSION)
-
-
-def _row_dimension(item: onnx.ValueInfoProto) -> int | str:
-    """Return the first dimension as the user's model has it."""
-    dimensions = item.type.tensor_type.shape.dim
-    if not dimensions:
-        return "N"
-    if dimensions[0].HasField("dim_value"):
-        return int(dimensions[0].dim_value)
-    return dimensions[0].dim_param or "N"
+    extend(model, graph)
+    rows = row_dimension(model, scores.name)
+    info = helper.make_tensor_value_info
+    return [
+        info(PROBABILITIES, TYPES[precision], [rows, k]),
+        info(LABEL, TensorProto.INT64, [rows]),
+    ]

@@ -1,4 +1,4 @@
-"""How each calibrator is written as an ONNX graph: one entry of `GRAPHS` per method.
+"""The ONNX graph that a calibrator is written into, operator by operator.
 
 Only operators that onnxruntime has in float32 and in float64 are used (Softplus,
 Hardmax and Erf, for example, exist in float32 only).
@@ -6,8 +6,7 @@ Hardmax and Erf, for example, exist in float32 only).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,19 +14,20 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from core.calibrators.one_vs_rest import LOWEST_LOG
-from core.export.curves import Segments, interpolation, steps
+from core.export.curves import Segments
 
-__all__ = ["GRAPHS", "OPSET", "TYPES", "Graph", "GraphWriter", "Precision"]
+__all__ = ["OPSET", "TYPES", "Graph", "Precision"]
 
 FloatArray = NDArray[np.floating[Any]]
 Precision = Literal["float32", "float64"]
-State = Mapping[str, Any]
 
 OPSET = 17
 TYPES = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
-_LOG_OF_ZERO = -1075 * float(np.log(2.0))  # at and below it, exp() is 0
-_REDUCTION_AXES = {"ReduceMax": 18, "ReduceSum": 13}  # opset that made axes an input
+_REDUCTION_AXES = {
+    "ReduceMax": 18,
+    "ReduceMin": 18,
+    "ReduceSum": 13,
+}  # opset that made axes an input
 
 
 class Graph:
@@ -58,6 +58,13 @@ class Graph:
         if array.dtype.kind == "f":
             array = array.astype(self.dtype)
         name = f"{self.prefix}constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(array, name))
+        return name
+
+    def double(self, value: float) -> str:
+        """Return the name of a new constant in double precision, whatever is inside."""
+        name = f"{self.prefix}constant_{len(self.constants)}"
+        array = np.asarray(value, dtype=np.float64)
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
@@ -100,6 +107,17 @@ class Graph:
         """Return one column, shape (N, 1)."""
         return self.op("Gather", value, np.array([number]), axis=1)
 
+    def largest(self, values: str, count: int) -> tuple[str, str]:
+        """Return the largest values of each row and their columns, largest first.
+
+        Of equal values the first column comes first.
+        """
+        made = f"{self.prefix}TopK_{len(self.nodes)}"
+        names = [f"{made}_values", f"{made}_columns"]
+        given = [values, self.constant(np.array([count]))]
+        self.nodes.append(helper.make_node("TopK", given, names, name=made))
+        return names[0], names[1]
+
     def shifted(self, logits: str) -> str:
         """Subtract each row's largest logit, before anything else can round."""
         return self.op("Sub", logits, self.reduce("ReduceMax", logits))
@@ -109,6 +127,15 @@ class Graph:
         shifted = self.shifted(logits)
         total = self.reduce("ReduceSum", self.op("Exp", shifted))
         return self.op("Exp", self.op("Sub", shifted, self.op("Log", total)))
+
+    def log1p(self, value: str) -> str:
+        """Return log(1 + x) of numbers above -1, with the digits that small x have."""
+        above = self.op("Add", value, 1.0)
+        gap = self.op("Sub", above, 1.0)
+        ratio = self.op("Div", self.op("Log", above), gap)
+        is_lost = self.op("Equal", gap, 0.0)
+        # What was rounded off the sum is missing from both parts of the ratio.
+        return self.op("Mul", value, self.op("Where", is_lost, 1.0, ratio))
 
     def is_open(self, logits: str) -> str:
         """Return which classes are not ruled out by a logit of -inf."""
@@ -143,130 +170,6 @@ class Graph:
         value = self.op("Gather", _joined([curve.value for curve in curves], 0.0), at)
         offset = self.op("Sub", values, self.op("Gather", table, at))
         return self.op("Add", value, self.op("Mul", slope, offset))
-
-
-@dataclass(frozen=True, slots=True)
-class GraphWriter:
-    """How one calibrator is written as a graph.
-
-    Parameters
-    ----------
-    write : callable
-        Called with the graph, the name of the logits (N, k), the calibrator's own
-        state and k; returns the name of the probabilities (N, k).
-    needs_double : bool
-        Whether the inside is float64 even where input and output are float32,
-        because float32 would merge knots or edges, or lose digits in differences.
-    """
-
-    write: Callable[[Graph, str, State, int], str]
-    needs_double: bool = False
-
-
-def _uncalibrated(graph: Graph, logits: str, state: State, k: int) -> str:  # noqa: ARG001
-    return graph.op("Softmax", graph.shifted(logits), axis=1)
-
-
-def _temperature(graph: Graph, logits: str, state: State, k: int) -> str:  # noqa: ARG001
-    shifted = graph.shifted(logits)
-    scaled = graph.op("Div", shifted, float(state["temperature"]))
-    return graph.op("Softmax", scaled, axis=1)
-
-
-def _vector(graph: Graph, logits: str, state: State, k: int) -> str:  # noqa: ARG001
-    weights, bias = _row(state["weights"]), _row(state["bias"])
-    scores = graph.op("Add", graph.op("Mul", logits, weights), bias)
-    scores = graph.op("Where", graph.is_open(logits), scores, logits)
-    return graph.op("Softmax", graph.shifted(scores), axis=1)
-
-
-def _isotonic(graph: Graph, logits: str, state: State, k: int) -> str:
-    p = graph.softmax(logits)
-    curves = [interpolation(curve["x"], curve["y"]) for curve in state["maps"]]
-    mapped = graph.renormalised(_mapped(graph, p, curves, k), logits)
-    share = float(state["mixing"])
-    kept = graph.op("Mul", mapped, 1.0 - share)
-    return graph.op("Add", kept, graph.op("Mul", p, share))
-
-
-def _histogram(graph: Graph, logits: str, state: State, k: int) -> str:
-    curves = [steps(bins["edges"], bins["values"]) for bins in state["maps"]]
-    mapped = _mapped(graph, graph.softmax(logits), curves, k)
-    return graph.renormalised(mapped, logits)
-
-
-def _platt(graph: Graph, logits: str, state: State, k: int) -> str:
-    log_p, log_rest = _log_chances(graph, logits, k)
-    odds = graph.op("Sub", log_p, log_rest)
-    scaled = graph.op("Mul", odds, _row(state["slope"]))
-    return _from_scores(
-        graph, graph.op("Add", scaled, _row(state["intercept"])), logits, k
-    )
-
-
-def _beta(graph: Graph, logits: str, state: State, k: int) -> str:
-    log_p, log_rest = _log_chances(graph, logits, k)
-    rising = graph.op("Mul", log_p, _row(state["a"]))
-    falling = graph.op("Mul", log_rest, _row(state["b"]))
-    scores = graph.op("Add", graph.op("Sub", rising, falling), _row(state["c"]))
-    return _from_scores(graph, scores, logits, k)
-
-
-def _row(values: Sequence[float]) -> FloatArray:
-    return np.array(values, dtype=np.float64)[None, :]
-
-
-def _mapped(graph: Graph, p: str, curves: Sequence[Segments], k: int) -> str:
-    """Map each class by its curve; of two classes the second has one."""
-    if k != 2:
-        return graph.piecewise(p, curves)
-    second = graph.piecewise(graph.column(p, 1), curves)
-    return graph.op("Concat", graph.op("Sub", 1.0, second), second, axis=1)
-
-
-def _log_chances(graph: Graph, logits: str, k: int) -> tuple[str, str]:
-    """Return log(p) and log(1 - p) of the classes that have a curve, (N, curves)."""
-    shifted = graph.shifted(logits)
-    e = graph.op("Exp", shifted)
-    total = graph.reduce("ReduceSum", e)
-    top = graph.op("ArgMax", logits, axis=1, keepdims=1)
-    is_top = graph.op("Equal", np.arange(k)[None, :], top)
-    # Near 1, the difference would be rounding noise: add the other classes instead.
-    others = graph.reduce("ReduceSum", graph.op("Where", is_top, 0.0, e))
-    rest = graph.op("Where", is_top, others, graph.op("Sub", total, e))
-    log_total = graph.op("Log", total)
-    found = []
-    for logs in (shifted, graph.op("Log", rest)):
-        kept = graph.op("Max", graph.op("Sub", logs, log_total), LOWEST_LOG)
-        found.append(graph.column(kept, 1) if k == 2 else kept)
-    return found[0], found[1]
-
-
-def _from_scores(graph: Graph, scores: str, logits: str, k: int) -> str:
-    """Return probabilities of log-odds of each class against the rest."""
-    if k == 2:
-        scores = graph.op("Concat", graph.op("Neg", scores), scores, axis=1)
-    # The logarithm of the sigmoid, in operators that exist in float64.
-    tail = graph.op("Exp", graph.op("Neg", graph.op("Abs", scores)))
-    tail = graph.op("Log", graph.op("Add", tail, 1.0))
-    logs = graph.op("Sub", graph.op("Min", scores, 0.0), tail)
-    logs = graph.op("Where", graph.is_open(logits), logs, -np.inf)
-    best = graph.reduce("ReduceMax", logs)
-    p = graph.op("Exp", graph.op("Sub", logs, best))
-    p = graph.op("Where", graph.op("Greater", best, _LOG_OF_ZERO), p, 0.0)
-    return graph.renormalised(p, logits)
-
-
-GRAPHS: dict[str, GraphWriter] = {
-    "uncalibrated": GraphWriter(_uncalibrated),
-    "temperature": GraphWriter(_temperature),
-    "vector": GraphWriter(_vector, needs_double=True),
-    "isotonic": GraphWriter(_isotonic, needs_double=True),
-    "histogram": GraphWriter(_histogram, needs_double=True),
-    "platt": GraphWriter(_platt, needs_double=True),
-    "beta": GraphWriter(_beta, needs_double=True),
-}
-"""How each registered calibrator becomes a graph; a contract test wants one each."""
 
 
 def _joined(columns: Sequence[FloatArray], end: float) -> FloatArray:

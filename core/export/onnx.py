@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
 from core.calibrators import CALIBRATORS, Calibrator
-from core.export.graphs import GRAPHS, OPSET, TYPES, Graph, Precision
+from core.export.graphs import OPSET, TYPES, Graph, Precision
+from core.export.methods import EXPORTS, Export
+from core.export.methods.keeping import KEPT
 from core.export.portable import INPUT_NAMES, document_of, properties
 
 __all__ = [
@@ -23,7 +26,7 @@ __all__ = [
 ]
 
 IR_VERSION = 8
-PROBABILITIES, LABEL = "probabilities", "label"
+PROBABILITIES, LABEL, COPIES = "probabilities", "label", "copies"
 
 
 def to_onnx(
@@ -34,7 +37,7 @@ def to_onnx(
     Parameters
     ----------
     calibrator : Calibrator
-        Fitted, of a method that has an entry in `core.export.graphs.GRAPHS`.
+        Fitted, of a method that has an entry in `core.export.methods.EXPORTS`.
     metadata : mapping
         From `export_metadata`; may be empty.
     precision : {"float32", "float64"}
@@ -46,6 +49,8 @@ def to_onnx(
         Opset 17, IR version 8. Input `logits` (N, k), or `uncalibrated_probabilities`
         where the rows of the fit were probabilities; outputs `probabilities` (N, k)
         and `label` (N,), the place of the most probable class as int64. N is free.
+        Where the fit had m transformed copies of each row, a second input `copies`
+        (m, N, k) holds theirs.
         The names of the classes and where the calibrator comes from are in the
         metadata properties (see `core.export.portable.properties`).
     """
@@ -53,12 +58,18 @@ def to_onnx(
     graph = Graph(inner_precision(document, precision))
     name, k = INPUT_NAMES[document["input"]], len(document["classes"])
     scores = name if graph.dtype == precision else graph.to_inner(name)
-    add_calibrator(graph, scores, document, precision)
     real = TYPES[precision]
+    inputs = [helper.make_tensor_value_info(name, real, ["N", k])]
+    n_copies, copies = document.get("n_copies", 0), ""
+    if n_copies:
+        shape = [n_copies, "N", k]
+        inputs.append(helper.make_tensor_value_info(COPIES, real, shape))
+        copies = COPIES if graph.dtype == precision else graph.to_inner(COPIES)
+    add_calibrator(graph, scores, document, precision, copies=copies)
     made = helper.make_graph(
         graph.nodes,
         "calibrator",
-        [helper.make_tensor_value_info(name, real, ["N", k])],
+        inputs,
         [
             helper.make_tensor_value_info(PROBABILITIES, real, ["N", k]),
             helper.make_tensor_value_info(LABEL, TensorProto.INT64, ["N"]),
@@ -82,9 +93,13 @@ def inner_precision(document: Mapping[str, Any], precision: Precision) -> Precis
     Logarithms of probabilities are taken in float64 too: float32 has no room between
     0.9999999 and 1.
     """
-    needs_double = GRAPHS[document["method"]].needs_double
+    needs_double = _entry(document).graph.needs_double
     is_logits = document["input"] == "logits"
     return precision if is_logits and not needs_double else "float64"
+
+
+def _entry(document: Mapping[str, Any]) -> Export:
+    return EXPORTS[document["method"]].of(document["parameters"])
 
 
 def add_calibrator(
@@ -93,6 +108,7 @@ def add_calibrator(
     document: Mapping[str, Any],
     precision: Precision,
     outputs: tuple[str, str] = (PROBABILITIES, LABEL),
+    copies: str = "",
 ) -> None:
     """Append a calibrator to a graph.
 
@@ -107,22 +123,36 @@ def add_calibrator(
         Type of the probabilities.
     outputs : tuple of str
         Names of the probabilities and of the labels.
+    copies : str, default=""
+        Name of the scores of transformed copies (m, N, k), where they are read.
     """
-    k, logits = len(document["classes"]), scores
+    k, logits = len(document["classes"]), _logits(graph, scores, document)
+    more: dict[str, Any] = {}
+    if copies:
+        places = range(document["n_copies"])
+        each = [graph.op("Gather", copies, np.array(i), axis=0) for i in places]
+        more["copies"] = [_logits(graph, copy, document) for copy in each]
+    writer = _entry(document).graph
+    probabilities = writer.write(graph, logits, document["parameters"], k, **more)
+    # Where the order of the classes is kept, labels come from the scores: rounded
+    # probabilities may tie.
+    is_kept = CALIBRATORS[document["method"]].is_accuracy_preserving
+    is_kept |= bool(document["parameters"].get(KEPT))
+    best = logits if is_kept else probabilities
+    graph.give(probabilities, outputs[0], precision)
+    graph.give(graph.op("ArgMax", best, axis=1, keepdims=0), outputs[1])
+
+
+def _logits(graph: Graph, scores: str, document: Mapping[str, Any]) -> str:
+    """Return the logits of scores as they are given."""
+    logits = scores
     if document["input"] == "probabilities":
         is_positive = graph.op("Greater", scores, 0.0)
         floor = float(document["log_floor"])
         logits = graph.op("Where", is_positive, graph.op("Log", scores), floor)
-    if document["n_scores"] == 1 < k:
+    if document["n_scores"] == 1 < len(document["classes"]):
         logits = graph.op("Sub", logits, graph.column(logits, 0))
-    writer = GRAPHS[document["method"]]
-    probabilities = writer.write(graph, logits, document["parameters"], k)
-    # Where the order of the classes is kept, labels come from the scores: rounded
-    # probabilities may tie.
-    is_kept = CALIBRATORS[document["method"]].is_accuracy_preserving
-    best = logits if is_kept else probabilities
-    graph.give(probabilities, outputs[0], precision)
-    graph.give(graph.op("ArgMax", best, axis=1, keepdims=0), outputs[1])
+    return logits
 
 
 def set_properties(model: onnx.ModelProto, values: Mapping[str, str]) -> None:

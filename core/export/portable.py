@@ -15,18 +15,21 @@ from numpy.typing import NDArray
 
 from core.analysis import UNCALIBRATED, Analysis
 from core.calibrators import CALIBRATORS, Calibrator
+from core.companions import companions_of
 from core.export.literals import assignment, plain
+from core.export.methods import EXPORTS, Export, Writer, n_copies_of
 from core.export.templates import (
+    CHECKED_COPIES,
+    COPIES_EXPECTED,
     FROM_PROBABILITIES,
     LOGITS_EXPECTED,
     MODULE,
     PROBABILITIES_EXPECTED,
-    WRITERS,
-    Writer,
 )
 from core.fitting import Fitted
 from core.messages import DataError
 from core.predictions import Predictions
+from core.softmax import softmax
 from core.validation import log_probabilities
 
 __all__ = [
@@ -35,9 +38,13 @@ __all__ = [
     "VERSION",
     "Kind",
     "as_given",
+    "as_text",
+    "copies_as_given",
     "document_of",
     "export_metadata",
+    "export_of",
     "exported_calibrator",
+    "fed",
     "fitted_of",
     "from_json",
     "json_reader",
@@ -58,7 +65,7 @@ INPUT_NAMES = {"logits": "logits", "probabilities": "uncalibrated_probabilities"
 
 _METRICS = ("gap", "nll", "brier", "accuracy", "ece")
 _FIELDS = ("value", "low", "high", "level", "rows", "n", "null_low", "null_high")
-_OWN_PLACE = ("method", "convention", "input", "classes", "log_floor")
+_OWN_PLACE = ("method", "convention", "input", "classes", "log_floor", "n_copies")
 _N_EXAMPLES = 5
 _EXAMPLE_CELLS = 20_000
 _LOWEST_FLOOR = 1e-12  # as in core.validation
@@ -88,7 +95,7 @@ def exported_calibrator(analysis: Analysis, method: str) -> Calibrator:
     """Return the calibrator that an export writes: fitted on all fit rows."""
     fitted = fitted_of(analysis, method)
     if fitted is not None:
-        return fitted.calibrator
+        return fitted.calibrator.exported
     n_classes = _scores(analysis.study.evaluation).shape[1]
     same = {"method": UNCALIBRATED, "options": {}, "input": "logits", "parameters": {}}
     return Calibrator.from_dict({**same, "n_scores": n_classes, "n_classes": n_classes})
@@ -120,20 +127,25 @@ def export_metadata(analysis: Analysis, method: str) -> dict[str, Any]:
     logits = _scores(own)
     found: dict[str, Any] = {
         "method": calibrator.method_id,
-        "convention": WRITERS[calibrator.method_id].convention(own.input_kind),
+        "convention": export_of(calibrator).numpy.convention(own.input_kind),
         "input": own.input_kind,
         "classes": list(own.classes),
     }
     if own.input_kind == "probabilities":
         lowest = min((float(block.min()) for block in _blocks(logits)), default=0.0)
         found["log_floor"] = min(lowest, float(np.log(_LOWEST_FLOOR)))
+    n_copies = n_copies_of(calibrator._state())
+    if fitted is not None and calibrator is not fitted.calibrator:
+        found["chosen_by"] = fitted.method
+    if n_copies:
+        found["n_copies"] = n_copies
     found |= {
         "file": own.name,
         "fingerprint": analysis.study.fingerprint,
         "n_rows": len(own),
         "n_fit_rows": split.fit.size if fitted and split else 0,
         "split": split.sentence if split else None,
-        "metrics": _metrics(analysis, calibrator.method_id),
+        "metrics": _metrics(analysis, fitted.method if fitted else UNCALIBRATED),
         "notes": [note.to_dict() for note in fitted.notes] if fitted else [],
         "versions": {
             "plumbline_format": VERSION,
@@ -142,9 +154,13 @@ def export_metadata(analysis: Analysis, method: str) -> dict[str, Any]:
             "scikit-learn": sklearn.__version__,
         },
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "examples": _examples(calibrator, logits, own.input_kind),
     }
-    return dict(plain(found))
+    copies = companions_of(analysis.study, own, calibrator).take(slice(None))
+    return dict(
+        plain(
+            found | _examples(calibrator, logits, copies.get("copies"), own.input_kind)
+        )
+    )
 
 
 def to_json(calibrator: Calibrator, metadata: Mapping[str, Any]) -> str:
@@ -189,7 +205,10 @@ def from_json(text: str | bytes) -> tuple[Calibrator, dict[str, Any]]:
         raise _unreadable("it does not say what it was fitted on")
     calibrator = _restored(document, len(classes))
     metadata = {key: document[key] for key in _OWN_PLACE if key in document}
-    return calibrator, {**metadata, **fit, "examples": examples.get("inputs", [])}
+    metadata |= {**fit, "examples": examples.get("inputs", [])}
+    if "copies" in examples:
+        metadata["example_copies"] = examples["copies"]
+    return calibrator, metadata
 
 
 def to_python(calibrator: Calibrator, metadata: Mapping[str, Any]) -> str:
@@ -198,7 +217,7 @@ def to_python(calibrator: Calibrator, metadata: Mapping[str, Any]) -> str:
     Parameters
     ----------
     calibrator : Calibrator
-        Fitted, of a method that has an entry in `core.export.templates.WRITERS`.
+        Fitted, of a method that has an entry in `core.export.methods.EXPORTS`.
     metadata : mapping
         From `export_metadata`; may be empty.
 
@@ -209,9 +228,12 @@ def to_python(calibrator: Calibrator, metadata: Mapping[str, Any]) -> str:
         and ``python module.py in.npy out.npy`` calibrates an array.
     """
     document = document_of(calibrator, metadata)
-    writer = WRITERS[document["method"]]
+    writer = export_of(calibrator).numpy
     state = document["parameters"]
     values = {"CLASSES": document["classes"]}
+    if document.get("n_copies"):
+        values["N_COPIES"] = document["n_copies"]
+        values["EXAMPLE_COPIES"] = document["examples"]["copies"]
     values |= {name: state[key] for name, key in writer.constants.items()}
     if document["input"] == "probabilities":
         values["LOG_FLOOR"] = document["log_floor"]
@@ -227,8 +249,13 @@ def json_reader(calibrator: Calibrator, input_kind: str, file_name: str) -> str:
 
     It shares no code with `from_json`: the verification reads the file with it.
     """
-    writer = WRITERS[calibrator.method_id]
+    calibrator = calibrator.exported
+    writer = export_of(calibrator).numpy
     values = {"CLASSES": '["classes"]'}
+    n_copies = n_copies_of(calibrator._state())
+    if n_copies:
+        values["N_COPIES"] = '["n_copies"]'
+        values["EXAMPLE_COPIES"] = '["examples"]["copies"]'
     values |= {n: f'["parameters"]["{key}"]' for n, key in writer.constants.items()}
     if input_kind == "probabilities":
         values["LOG_FLOOR"] = '["log_floor"]'
@@ -241,7 +268,11 @@ def json_reader(calibrator: Calibrator, input_kind: str, file_name: str) -> str:
         "    document = json.load(file)",
         *(f"{name} = document{path}" for name, path in values.items()),
     ]
-    document = {"method": calibrator.method_id, "input": input_kind}
+    document = {
+        "method": calibrator.method_id,
+        "input": input_kind,
+        "n_copies": n_copies,
+    }
     return _module(document, writer, "\n".join(lines))
 
 
@@ -251,19 +282,49 @@ def as_given(logits: FloatArray, input_kind: str) -> FloatArray:
     return np.exp(rows) if input_kind == "probabilities" else rows
 
 
+def copies_as_given(copies: FloatArray | None, input_kind: str) -> FloatArray | None:
+    """Return the scores of copies (m, n, k) likewise.
+
+    Copies may be logits where the rows are probabilities; then theirs are taken.
+    """
+    if copies is None or input_kind != "probabilities":
+        return None if copies is None else np.asarray(copies, dtype=np.float64)
+    return np.stack([softmax(np.asarray(copy, np.float64)) for copy in copies])
+
+
 def predict_given(
-    calibrator: Calibrator, scores: FloatArray, input_kind: str
+    calibrator: Calibrator,
+    scores: FloatArray,
+    input_kind: str,
+    copies: FloatArray | None = None,
 ) -> FloatArray:
     """Return the calibrated probabilities of scores as the user has them."""
     if input_kind == "probabilities":
         scores, _ = log_probabilities(scores, "scores", renormalise=True)
+        if copies is not None:
+            logs = [log_probabilities(c, "copies", renormalise=True) for c in copies]
+            copies = np.stack([log for log, _ in logs])
+    given = fed(calibrator, scores)
+    if copies is None:
+        return calibrator.predict_proba(given)
+    more = np.stack([fed(calibrator, copy) for copy in copies])
+    return calibrator.predict_proba(given, copies=more)
+
+
+def fed(calibrator: Calibrator, logits: FloatArray) -> FloatArray:
+    """Return logits of all classes as what a calibrator was fitted on."""
+    width = calibrator.n_features_in_
     if calibrator.input == "probabilities":
-        scores = np.exp(scores)
-        if calibrator.n_features_in_ == 1:
-            scores = scores[:, 1:]
-    elif calibrator.n_features_in_ == 1 and scores.shape[1] == 2:
-        scores = scores[:, 1:] - scores[:, :1]
-    return calibrator.predict_proba(scores)
+        return np.asarray(np.exp(logits)[:, -width:])
+    if width == 1 and logits.shape[1] == 2:
+        return np.asarray(logits[:, 1:] - logits[:, :1])
+    return logits
+
+
+def export_of(calibrator: Calibrator) -> Export:
+    """Return how a fitted calibrator is written."""
+    chosen = calibrator.exported
+    return EXPORTS[chosen.method_id].of(chosen.to_dict()["parameters"])
 
 
 def _scores(own: Predictions) -> FloatArray:
@@ -307,9 +368,12 @@ def _known(estimate: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _examples(
-    calibrator: Calibrator, logits: FloatArray, input_kind: str
-) -> list[list[float | str]]:
-    """Return up to five rows of scores, as given, for self-tests.
+    calibrator: Calibrator,
+    logits: FloatArray,
+    copies: FloatArray | None,
+    input_kind: str,
+) -> dict[str, Any]:
+    """Return up to five rows of scores, as given, with their copies, for self-tests.
 
     Where a curve is steep, the last bit of an exponential, which differs between
     machines, moves the result; such rows are passed over.
@@ -317,16 +381,22 @@ def _examples(
     n, k = logits.shape
     some = np.unique(np.linspace(0, n - 1, min(n, 64)).astype(np.int64))
     scores = as_given(logits[some], input_kind)
+    more = copies_as_given(None if copies is None else copies[:, some], input_kind)
     change = np.abs(
-        predict_given(calibrator, scores, input_kind)
-        - predict_given(calibrator, scores * (1.0 - 1e-13), input_kind)
+        predict_given(calibrator, scores, input_kind, more)
+        - predict_given(calibrator, scores * (1.0 - 1e-13), input_kind, more)
     ).max(axis=1)
     steady = np.flatnonzero(change <= 1e-10)
     n_wanted = max(1, min(_N_EXAMPLES, _EXAMPLE_CELLS // k))
     if steady.size < n_wanted:
         steady = np.sort(np.argsort(change, kind="stable")[:n_wanted])
     places = np.linspace(0, steady.size - 1, min(n_wanted, steady.size)).astype(int)
-    return [_json_floats(row) for row in scores[steady[places]]]
+    kept = steady[places]
+    found = {"examples": [_json_floats(row) for row in scores[kept]]}
+    if more is None:
+        return found
+    rows = [[_json_floats(row) for row in copy[kept]] for copy in more]
+    return found | {"example_copies": rows}
 
 
 def _json_floats(row: FloatArray) -> list[float | str]:
@@ -336,34 +406,44 @@ def _json_floats(row: FloatArray) -> list[float | str]:
 
 def document_of(calibrator: Calibrator, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON document; every other format is written from it too."""
+    calibrator = calibrator.exported
     known = calibrator.to_dict()
-    if known["method"] not in WRITERS:
+    if known["method"] not in EXPORTS:
         msg = f"there is no exporter for the calibrator {known['method']!r}"
         raise NotImplementedError(msg)
     fit, k = dict(plain(dict(metadata))), known["n_classes"]
     input_kind = fit.pop("input", known["input"])
     classes = fit.pop("classes", [f"class {i}" for i in range(k)])
-    inputs = fit.pop("examples", None) or _synthetic_examples(k, input_kind)
+    n_copies = n_copies_of(known["parameters"])
+    inputs = fit.pop("examples", None)
+    copies = fit.pop("example_copies", None)
+    if not inputs or (copies is None) != (n_copies == 0):
+        inputs, copies = _synthetic_examples(k, input_kind, n_copies)
     if len(classes) != k:
         msg = f"{len(classes)} class names for {k} classes"
         raise ValueError(msg)
     scores = np.array(inputs, dtype=np.float64)
-    outputs = predict_given(calibrator, scores, input_kind)
+    more = None if copies is None else np.array(copies, dtype=np.float64)
+    outputs = predict_given(calibrator, scores, input_kind, more)
+    examples = {"inputs": inputs, "outputs": outputs.tolist()}
+    if copies is not None:
+        examples["copies"] = copies
     floor = fit.pop("log_floor", float(np.log(_LOWEST_FLOOR)))
-    for key in ("method", "convention"):
+    for key in ("method", "convention", "n_copies"):
         fit.pop(key, None)
     document = {
         "format": FORMAT,
         "version": VERSION,
         "method": known["method"],
-        "convention": WRITERS[known["method"]].convention(input_kind),
+        "convention": export_of(calibrator).numpy.convention(input_kind),
         "input": input_kind,
         **({"log_floor": floor} if input_kind == "probabilities" else {}),
         "classes": classes,
         "parameters": known["parameters"],
         "options": {**known["options"], "input": known["input"]},
         "n_scores": known["n_scores"],
-        "examples": {"inputs": inputs, "outputs": outputs.tolist()},
+        **({"n_copies": n_copies} if n_copies else {}),
+        "examples": examples,
         "fit": fit,
     }
     return dict(plain(document))
@@ -390,29 +470,48 @@ def properties(document: Mapping[str, Any]) -> dict[str, str]:
     found |= {k: v for k, v in state.items() if isinstance(v, (bool, int, float, str))}
     found["label"] = "place of the most probable class in `classes`, from 0"
     found |= {key: value for key, value in document["fit"].items() if key not in found}
-    return {key: _as_text(value) for key, value in found.items() if value is not None}
+    return {key: as_text(value) for key, value in found.items() if value is not None}
 
 
-def _synthetic_examples(k: int, input_kind: str) -> list[list[float]]:
+def _synthetic_examples(
+    k: int, input_kind: str, n_copies: int
+) -> tuple[list[Any], list[Any] | None]:
+    """Return rows, and copies of them, for a self-test."""
     rows = np.linspace(-2.0, 2.0, k)[None, :] * np.array([[0.0], [1.0], [-2.0]])
+    copies = [rows * 0.5**number for number in range(n_copies)]
     if input_kind == "probabilities":
-        rows = np.exp(rows) / np.exp(rows).sum(axis=1, keepdims=True)
-    found: list[list[float]] = rows.tolist()
-    return found
+        rows, copies = softmax(rows), [softmax(copy) for copy in copies]
+    return rows.tolist(), [copy.tolist() for copy in copies] or None
 
 
 def _module(document: Mapping[str, Any], writer: Writer, constants: str) -> str:
     """Return the source; `constants` comes last, as it holds the user's names."""
     is_logits = document["input"] == "logits"
     convention = f"Convention: {writer.convention(document['input'])}."
+    n_copies = int(document.get("n_copies", 0))
+    expects = LOGITS_EXPECTED if is_logits else PROBABILITIES_EXPECTED
+    examples = "EXAMPLE_INPUTS"
+    code = writer.code
+    if n_copies:
+        expects += "\n\n" + COPIES_EXPECTED.replace("@N@", str(n_copies))
+        examples += ", EXAMPLE_COPIES"
+        code += CHECKED_COPIES
     words = {
         "@SUMMARY@": CALIBRATORS[document["method"]].label,
-        "@ENTRY@": "calibrate" if is_logits else "calibrate_probabilities",
-        "@ARGUMENT@": "logits" if is_logits else "p",
-        "@EXPECTS@": LOGITS_EXPECTED if is_logits else PROBABILITIES_EXPECTED,
-        "@CONVENTION@": textwrap.fill(convention, 88, break_long_words=False),
         "@FROM_PROBABILITIES@": "" if is_logits else FROM_PROBABILITIES,
-        "@CODE@": writer.code,
+        "@CODE@": code,
+        "@ENTRY@": "calibrate" if is_logits else "calibrate_probabilities",
+        "@FILES@": f"in.npy, {'copies.npy ' if n_copies else ''}and out.npy",
+        "@USAGE@": f"in.npy {'copies.npy ' if n_copies else ''}out.npy",
+        "@N_FILES@": "3" if n_copies else "2",
+        "@EXAMPLES@": examples,
+        "@COPIES@": ", copies" if n_copies else "",
+        "@CHECK@": "    c = checked_copies(copies, len(z))\n" if n_copies else "",
+        "@COPY_ROWS@": ", c[:, rows]" if n_copies else "",
+        "@COPY_LOGS@": ", [logarithms(c) for c in copies]" if n_copies else "",
+        "@ARGUMENT@": "logits" if is_logits else "p",
+        "@EXPECTS@": expects,
+        "@CONVENTION@": textwrap.fill(convention, 88, break_long_words=False),
     }
     text = MODULE
     for word, value in words.items():
@@ -453,11 +552,14 @@ def _restored(document: dict[str, Any], n_classes: int) -> Calibrator:
             "parameters": document["parameters"],
         }
         calibrator = Calibrator.from_dict(values)
-        if not WRITERS[calibrator.method_id].is_sound(values["parameters"], n_classes):
+        writer = export_of(calibrator).numpy
+        if not writer.is_sound(values["parameters"], n_classes):
             raise _unreadable("its parameters are out of range")
         trial = np.full((1, n_scores), 0.5)
+        n_copies = n_copies_of(values["parameters"])
+        copies = np.stack([trial] * n_copies) if n_copies else None
         with np.errstate(all="ignore"):
-            found = calibrator.predict_proba(trial)
+            found = calibrator.predict_proba(trial, copies=copies)
     except (KeyError, TypeError, ValueError, ArithmeticError, IndexError) as error:
         if isinstance(error, DataError):
             raise
@@ -476,7 +578,8 @@ def _unreadable(why: str) -> DataError:
     )
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Return a value as a property of a binary file: text, or JSON."""
     text = value if isinstance(value, str) else json.dumps(value)
     # A lone surrogate, which JSON carries, has no UTF-8.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from numpy.typing import NDArray
 
 from core.analysis import UNCALIBRATED, Analysis
 from core.calibrators import Calibrator
-from core.export.portable import exported_calibrator, fitted_of
+from core.companions import Companions, companions_of
+from core.export.methods import n_copies_of
+from core.export.portable import exported_calibrator, fed, fitted_of
 from core.messages import DataError
-from core.predictions import Predictions
+from core.predictions import Predictions, matching_rows
 from core.splitting import Split
 
 __all__ = ["FLAGS", "annotate", "apply_calibrator"]
@@ -41,8 +44,8 @@ _BLOCK = 1 << 22  # scores worked on at once
 class _Calibrated:
     """Calibrated probabilities of all rows, filled in blocks."""
 
-    def __init__(self, logits: FloatArray) -> None:
-        self.logits = logits
+    def __init__(self, logits: FloatArray, beside: Companions | None = None) -> None:
+        self.logits, self.beside = logits, beside
         self.probabilities = np.empty(logits.shape, dtype=logits.dtype)
         self.prediction = np.zeros(len(logits), dtype=np.int64)
         self.confidence = np.empty(len(logits), dtype=logits.dtype)
@@ -55,7 +58,8 @@ class _Calibrated:
         for start in range(0, n, step):
             block = slice(start, start + step)
             where = block if rows is None else rows[block]
-            logs = _log_probabilities(calibrator, self.logits[where])
+            more = {} if self.beside is None else self.beside.take(where)
+            logs = _log_probabilities(calibrator, self.logits[where], **more)
             self.prediction[where] = logs.argmax(axis=1)
             found = np.exp(logs, out=logs)
             self.probabilities[where] = found
@@ -68,7 +72,10 @@ class _Calibrated:
 
 
 def apply_calibrator(
-    calibrator: Calibrator, metadata: Mapping[str, Any], predictions: Predictions
+    calibrator: Calibrator,
+    metadata: Mapping[str, Any],
+    predictions: Predictions,
+    copies: Sequence[Predictions] = (),
 ) -> pd.DataFrame:
     """Return calibrated probabilities of new rows; labels are not needed.
 
@@ -81,6 +88,9 @@ def apply_calibrator(
         Rows with the same classes. Columns in another order are sorted by name;
         classes that the file does not name ("class 0", "0") are taken by position,
         and of two classes "not X" is the one that is not X.
+    copies : sequence of Predictions, default=()
+        Transformed copies of the rows, as many as the calibrator was fitted with and in
+        that order; matched by id, else by order.
 
     Returns
     -------
@@ -91,7 +101,7 @@ def apply_calibrator(
     Raises
     ------
     DataError
-        If the classes differ.
+        If the classes differ, or copies that it needs are not there.
     """
     logits = _with_floor_of_fit(predictions, metadata)
     classes = tuple(metadata.get("classes") or predictions.classes)
@@ -105,7 +115,7 @@ def apply_calibrator(
     order = _class_order(predictions, classes)
     if order is not None:
         logits = logits[:, order]
-    made = _Calibrated(logits)
+    made = _Calibrated(logits, _copies_of(calibrator, predictions, copies, classes))
     made.fill(calibrator)
     own: dict[str, Any] = {}
     identity = predictions.column("id")
@@ -117,6 +127,33 @@ def apply_calibrator(
         {"prediction": _names(made.prediction, classes), "confidence": made.confidence}
     )
     return _beside(pd.DataFrame(own, index=ours.index), ours, made.columns(classes))
+
+
+def _copies_of(
+    calibrator: Calibrator,
+    predictions: Predictions,
+    copies: Sequence[Predictions],
+    classes: tuple[str, ...],
+) -> Companions | None:
+    """Return the copies of new rows, with their classes in the calibrator's order."""
+    if "copies" not in calibrator.reads:
+        return None
+    expected = n_copies_of(calibrator._state())
+    if len(copies) != expected:
+        raise DataError(
+            f"The calibrator was fitted with {expected} transformed copies of each "
+            f"row; {len(copies) or 'none'} of these rows "
+            f"{'was' if len(copies) == 1 else 'were'} given.",
+            predictions.name,
+            "Give the same transforms of these rows, in the same order.",
+        )
+    found = []
+    for copy in copies:
+        order = _class_order(copy, classes)
+        scores = _scores_of(copy) if order is None else _scores_of(copy)[:, order]
+        ready = replace(copy, logits=scores, classes=classes)
+        found.append((ready, matching_rows(predictions, copy)))
+    return Companions(frozenset({"copies"}), None, tuple(found))
 
 
 def _with_floor_of_fit(
@@ -170,9 +207,11 @@ def annotate(analysis: Analysis, method: str) -> pd.DataFrame:
     """
     own, split = analysis.study.evaluation, analysis.overview.split
     fitted = fitted_of(analysis, method)
-    made = _Calibrated(_scores_of(own))
+    calibrator = exported_calibrator(analysis, method)
+    beside = companions_of(analysis.study, own, calibrator)
+    made = _Calibrated(_scores_of(own), beside)
     if fitted is None or split is None or split.kind != "cross-fit":
-        made.fill(exported_calibrator(analysis, method))
+        made.fill(calibrator)
     else:
         for number, calibrator in enumerate(fitted.rounds):
             made.fill(calibrator, np.flatnonzero(split.fold == number))
@@ -197,14 +236,17 @@ def annotate(analysis: Analysis, method: str) -> pd.DataFrame:
     return _with_left_out(frame, own.left_out)
 
 
-def _log_probabilities(calibrator: Calibrator, logits: FloatArray) -> FloatArray:
+def _log_probabilities(
+    calibrator: Calibrator,
+    logits: FloatArray,
+    *,
+    copies: FloatArray | None = None,
+    **more: FloatArray | None,
+) -> FloatArray:
     """Return log-probabilities in a new array, whatever the calibrator was fed with."""
-    scores = logits
-    if calibrator.n_features_in_ == 1 and logits.shape[1] == 2:
-        scores = logits[:, 1:] - logits[:, :1]
-    if calibrator.input == "probabilities":
-        scores = np.exp(logits)[:, -calibrator.n_features_in_ :]
-    return calibrator.transform(scores)
+    if copies is not None:
+        more["copies"] = np.stack([fed(calibrator, copy) for copy in copies])
+    return calibrator.transform(fed(calibrator, logits), **more)
 
 
 def _scores_of(own: Predictions) -> FloatArray:

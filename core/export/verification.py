@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from core.analysis import Analysis
 from core.binning import assign_bins, bin_edges
 from core.calibrators import Calibrator
+from core.companions import companions_of
 from core.export.portable import (
     Kind,
     as_given,
+    copies_as_given,
     export_metadata,
     exported_calibrator,
     from_json,
@@ -204,7 +206,8 @@ def export(
     text, binary = _written(kind, calibrator, metadata)
     logits = analysis.study.evaluation.logits
     assert logits is not None  # noqa: S101 - export_metadata has looked
-    chosen = analysis.settings
+    chosen, own = analysis.settings, analysis.study.evaluation
+    beside = companions_of(analysis.study, own, calibrator).take(slice(None))
     found = verify(
         kind,
         text,
@@ -214,6 +217,7 @@ def export(
         input_kind=metadata["input"],
         bins=(chosen.n_bins, chosen.strategy),
         timeout=timeout,
+        copies=beside.get("copies"),
     )
     stem, suffix = Path(FILES[kind][0]).stem, Path(FILES[kind][0]).suffix
     name = f"{calibrator.method_id}_{stem}{suffix}"
@@ -230,6 +234,7 @@ def verify(
     input_kind: str = "logits",
     bins: tuple[int, str] = (15, "uniform"),
     timeout: float = 60.0,
+    copies: FloatArray | None = None,
 ) -> Verification:
     """Run an exported file in a clean interpreter and compare with the calibrator.
 
@@ -255,6 +260,8 @@ def verify(
         Number and strategy of the bins in which rows are counted.
     timeout : float, default=60.0
         Seconds that the interpreter may take.
+    copies : ndarray of shape (m, n, k), optional
+        Logits of transformed copies, for calibrators that read them.
 
     Returns
     -------
@@ -263,9 +270,11 @@ def verify(
     """
     start = time.perf_counter()
     n_total, k = logits.shape
-    n = min(n_total, max(1, MAX_CELLS // k))
+    n_copies = 0 if copies is None else len(copies)
+    n = min(n_total, max(1, MAX_CELLS // (k * (1 + n_copies))))
     rows = np.linspace(0, n_total - 1, n).round().astype(np.int64)
     scores = as_given(logits if n == n_total else logits[rows], input_kind)
+    more = None if copies is None else copies_as_given(copies[:, rows], input_kind)
     runtime = _runtime(artefact_kind)
     if runtime is None:
         return Verification(
@@ -281,7 +290,7 @@ def verify(
             is_run=False,
             is_offered=True,
         )
-    shown = expected = predict_given(calibrator, scores, input_kind)
+    shown = expected = predict_given(calibrator, scores, input_kind, more)
     too_large = ""
     if artefact_kind == "onnx32":
         with np.errstate(over="ignore"):
@@ -290,11 +299,13 @@ def verify(
             too_large = "its scores are larger than float32 can hold"
         else:
             scores = rounded
-            expected = predict_given(calibrator, scores, input_kind)
+            if more is not None:
+                more = more.astype(np.float32).astype(np.float64)
+            expected = predict_given(calibrator, scores, input_kind, more)
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
         place = Path(folder)
         program = _laid_out(place, artefact_kind, text, binary, calibrator, input_kind)
-        arrays, problem = run_clean(place, program, scores, timeout)
+        arrays, problem = run_clean(place, program, scores, timeout, more)
         written = (
             "" if not text else (place / FILES[artefact_kind][0]).read_text("utf-8")
         )
@@ -304,8 +315,8 @@ def verify(
         problem = "it wrote no array"
     beyond = row_differences(found, expected)
     if artefact_kind == "json":
-        again, more = _read_back(written, scores, input_kind)
-        problem = problem or more
+        again, why = _read_back(written, scores, input_kind, more)
+        problem = problem or why
         beyond = np.maximum(beyond, row_differences(again, expected))
     return judge(
         arrays,
@@ -431,13 +442,13 @@ def _runtime(kind: Kind) -> str | None:
 
 
 def _read_back(
-    text: str, scores: FloatArray, input_kind: str
+    text: str, scores: FloatArray, input_kind: str, copies: FloatArray | None
 ) -> tuple[FloatArray | None, str]:
     try:
         calibrator, _ = from_json(text)
     except DataError as error:
         return None, error.what
-    return predict_given(calibrator, scores, input_kind), ""
+    return predict_given(calibrator, scores, input_kind, copies), ""
 
 
 def row_differences(found: FloatArray | None, expected: FloatArray) -> FloatArray:
