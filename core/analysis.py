@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from core.calibrators import CALIBRATORS, TemperatureScaling
@@ -121,6 +122,9 @@ class Analysis:
                 "method": method,
                 "cross_validated_nll": nll.to_dict(),
                 "behind_best": behind.to_dict(),
+                "cross_validated": _estimates_dict(
+                    comparison.validated.get(method, {})
+                ),
                 "estimates": {
                     view: _estimates_dict(results[method].estimates)
                     for view, results in comparison.views.items()
@@ -148,6 +152,8 @@ def analyze(
     *,
     measured: Callable[[Study, Settings, Progress], Overview] = measure,
     fitted: Callable[[Study, Settings, str, Progress], Fitted] = fit_method,
+    arrived: Callable[[str, Fitted | None], None] | None = None,
+    known: Analysis | None = None,
 ) -> Analysis:
     """Measure the scores, fit the chosen calibrators and compare them.
 
@@ -160,6 +166,12 @@ def analyze(
     measured, fitted : callable, optional
         Stand in for `core.measurement.measure` and `core.fitting.fit_method`, to
         return results that are known already.
+    arrived : callable, optional
+        Told each calibrator as soon as it is fitted: its id, and what was fitted or
+        None where it could not be.
+    known : Analysis, optional
+        Of the same study and calibrators with other bins or another level: what these
+        leave as it is, is taken from it.
 
     Returns
     -------
@@ -184,9 +196,12 @@ def analyze(
             label = CALIBRATORS[method].label if method in CALIBRATORS else method
             text = f"{label}: {error.what}"
             problems.append(Note("not-fitted", "warning", text))
+        if arrived is not None:
+            arrived(method, made.get(method))
     report = part_of(progress, _FITTED, 1.0)
     report(0.0, "Comparing on the same rows")
-    return assemble(study, settings, overview, made, tuple(problems), report)
+    found = tuple(problems)
+    return assemble(study, settings, overview, made, found, report, known)
 
 
 def assemble(
@@ -196,6 +211,7 @@ def assemble(
     fitted: Mapping[str, Fitted],
     problems: tuple[Note, ...] = (),
     progress: Progress = no_progress,
+    known: Analysis | None = None,
 ) -> Analysis:
     """Put measured scores and fitted calibrators together.
 
@@ -210,12 +226,17 @@ def assemble(
         Why other calibrators could not be fitted.
     progress : callable, optional
         Told the share of the comparison that is done; may raise `Cancelled`.
+    known : Analysis, optional
+        As `analyze` has it.
     """
     comparison = None
     remains = ""
     if fitted:
         most = part_of(progress, 0.0, _COMPARED)
-        comparison = compare(study, settings, overview, fitted, most)
+        before = None
+        if known is not None and _is_of(known, overview, fitted, settings):
+            before = known.comparison
+        comparison = compare(study, settings, overview, fitted, most, before)
         if _is_repaired(fitted, comparison):
             given = (study, settings, overview, comparison, fitted["temperature"])
             tests = remaining_tests(*given, part_of(progress, _COMPARED, 1.0))
@@ -254,6 +275,25 @@ def _repair(
         comparison.views["top-label"]["temperature"].estimates["gap"],
         comparison.changes["top-label"]["temperature"],
         is_gap_found=said.kind in ("overconfident", "underconfident"),
+    )
+
+
+def _is_of(
+    known: Analysis,
+    overview: Overview,
+    fitted: Mapping[str, Fitted],
+    settings: Settings,
+) -> bool:
+    """Whether an analysis compares the same scores of the same rows."""
+    split, other = overview.split, known.overview.split
+    return (
+        split is not None
+        and other is not None
+        and split.rows == other.rows
+        and np.array_equal(split.test, other.test)
+        and known.settings.positive_class == settings.positive_class
+        and known.fitted.keys() == fitted.keys()
+        and all(known.fitted[name] is item for name, item in fitted.items())
     )
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.kernels.binning import BLOCK, TABLES, _bin_kernel
+from core.parallel import map_rows
 from core.uncertainty import wilson_interval
 
 __all__ = [
@@ -174,20 +176,19 @@ def bin_statistics(
     """
     confidence = np.asarray(confidence, dtype=np.float64)
     outcome = np.asarray(correct, dtype=np.float64)
+    is_even = edges is None and strategy == "uniform"
     if edges is None:
         edges = bin_edges(confidence, n_bins, strategy)
-    size = len(edges) - 1
-    index = assign_bins(confidence, edges, closed=closed)
-    count = np.bincount(index, minlength=size)
-    unit = np.ones(confidence.shape)
-    if sample_weight is not None:
-        unit = np.asarray(sample_weight, dtype=np.float64)
-    mass = bin_sums(index, unit, size)
+    sums = _sums(confidence, outcome, edges, sample_weight, closed, is_even=is_even)
+    count = sums[:, 0].astype(np.int64)
+    mass = sums[:, 3]
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean_confidence = bin_sums(index, unit * confidence, size) / mass
-        accuracy = bin_sums(index, unit * outcome, size) / mass
-        independent: FloatArray = mass**2 / bin_sums(index, unit**2, size)
+        mean_confidence = sums[:, 1] / mass
+        accuracy = sums[:, 2] / mass
+        independent: FloatArray = mass**2 / sums[:, 4]
     if groups is not None:
+        unit = 1.0 if sample_weight is None else np.asarray(sample_weight, np.float64)
+        index = assign_bins(confidence, edges, closed=closed)
         residual = unit * (outcome - np.nan_to_num(accuracy)[index])
         independent = _grouped_size(index, residual, groups, accuracy, mass)
         independent = np.minimum(independent, count)
@@ -202,6 +203,38 @@ def bin_statistics(
         high=high,
         level=level,
     )
+
+
+def _sums(
+    confidence: FloatArray,
+    outcome: FloatArray,
+    edges: FloatArray,
+    sample_weight: FloatArray | None,
+    closed: str,
+    *,
+    is_even: bool,
+) -> FloatArray:
+    """Return count, w confidence, w outcome, w and w^2 of each bin, (n_bins, 5)."""
+    if closed not in ("right", "left"):
+        msg = f"closed must be 'right' or 'left', got {closed!r}"
+        raise ValueError(msg)
+    n, size = confidence.shape[0], len(edges) - 1
+    weight = np.empty(0) if sample_weight is None else np.asarray(sample_weight, float)
+    bounds, is_right = np.ascontiguousarray(edges), closed == "right"
+
+    def add(start: int, stop: int) -> FloatArray:
+        sums, place = np.zeros((TABLES, size, 5)), np.empty(BLOCK, np.int32)
+        _bin_kernel(
+            *(confidence, outcome, weight, bounds, is_even, is_right),
+            *(start, stop, place, sums),
+        )
+        return np.asarray(sums.sum(axis=0))
+
+    parts = map_rows(add, n, 16)
+    found = np.asarray(np.sum(parts, axis=0)) if parts else np.zeros((size, 5))
+    if sample_weight is None:
+        found[:, 3:] = found[:, :1]
+    return found
 
 
 def mean_outcome(

@@ -10,14 +10,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from core.binning import mean_outcome
+from core.binning import bin_statistics, mean_outcome
+from core.measurement import Overview
+from core.predictions import Predictions
 from core.uncertainty import Estimate
 
 __all__ = [
+    "Decisions",
     "Halves",
     "class_rates",
     "confusion_matrix",
     "confusions",
+    "decisions",
     "halves",
     "proportion",
 ]
@@ -114,30 +118,85 @@ def class_rates(
     rows: str = "all",
 ) -> list[dict[str, Estimate]]:
     """Return recall and precision of every class, each with its Wilson interval."""
-    found = []
-    for column in range(k):
-        rates = {}
-        for name, given, other in (
-            ("recall", labels, prediction),
-            ("precision", prediction, labels),
-        ):
-            inside = np.flatnonzero(given == column)
-            rates[name] = proportion(
-                other[inside] == column,
-                None if sample_weight is None else sample_weight[inside],
-                None if groups is None else groups[inside],
-                level=level,
-                rows=rows,
-            )
-        found.append(rates)
+    method = "Wilson interval" + ("" if groups is None else " by group")
+    found: list[dict[str, Estimate]] = [{} for _ in range(k)]
+    for name, given in (("recall", labels), ("precision", prediction)):
+        bins = bin_statistics(
+            given.astype(np.float64),
+            labels == prediction,
+            edges=np.arange(k + 1) - 0.5,  # each class is a bin
+            sample_weight=sample_weight,
+            groups=groups,
+            level=level,
+        )
+        ends = (bins.accuracy, bins.low, bins.high)
+        numbers = zip(*(end.tolist() for end in ends), bins.count.tolist(), strict=True)
+        for rates, (share, low, high, n) in zip(found, numbers, strict=True):
+            if n:
+                rates[name] = Estimate(
+                    share, low, high, level, n, rows=rows, method=method
+                )
+            else:
+                rates[name] = Estimate(
+                    float("nan"), level=level, rows=rows, method="no rows"
+                )
     return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decisions:
+    """What is taken for what.
+
+    Parameters
+    ----------
+    matrix : ndarray of int64 of shape (k, k)
+        Label down, prediction across.
+    confused : DataFrame
+        The most frequent confusions.
+    rates : list of dict
+        "recall" and "precision" of each class.
+    """
+
+    matrix: IndexArray
+    confused: pd.DataFrame
+    rates: list[dict[str, Estimate]]
+
+
+def decisions(own: Predictions, overview: Overview, level: float) -> Decisions:
+    """Return matrix and rates of the rows that an overview used.
+
+    Parameters
+    ----------
+    own : Predictions
+        With labels and class scores.
+    overview : Overview
+    level : float
+        Of the intervals.
+    """
+    used = overview.used
+    prediction = overview.rows.prediction
+    assert own.labels is not None  # noqa: S101 - rows in use are labelled
+    assert prediction is not None  # noqa: S101 - class scores
+    labels, prediction, k = own.labels[used], prediction[used], own.n_classes
+    weight, codes = own.sample_weight(), own.group_codes()
+    matrix = confusion_matrix(labels, prediction, k)
+    rates = class_rates(
+        labels,
+        prediction,
+        k,
+        sample_weight=None if weight is None else weight[used],
+        groups=None if codes is None else codes[used],
+        level=level,
+    )
+    return Decisions(matrix, confusions(matrix, own.classes), rates)
 
 
 def confusions(matrix: IndexArray, classes: Sequence[str], n: int = 10) -> pd.DataFrame:
     """Return the most frequent confusions: label, prediction, rows, share of label."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:n]
+    some = np.flatnonzero(wrong)
+    order = some[np.argsort(-wrong.flat[some], kind="stable")[:n]]
     label, prediction = np.unravel_index(order, wrong.shape)
     count = wrong[label, prediction]
     names = np.array(list(classes), dtype=object)
@@ -149,5 +208,5 @@ def confusions(matrix: IndexArray, classes: Sequence[str], n: int = 10) -> pd.Da
             "rows_with_label": matrix.sum(axis=1)[label],
         }
     )
-    frame["share"] = frame["rows"] / frame["rows_with_label"].clip(lower=1)
-    return frame[frame["rows"] > 0]
+    frame["share"] = frame["rows"] / frame["rows_with_label"]
+    return frame

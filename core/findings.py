@@ -136,6 +136,8 @@ class Findings:
         shown = ("label", "prediction", "confidence", "probability_of_label")
         first = self.review.columns[: self.review.columns.get_loc("file_row") + 1]
         kept = [*first, *(name for name in shown if name in self.review)]
+        if "probability_of_label" not in self.review:  # one confidence per row
+            kept = [name for name in self.review if name != "correct"]
         return {
             "worst_class": self.worst_class and self.worst_class.to_dict(),
             "class_reason": self.class_reason,

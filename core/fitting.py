@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,23 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from core.calibrators import CALIBRATORS, Calibrator
+from core.companions import companions_of, copies_problem
 from core.messages import FitError, Note, Progress, no_progress
 from core.predictions import Predictions, Study
 from core.row_statistics import RowStatistics
 from core.settings import Settings
 from core.splitting import Round, Split, fold_numbers, make_split, refit_rounds
 
-__all__ = ["FEW_FIT_ROWS", "Fitted", "Refit", "fit_method", "unusable_reason"]
+__all__ = [
+    "FEW_FIT_ROWS",
+    "Fitted",
+    "Maker",
+    "Refit",
+    "fit_method",
+    "fit_source",
+    "inner_split",
+    "unusable_reason",
+]
 
 FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
@@ -56,6 +67,11 @@ class Fitted:
     refits : tuple of Refit
         Results of repeated splits; empty with 5,000 fit rows or more.
     notes : tuple of Note
+    validated : RowStatistics or None
+        Of each fit row, from a calibrator that saw neither the row nor its group;
+        None where the fit rows are too few for that.
+    seconds : float
+        What one fit took: of all fit rows, on this machine, compiling included.
     """
 
     method: str
@@ -66,6 +82,8 @@ class Fitted:
     rounds: tuple[Calibrator, ...]
     refits: tuple[Refit, ...]
     notes: tuple[Note, ...]
+    validated: RowStatistics | None = None
+    seconds: float = 0.0
 
     @property
     def refit_range(self) -> dict[str, tuple[float, float]]:
@@ -79,24 +97,28 @@ class Fitted:
         return {metric: (min(found), max(found)) for metric, found in values.items()}
 
     def log_probabilities(
-        self, own: Predictions, split: Split, dtype: DTypeLike | None = None
+        self, study: Study, split: Split, dtype: DTypeLike | None = None
     ) -> FloatArray:
         """Return calibrated log-probabilities of the test rows in file order.
 
         Parameters
         ----------
-        own : Predictions
+        study : Study
         split : Split
             That the rounds were fitted with.
         dtype : dtype, optional
             To compute in; by default that of the logits.
         """
+        own = study.evaluation
         assert own.logits is not None  # noqa: S101 - calibrators have class scores
+        beside = companions_of(study, own, self.calibrator)
         test = split.test
         found = np.empty((test.size, own.n_classes), dtype or own.logits.dtype)
         for round_, calibrator in zip(split.rounds, self.rounds, strict=True):
             logits = own.logits[round_.test].astype(found.dtype, copy=False)
-            found[np.searchsorted(test, round_.test)] = calibrator.transform(logits)
+            found[np.searchsorted(test, round_.test)] = calibrator.transform(
+                logits, **beside.take(round_.test)
+            )
         return found
 
 
@@ -111,8 +133,11 @@ def unusable_reason(study: Study, method: str) -> str | None:
         )
     if "features" in requires and own.features is None:
         return "The file has no features."
-    if "copies" in requires and not study.copies:
-        return "No transformed copies of the rows were uploaded."
+    if "copies" in requires and (problem := copies_problem(study)) is not None:
+        return problem
+    no_features = study.fit is not None and study.fit.features is None
+    if "features" in requires and no_features:
+        return "The calibration file has no features."
     return None
 
 
@@ -148,8 +173,8 @@ def fit_method(
     if reason is not None:
         raise FitError(reason, study.evaluation.name, "Choose another calibrator.")
     split = make_split(study, settings)
-    source = _fit_source(study, split)
-    maker = _Maker(source, settings, method)
+    source = fit_source(study, split)
+    maker = Maker(study, source, settings, method)
     repeats = N_REPEATS if split.fit.size < FEW_FIT_ROWS else 0
     is_single = len(split.rounds) == 1
     report = _Shares(progress, (2 if is_single else 3) + repeats)
@@ -159,12 +184,15 @@ def fit_method(
         final = per_round[0]
     else:
         final = maker.fit(split.fit, report.next("Fitting on all rows"))
+    seconds = maker.seconds
     step = report.next("Cross-validating")
+    validated: RowStatistics | None = rows
     if is_single:
-        ranking = _cross_validated_nll(source, split.fit, maker, settings, step)
-    else:
-        assert rows.label_log_probability is not None  # noqa: S101 - labelled rows
-        ranking = -rows.label_log_probability
+        validated = _cross_validated(source, split.fit, maker, settings, step)
+    ranking = np.full(split.fit.size, np.nan)
+    if validated is not None:
+        assert validated.label_log_probability is not None  # noqa: S101 - labelled
+        ranking = -validated.label_log_probability
     refits = []
     if repeats:
         for again in refit_rounds(study, settings, repeats):
@@ -179,15 +207,31 @@ def fit_method(
         rounds=tuple(per_round),
         refits=tuple(refits),
         notes=tuple(final.notes_),
+        validated=validated,
+        seconds=seconds,
     )
 
 
-class _Maker:
-    """Makes calibrators of one kind from rows of one source."""
+class Maker:
+    """Makes calibrators of one kind from rows of one source.
 
-    def __init__(self, source: Predictions, settings: Settings, method: str) -> None:
+    Parameters
+    ----------
+    study : Study
+    source : Predictions
+        The file that fit rows are in.
+    settings : Settings
+        Options of the method.
+    method : str
+        Id of the calibrator.
+    """
+
+    def __init__(
+        self, study: Study, source: Predictions, settings: Settings, method: str
+    ) -> None:
         entry = CALIBRATORS[method]
         self.source = source
+        self.beside = companions_of(study, source, entry)
         self.entry = entry
         try:
             self.options = entry.validate(settings.method_options(method))
@@ -196,6 +240,7 @@ class _Maker:
             raise FitError(what, "options", "Correct or remove the option.") from error
         self.weight = source.sample_weight()
         self.groups = source.group_codes()
+        self.seconds = 0.0  # of the last fit
 
     def fit(self, rows: IndexArray, progress: Progress) -> Calibrator:
         """Fit on some rows of the source."""
@@ -203,12 +248,25 @@ class _Maker:
         assert source.logits is not None  # noqa: S101 - unusable_reason has looked
         assert source.labels is not None  # noqa: S101 - fit rows are labelled
         made: Calibrator = self.entry(**self.options)
-        return made.fit(
+        start = time.perf_counter()
+        made.fit(
             _rows_of(source.logits, rows),
             source.labels[rows],
             None if self.weight is None else self.weight[rows],
             groups=None if self.groups is None else self.groups[rows],
             progress=progress,
+            **self.beside.take(rows),
+        )
+        self.seconds = time.perf_counter() - start
+        return made
+
+    def tested(self, calibrator: Calibrator, rows: IndexArray) -> RowStatistics:
+        """Return statistics of rows of the source under a calibrator."""
+        source = self.source
+        assert source.logits is not None  # noqa: S101 - unusable_reason has looked
+        assert source.labels is not None  # noqa: S101 - only labelled rows are tested
+        return calibrator.row_statistics(
+            _rows_of(source.logits, rows), source.labels[rows], **self.beside.take(rows)
         )
 
 
@@ -239,14 +297,15 @@ def _rows_of(array: FloatArray, rows: IndexArray) -> FloatArray:
     return array[rows]
 
 
-def _fit_source(study: Study, split: Split) -> Predictions:
+def fit_source(study: Study, split: Split) -> Predictions:
+    """Return the file that the fit rows of a split are in."""
     if split.kind == "fit-file" and study.fit is not None:
         return study.fit
     return study.evaluation
 
 
 def _each_round(
-    split: Split, maker: _Maker, progress: Progress
+    split: Split, maker: Maker, progress: Progress
 ) -> Iterator[tuple[Round, Calibrator]]:
     n = len(split.rounds)
     for number, round_ in enumerate(split.rounds):
@@ -258,52 +317,60 @@ def _each_round(
 
 
 def _tested(
-    study: Study, split: Split, maker: _Maker, progress: Progress
+    study: Study, split: Split, maker: Maker, progress: Progress
 ) -> tuple[RowStatistics, list[Calibrator]]:
     """Return statistics of the test rows in file order, and each round's fit."""
-    own = study.evaluation
+    own, beside = study.evaluation, companions_of(study, study.evaluation, maker.entry)
     assert own.logits is not None  # noqa: S101 - unusable_reason has looked
     assert own.labels is not None  # noqa: S101 - test rows are labelled
     parts, order, made = [], [], []
     for round_, calibrator in _each_round(split, maker, progress):
         logits = _rows_of(own.logits, round_.test)
-        parts.append(calibrator.row_statistics(logits, own.labels[round_.test]))
+        labels, more = own.labels[round_.test], beside.take(round_.test)
+        parts.append(calibrator.row_statistics(logits, labels, **more))
         order.append(round_.test)
         made.append(calibrator)
     joined = RowStatistics.concatenate(parts)
     return joined.take(np.argsort(np.concatenate(order), kind="stable")), made
 
 
-def _cross_validated_nll(
+def _cross_validated(
     source: Predictions,
     rows: IndexArray,
-    maker: _Maker,
+    maker: Maker,
     settings: Settings,
     progress: Progress,
-) -> FloatArray:
-    """Return the NLL of each fit row by calibrators fitted on the other folds."""
-    assert source.logits is not None  # noqa: S101 - unusable_reason has looked
+) -> RowStatistics | None:
+    """Return statistics of each fit row by calibrators fitted on the other folds."""
+    inner = inner_split(source, rows, maker, settings)
+    if inner is None:
+        return None
+    parts = [
+        maker.tested(calibrator, round_.test)
+        for round_, calibrator in _each_round(inner, maker, progress)
+    ]
+    order = np.concatenate([round_.test for round_ in inner.rounds])
+    return RowStatistics.concatenate(parts).take(np.argsort(order, kind="stable"))
+
+
+def inner_split(
+    source: Predictions, rows: IndexArray, maker: Maker, settings: Settings
+) -> Split | None:
+    """Return how the fit rows are divided among themselves; None where they are not."""
     assert source.labels is not None  # noqa: S101 - fit rows are labelled
     groups = None if maker.groups is None else maker.groups[rows]
     n_units = rows.size if groups is None else np.unique(groups).size
     n_folds = int(min(settings.n_folds, n_units))
-    found = np.full(rows.size, np.nan)
     if n_folds < 2:
-        return found
+        return None
     fold = fold_numbers(source.labels[rows], groups, n_folds, settings.seed)
     rounds = tuple(
         Round(rows[fold != i], rows[:0], rows[fold == i]) for i in range(n_folds)
     )
-    inner = Split("cross-fit", rounds, fold)
-    for number, (round_, calibrator) in enumerate(_each_round(inner, maker, progress)):
-        logits = _rows_of(source.logits, round_.test)
-        tested = calibrator.row_statistics(logits, source.labels[round_.test])
-        assert tested.label_log_probability is not None  # noqa: S101
-        found[fold == number] = -tested.label_log_probability
-    return found
+    return Split("cross-fit", rounds, fold)
 
 
-def _refit(study: Study, split: Split, maker: _Maker, progress: Progress) -> Refit:
+def _refit(study: Study, split: Split, maker: Maker, progress: Progress) -> Refit:
     rows, _ = _tested(study, split, maker, progress)
     assert rows.label_log_probability is not None  # noqa: S101 - labelled rows
     assert rows.correct is not None  # noqa: S101

@@ -16,9 +16,11 @@ from core.row_statistics import RowStatistics
 __all__ = [
     "ClassChanges",
     "ClassCurve",
+    "ClassWeights",
     "ConfidenceMap",
     "class_changes",
     "class_curves",
+    "class_weights",
     "confidence_map",
 ]
 
@@ -44,6 +46,27 @@ class ClassCurve:
     column: int
     before: FloatArray
     after: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassWeights:
+    """The linear map of logits that a calibrator learned.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (k,) or (k, k)
+        Slope of each class, or the matrix: new logit of the row's class, old logit of
+        the column's class.
+    bias : ndarray of shape (k,)
+    """
+
+    weights: FloatArray
+    bias: FloatArray
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether classes are mixed."""
+        return self.weights.ndim == 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,3 +254,22 @@ def _check_same_rows(before: RowStatistics, after: RowStatistics) -> None:
     if before.n != after.n:
         msg = f"there are {before.n:,} rows before and {after.n:,} after"
         raise ValueError(msg)
+
+
+def class_weights(calibrator: Calibrator) -> ClassWeights | None:
+    """Return what a calibrator of logits gives each class, or None if it has no such.
+
+    Parameters
+    ----------
+    calibrator : Calibrator
+        Fitted. One that chose another speaks for that one.
+    """
+    state = calibrator.exported._state()
+    if "bias" not in state and "matrix" not in state and "weights" not in state:
+        return None
+    k = calibrator.classes_.size
+    weights = np.asarray(state.get("matrix", state.get("weights", np.ones(k))), float)
+    bias = np.asarray(state.get("bias", np.zeros(k)), dtype=np.float64)
+    if weights.shape not in ((k,), (k, k)) or bias.shape != (k,):
+        return None
+    return ClassWeights(weights, bias)

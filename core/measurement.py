@@ -85,9 +85,21 @@ class Overview:
     notes: tuple[Note, ...]
     samples: Mapping[str, Sample] = field(default_factory=dict)
 
+    def sample_of(
+        self, view: str, used: IndexArray, settings: Settings
+    ) -> Sample | None:
+        """Return the sample of a view if it is of these rows and classes."""
+        found = self.samples.get(view)
+        if found is None or found.settings.positive_class != settings.positive_class:
+            return None
+        return found if np.array_equal(self.used, used) else None
+
 
 def measure(
-    study: Study, settings: Settings, progress: Progress = no_progress
+    study: Study,
+    settings: Settings,
+    progress: Progress = no_progress,
+    known: Overview | None = None,
 ) -> Overview:
     """Return the uncalibrated numbers on every labelled row, and the verdict.
 
@@ -97,9 +109,12 @@ def measure(
     settings : Settings
     progress : callable, optional
         Told the share that is done; may raise `Cancelled`.
+    known : Overview, optional
+        Of the same study: what other bins or another level leave as it is, the values
+        of every row and their resamples, is taken from it.
     """
     own = study.evaluation
-    rows = rows_of(own)
+    rows = rows_of(own) if known is None else known.rows
     used = usable_rows(own)
     notes: tuple[Note, ...] = ()
     split = None
@@ -116,8 +131,12 @@ def measure(
     names = view_names(own)
     samples, views = {}, {}
     for i, view in enumerate(names):
-        scores = scores_of(own, rows.take(used), settings, view)
-        sample = sample_of(own, used, {UNCALIBRATED: scores}, settings, "all")
+        before = None if known is None else known.sample_of(view, used, settings)
+        if before is not None:
+            sample = before.measured_as(settings)
+        else:
+            scores = scores_of(own, rows.take(used), settings, view)
+            sample = sample_of(own, used, {UNCALIBRATED: scores}, settings, "all")
         report = part_of(progress, i / len(names), (i + 1) / len(names))
         numbers = estimates(sample, report)[UNCALIBRATED]
         views[view] = ViewResult(numbers, sample.bins(UNCALIBRATED).statistics)

@@ -39,6 +39,8 @@ def _more() -> tuple[str, ...]:
     return tuple(name for name, item in METRICS.items() if item.tier == "more")
 
 
+_CELLS = 1 << 20  # scores worked on at once
+
 MORE_METRICS = _more()
 """Ids of the metrics that are computed only when they are asked for."""
 
@@ -88,7 +90,7 @@ def measure_metrics(
     is_whole = any(METRICS[m].traits["field"] == "probabilities" for m in wanted)
     found: Found = {}
     samples = _samples(
-        study, settings, overview, fitted or {}, wanted, is_whole=is_whole
+        study, settings, overview, fitted or {}, wanted, is_whole=is_whole, only=method
     )
     for part, place, name, sample in _parts(samples, view, method, progress):
         one = replace(sample, scores={name: sample.scores[name]})
@@ -233,7 +235,7 @@ def _scores(
     if is_whole and own.logits is not None and own.labels is not None:
         found["top-label"] = replace(
             found["top-label"],
-            probabilities=softmax(own.logits[overview.used].astype(np.float64)),
+            probabilities=_probabilities(own.logits, overview.used),
             labels=own.labels[overview.used],
         )
     return found
@@ -247,8 +249,12 @@ def _samples(
     metrics: tuple[str, ...],
     *,
     is_whole: bool = False,
+    only: str = "",
 ) -> dict[str, Sample]:
-    """Return one sample per view: all rows in use, or the test rows of calibrators."""
+    """Return one sample per view: all rows in use, or the test rows of calibrators.
+
+    Whole rows of probabilities are large: `only` one set of scores gets them, if named.
+    """
     own, split = study.evaluation, overview.split
     if not overview.used.size:
         return {}
@@ -270,9 +276,11 @@ def _samples(
             made = {
                 name: replace(
                     item,
-                    probabilities=_calibrated(own, overview, fitted.get(name)),
+                    probabilities=_calibrated(study, overview, fitted.get(name)),
                     labels=own.labels[split.test],
                 )
+                if only in ("", name)
+                else item
                 for name, item in made.items()
             }
         sample = sample_of(own, split.test, made, settings, split.rows)
@@ -280,12 +288,22 @@ def _samples(
     return found
 
 
-def _calibrated(
-    own: Predictions, overview: Overview, fitted: Fitted | None
-) -> FloatArray:
+def _calibrated(study: Study, overview: Overview, fitted: Fitted | None) -> FloatArray:
     """Return probabilities of the test rows, each from a fit that never saw it."""
+    own = study.evaluation
     assert own.logits is not None  # noqa: S101 - calibrators have class scores
     assert overview.split is not None  # noqa: S101 - the caller has looked
     if fitted is None:
-        return softmax(own.logits[overview.split.test].astype(np.float64))
-    return np.exp(fitted.log_probabilities(own, overview.split, np.float64))
+        return _probabilities(own.logits, overview.split.test)
+    logs = fitted.log_probabilities(study, overview.split, np.float64)
+    return np.asarray(np.exp(logs, out=logs))
+
+
+def _probabilities(logits: FloatArray, rows: NDArray[np.int64]) -> FloatArray:
+    """Return the softmax of some rows in double precision, a few rows at a time."""
+    found = np.empty((rows.size, logits.shape[1]))
+    step = max(1, _CELLS // max(1, logits.shape[1]))
+    for start in range(0, rows.size, step):
+        block = logits[rows[start : start + step]].astype(np.float64)
+        softmax(block, out=found[start : start + step])
+    return found

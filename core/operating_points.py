@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.companions import companions_of
 from core.decisions import proportion
 from core.fitting import Fitted
 from core.measurement import UNCALIBRATED, Overview, rows_of, scores_of
@@ -300,7 +301,7 @@ class _Choosing:
     ) -> None:
         has_own = all(item.threshold.size for item in split.rounds)
         self.role = "threshold" if has_own else "fit"
-        self.settings = settings
+        self.study, self.settings = study, settings
         is_fit_file = split.kind == "fit-file" and not has_own
         self.source = study.evaluation
         if is_fit_file and study.fit is not None:
@@ -327,8 +328,9 @@ class _Choosing:
             return before.take(rows)
         assert self.source.logits is not None  # noqa: S101 - a calibrator was fitted
         assert self.source.labels is not None  # noqa: S101
+        beside = companions_of(self.study, self.source, calibrator)
         found: RowStatistics = calibrator.row_statistics(
-            self.source.logits[rows], self.source.labels[rows]
+            self.source.logits[rows], self.source.labels[rows], **beside.take(rows)
         )
         return found
 

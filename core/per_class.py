@@ -16,7 +16,7 @@ from core.messages import FitError, Progress, no_progress
 from core.metrics import CURVES, Curve, Design, RowScores
 from core.metrics.base import without_noise
 from core.metrics.estimation import FEW_OUTCOMES
-from core.predictions import Predictions
+from core.predictions import Predictions, Study
 from core.settings import Settings
 from core.splitting import Split
 from core.uncertainty import Estimate, wilson_interval
@@ -149,11 +149,12 @@ def class_scores(
     return _scores(own, own.logits, overview.rows.logsumexp, used, used, kind)
 
 
-def calibrated_scores(own: Predictions, split: Split, fitted: Fitted) -> ClassScores:
+def calibrated_scores(study: Study, split: Split, fitted: Fitted) -> ClassScores:
     """Return the probabilities of the test rows, each by a fit that never saw it."""
+    own = study.evaluation
     if own.logits is None or own.labels is None:
         raise FitError("Classes need labelled rows with class scores.", own.name)
-    test, logs = split.test, fitted.log_probabilities(own, split)
+    test, logs = split.test, fitted.log_probabilities(study, split)
     return _scores(
         own, logs, np.zeros(test.size), np.arange(test.size), test, split.rows
     )
@@ -291,7 +292,7 @@ def _scores(
 
 
 def scores_for(
-    own: Predictions,
+    study: Study,
     overview: Overview,
     fitted: Fitted | None = None,
     *,
@@ -301,12 +302,13 @@ def scores_for(
 
     Parameters
     ----------
-    own : Predictions
+    study : Study
     overview : Overview
     fitted : Fitted, optional
     is_compared : bool, default=False
         Whether those before a repair are of the test rows as well.
     """
     if fitted is None or fitted.method == UNCALIBRATED or overview.split is None:
-        return class_scores(own, overview, overview.split if is_compared else None)
-    return calibrated_scores(own, overview.split, fitted)
+        split = overview.split if is_compared else None
+        return class_scores(study.evaluation, overview, split)
+    return calibrated_scores(study, overview.split, fitted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -12,15 +12,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from core.fingerprints import fingerprint_of, frozen, update_digest
 from core.head import Head, check_head
 from core.messages import DataError, Note
 from core.validation import (
     as_times,
     check_weights,
     checked_confidence,
+    checked_labels,
     checked_logits,
     file_row,
     log_probabilities,
+    optional_rows,
     two_class_logits,
 )
 
@@ -69,9 +72,10 @@ class Predictions:
     ----------
     logits : ndarray of shape (n, k) or None
         float32 or float64, C-contiguous, read-only; None when `input_kind` is
-        "confidence".
-    input_kind : {"logits", "probabilities", "confidence"}
-        What the user gave; for probabilities `logits` are their logarithms.
+        "confidence" or "features".
+    input_kind : {"logits", "probabilities", "confidence", "features"}
+        What the user gave; for probabilities `logits` are their logarithms. Rows of
+        features alone are read by out-of-distribution detectors only.
     labels : ndarray of int64 of shape (n,) or None
         Columns of `logits`; -1 where unlabelled.
     classes : tuple of str
@@ -142,8 +146,9 @@ class Predictions:
             ``(0, z)``, probabilities ``(log1p(-p), log(p))``.
         labels : array-like of int of shape (n,) or (n, 1), optional
             Class indices, -1 where unlabelled.
-        input_kind : {"logits", "probabilities", "confidence"}, default="logits"
-            What `scores` are.
+        input_kind : str, default="logits"
+            What `scores` are: "logits", "probabilities" or "confidence"; "features"
+            where there are none.
         renormalise : bool, default=False
             Whether rows of probabilities further than 1 % from 1 may be rescaled.
         copy : bool, default=True
@@ -162,6 +167,8 @@ class Predictions:
             conf, hit = checked_confidence(confidence, correct, name, places)
             n_rows, names = conf.shape[0], tuple(classes or ())
             labels = None
+        elif input_kind == "features":
+            n_rows, names = _without_scores(features, labels, classes, name)
         else:
             if input_kind == "probabilities":
                 logits, more = log_probabilities(
@@ -172,7 +179,8 @@ class Predictions:
                 logits = two_class_logits(checked_logits(scores, name, places))
             else:
                 msg = f"Unknown input_kind {input_kind!r}."
-                raise DataError(msg, name, "Say logits, probabilities or confidence.")
+                how = "Say logits, probabilities, confidence or features."
+                raise DataError(msg, name, how)
             n_rows, n_classes = logits.shape
             names = tuple(classes or (f"class {i}" for i in range(n_classes)))
             _check_classes(names, n_classes, name)
@@ -187,18 +195,18 @@ class Predictions:
         found += _check_roles(table, roles, name, places)
         values: dict[str, Any] = {
             "logits": _unshared(logits, scores) if copy else logits,
-            "labels": _checked_labels(labels, n_rows, len(names), name, places),
+            "labels": checked_labels(labels, n_rows, len(names), name, places),
             "confidence": conf,
             "correct": hit,
-            "is_ood": _optional_rows(is_ood, np.bool_, n_rows, "is_ood", name),
+            "is_ood": optional_rows(is_ood, np.bool_, n_rows, "is_ood", name),
             "file_rows": (
                 np.arange(1, n_rows + 1)
                 if file_rows is None
-                else _optional_rows(file_rows, np.int64, n_rows, "file_rows", name)
+                else optional_rows(file_rows, np.int64, n_rows, "file_rows", name)
             ),
         }
-        frozen = {key: _frozen(value) for key, value in values.items()}
-        layers = _checked_features(features, n_rows, name, copy=copy)
+        fixed = {key: frozen(value) for key, value in values.items()}
+        layers = _checked_features(features, n_rows, name, places, copy=copy)
         return cls(
             input_kind=input_kind,
             classes=names,
@@ -207,9 +215,9 @@ class Predictions:
             roles=roles,
             left_out=left_out if left_out is not None else pd.DataFrame(),
             name=name,
-            fingerprint=_fingerprint(frozen, layers, table, names, roles, input_kind),
+            fingerprint=fingerprint_of(fixed, layers, table, names, roles, input_kind),
             notes=tuple(found),
-            **frozen,
+            **fixed,
         )
 
     def __len__(self) -> int:
@@ -233,6 +241,38 @@ class Predictions:
         """Return the metadata column that plays a role, or None."""
         name = getattr(self.roles, role)
         return None if name is None else self.metadata[name]
+
+    def take(self, rows: NDArray[np.int64], name: str | None = None) -> Predictions:
+        """Return some rows, in the order given, as rows of a file of their own.
+
+        Parameters
+        ----------
+        rows : ndarray of int64 of shape (m,)
+        name : str, optional
+            By default that of these rows.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        parts: dict[str, Any] = {
+            key: None if array is None else frozen(array[rows])
+            for key in _ROW_FIELDS
+            for array in [getattr(self, key)]
+        }
+        features: Features | None = None
+        if isinstance(self.features, Mapping):
+            layers = {key: frozen(a[rows]) for key, a in self.features.items()}
+            features = MappingProxyType(layers)
+        elif self.features is not None:
+            features = frozen(self.features[rows])
+        digest = hashlib.sha256(self.fingerprint.encode())
+        update_digest(digest, "rows", rows)
+        return replace(
+            self,
+            **parts,
+            features=features,
+            metadata=self.metadata.iloc[rows].reset_index(drop=True),
+            name=self.name if name is None else name,
+            fingerprint=digest.hexdigest(),
+        )
 
     def group_codes(self) -> NDArray[np.int64] | None:
         """Return one integer per row and group; a row without a group is its own."""
@@ -258,6 +298,10 @@ class Predictions:
         return np.array(ranks, dtype=np.int64)
 
 
+_ROW_FIELDS = ("logits", "labels", "confidence", "correct", "is_ood", "file_rows")
+"""Fields of `Predictions` with one row of an array per prediction."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Study:
     """The uploads of one session, by role; rows match by id, else by order.
@@ -268,8 +312,8 @@ class Study:
         The rows that are analysed.
     fit : Predictions or None
         Calibration rows, when they come as a file of their own.
-    copies : tuple of Predictions
-        Logits of transformed copies of the evaluation rows.
+    copies, fit_copies : tuple of Predictions
+        Logits of transformed copies of the evaluation rows, and of the `fit` rows.
     reference : Predictions or None
         Rows that out-of-distribution models are fitted on.
     ood, models : mapping of str to Predictions
@@ -285,6 +329,7 @@ class Study:
     ood: Mapping[str, Predictions] = field(default_factory=dict)
     head: Head | None = None
     models: Mapping[str, Predictions] = field(default_factory=dict)
+    fit_copies: tuple[Predictions, ...] = ()
 
     def __post_init__(self) -> None:
         own = self.evaluation
@@ -297,6 +342,9 @@ class Study:
         for other in (*self.copies, *self.models.values()):
             _check_same_classes(own, other, other.name)
             matching_rows(own, other)
+        for other in self.fit_copies:
+            _check_same_classes(own, other, other.name)
+            matching_rows(self.fit or own, other)
         object.__setattr__(self, "ood", MappingProxyType(dict(self.ood)))
         object.__setattr__(self, "models", MappingProxyType(dict(self.models)))
 
@@ -308,7 +356,7 @@ class Study:
             digest.update(f"{role}={item.fingerprint}\n".encode())
         if self.head is not None:
             for array in (self.head.weight, self.head.bias):
-                _update(digest, "head", np.ascontiguousarray(array))
+                update_digest(digest, "head", np.ascontiguousarray(array))
         return digest.hexdigest()
 
     @property
@@ -330,6 +378,7 @@ class Study:
             "fit": self.fit,
             "reference": self.reference,
             **{f"copies/{i}": item for i, item in enumerate(self.copies)},
+            **{f"fit_copies/{i}": item for i, item in enumerate(self.fit_copies)},
             **{f"ood/{key}": item for key, item in self.ood.items()},
             **{f"models/{key}": item for key, item in self.models.items()},
         }
@@ -399,6 +448,26 @@ def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
 
 
+def _without_scores(
+    features: Features | None,
+    labels: ArrayLike | None,
+    classes: tuple[str, ...] | None,
+    where: str,
+) -> tuple[int, tuple[str, ...]]:
+    """Return how many rows there are and the names of the classes."""
+    layers = features.values() if isinstance(features, Mapping) else (features,)
+    first = next(iter(layers), None)
+    if first is None:
+        raise DataError(
+            "There are neither class scores nor features.",
+            where,
+            "Give features of shape (rows, features).",
+        )
+    n_classes = 0 if labels is None else int(np.max(labels, initial=-1)) + 1
+    names = tuple(classes or (f"class {i}" for i in range(n_classes)))
+    return len(first), names
+
+
 def _check_classes(names: tuple[str, ...], n_classes: int, where: str) -> None:
     if len(names) != n_classes:
         raise DataError(
@@ -415,51 +484,6 @@ def _check_classes(names: tuple[str, ...], n_classes: int, where: str) -> None:
         )
 
 
-def _checked_labels(
-    labels: ArrayLike | None,
-    n_rows: int,
-    n_classes: int,
-    where: str,
-    file_rows: NDArray[Any] | None,
-) -> NDArray[np.int64] | None:
-    if labels is None:
-        return None
-    array = np.asarray(labels)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.shape != (n_rows,) or array.dtype.kind not in "iu":
-        raise DataError(
-            f"Labels have shape {array.shape} and type {array.dtype}.",
-            where,
-            f"Give {n_rows:,} whole numbers, one per row.",
-        )
-    bad = np.flatnonzero((array < -1) | (array >= n_classes))
-    if bad.size:
-        raise DataError(
-            f"The label {array[bad[0]]} is not one of the {n_classes} classes "
-            f"(0 to {n_classes - 1}); {bad.size:,} rows have such a label.",
-            f"{where}, row {file_row(bad[0], file_rows)}",
-            "Number the classes from 0 in the order of the score columns; "
-            "-1 means unlabelled.",
-        )
-    return array.astype(np.int64)
-
-
-def _optional_rows(
-    values: ArrayLike | None, dtype: Any, n_rows: int, what: str, where: str
-) -> NDArray[Any] | None:
-    if values is None:
-        return None
-    array = np.array(values, dtype=dtype)
-    if array.shape != (n_rows,):
-        raise DataError(
-            f"{what} has shape {array.shape}, there are {n_rows:,} rows.",
-            where,
-            "Give one value per row.",
-        )
-    return array
-
-
 def _unshared(array: Any, given: Any) -> Any:
     """Return the array, or a copy of it where it is the caller's memory."""
     is_shared = array is not None and np.may_share_memory(array, np.asarray(given))
@@ -467,32 +491,51 @@ def _unshared(array: Any, given: Any) -> Any:
 
 
 def _checked_features(
-    features: Features | None, n_rows: int, where: str, *, copy: bool
+    features: Features | None,
+    n_rows: int,
+    where: str,
+    file_rows: NDArray[Any] | None,
+    *,
+    copy: bool,
 ) -> Features | None:
     if features is None:
         return None
     if isinstance(features, Mapping):
         layers = {
-            key: _layer(values, n_rows, f"{where}, {key}", copy=copy)
+            key: _layer(values, n_rows, f"{where}, {key}", file_rows, copy=copy)
             for key, values in features.items()
         }
         return MappingProxyType(layers)
-    return _layer(features, n_rows, where, copy=copy)
+    return _layer(features, n_rows, where, file_rows, copy=copy)
 
 
-def _layer(values: ArrayLike, n_rows: int, where: str, *, copy: bool) -> FloatArray:
+def _layer(
+    values: ArrayLike,
+    n_rows: int,
+    where: str,
+    file_rows: NDArray[Any] | None,
+    *,
+    copy: bool,
+) -> FloatArray:
     array = np.asarray(values)
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float64)
     is_table = array.ndim == 2 and array.shape[0] == n_rows and array.shape[1] > 0
-    if not is_table or not np.isfinite(array).all():
+    if not is_table:
         raise DataError(
-            f"Features have shape {array.shape} or hold values that are not finite.",
+            f"Features have shape {array.shape}; there are {n_rows:,} rows.",
             where,
-            f"Give finite numbers of shape ({n_rows:,}, n_features).",
+            f"Give numbers of shape ({n_rows:,}, n_features).",
+        )
+    if not np.isfinite(array).all():
+        row, column = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise DataError(
+            f"A feature is {array[row, column]:g}: not finite.",
+            f"{where}, row {file_row(row, file_rows)}, feature {column + 1}",
+            "Save finite features, or leave such rows out of the file.",
         )
     ready = np.ascontiguousarray(array)
-    found: FloatArray = _frozen(_unshared(ready, values) if copy else ready)
+    found: FloatArray = frozen(_unshared(ready, values) if copy else ready)
     return found
 
 
@@ -547,41 +590,3 @@ def _check_roles(
         text = f"{n_lonely:,} rows have no {roles.group}; each counts as its own group."
         notes.append(Note("missing-group", "info", text))
     return notes
-
-
-def _frozen(array: NDArray[Any] | None) -> Any:
-    if array is None:
-        return None
-    # A view of an array that is read-only itself cannot be made writable again.
-    array.setflags(write=False)
-    return array.view()
-
-
-def _fingerprint(
-    arrays: Mapping[str, NDArray[Any] | None],
-    features: Features | None,
-    table: pd.DataFrame,
-    classes: tuple[str, ...],
-    roles: ColumnRoles,
-    input_kind: str,
-) -> str:
-    digest = hashlib.sha256(repr((classes, roles, input_kind)).encode())
-    for key, array in arrays.items():
-        if array is not None:
-            _update(digest, key, array)
-    layers = features if isinstance(features, Mapping) else {"features": features}
-    for key, layer in layers.items():
-        if layer is not None:
-            _update(digest, key, layer)
-    if table.shape[1]:
-        # The types too: 1 and "1" read alike as text, but not as times.
-        kinds = tuple((name, str(kind)) for name, kind in table.dtypes.items())
-        digest.update(repr(kinds).encode())
-        hashes = pd.util.hash_pandas_object(table.astype(str), index=False)
-        digest.update(hashes.to_numpy(np.uint64).tobytes())
-    return digest.hexdigest()
-
-
-def _update(digest: Any, key: str, array: NDArray[Any]) -> None:
-    digest.update(f"{key}:{array.shape}:{array.dtype.str}\n".encode())
-    digest.update(np.ascontiguousarray(array).data.cast("B"))

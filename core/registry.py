@@ -9,7 +9,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, overload
 
-__all__ = ["Method", "Param", "Registry"]
+__all__ = ["ADVICE", "Method", "Param", "Registry"]
+
+ADVICE = ("when", "not_when", "cost")
+"""Traits of a method that advise: when to use it, when not, what it costs."""
 
 T = TypeVar("T", bound=Callable[..., Any])
 M_co = TypeVar("M_co", bound="Method", covariant=True)
@@ -121,6 +124,11 @@ class Method:
     def summary(self) -> str:
         """First line of the docstring: the tooltip."""
         return (inspect.getdoc(self.target) or "").partition("\n")[0]
+
+    @property
+    def advice(self) -> dict[str, str]:
+        """What it says of when to use it, when not, and its cost; by trait."""
+        return {name: self.traits[name] for name in ADVICE if name in self.traits}
 
     def validate(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return the options in their types; unknown names raise ValueError."""

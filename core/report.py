@@ -79,7 +79,7 @@ def _classwise(analysis: Analysis, name: str) -> dict[str, Any] | None:
         method=name,
     )
     scores = scores_for(
-        own,
+        analysis.study,
         overview,
         analysis.fitted.get(name),
         is_compared=analysis.comparison is not None,

@@ -23,6 +23,8 @@ CHOICES = {
     "split": ("auto", "file", "cross-fit", "holdout", "time"),
     "strategy": ("uniform", "quantile"),
     "norm": ("l1", "l2", "max"),
+    "threshold_rule": ("tpr", "fpr", "cost"),
+    "ood_tuning": ("none", "validation", "cross-fit"),
 }
 LIMITS: dict[str, tuple[float, float]] = {
     "n_folds": (2, 50),
@@ -33,9 +35,16 @@ LIMITS: dict[str, tuple[float, float]] = {
     "n_resamples": (100, 20_000),
     "seed": (0, 2**32 - 1),
     "temperature": (1e-3, 1e3),
+    "threshold_target": (0.0, 1.0),
+    "miss_cost": (1e-6, 1e6),
+    "ood_share": (0.0, 1.0),
+    "ood_validation": (0.05, 0.9),
 }
 _WHOLE = ("n_folds", "n_bins", "n_resamples", "seed")
-_TUPLES = ("score_columns", "slice_columns", "calibrators")
+_TUPLES = (
+    *("score_columns", "slice_columns", "calibrators"),
+    *("detectors", "near_sets", "far_sets"),
+)
 _COLUMNS = (
     "label_column",
     "id_column",
@@ -43,6 +52,8 @@ _COLUMNS = (
     "weight_column",
     "time_column",
     "split_column",
+    "ood_column",
+    "dataset_column",
     "positive_class",
 )
 
@@ -60,6 +71,10 @@ class Settings:
         What the scores are.
     label_column, id_column, group_column, weight_column, time_column, split_column
         Roles of columns.
+    ood_column : str or None, default=None
+        Column that marks out-of-distribution rows (1, true or yes).
+    dataset_column : str or None, default=None
+        Column that names the set of each out-of-distribution row.
     score_columns : tuple of str, default=()
         Score columns in class order; empty for those that were found.
     slice_columns : tuple of str or None, default=None
@@ -93,12 +108,36 @@ class Settings:
         Seed of folds and of resampling.
     calibrators : tuple of str, default=("temperature",)
         Calibrators to fit and to compare with the uncalibrated scores.
+    baseline : str, default="uncalibrated"
+        What compared calibrators are set against: one of them, or "uncalibrated".
     method : str, default="temperature"
         The calibrator that the report shows and the export writes.
     options : tuple of (method, name, value), default=()
         Options of methods that differ from their defaults.
     temperature : float or None, default=None
         A temperature set by hand; results with it are badged "tuned on test".
+    detectors : tuple of str, default=()
+        Out-of-distribution detectors to compare; none for the default panel.
+    detector : str, default="max-softmax"
+        The detector that is exported.
+    threshold_rule : {"tpr", "fpr", "cost"}, default="tpr"
+        What a threshold is chosen for: a share of accepted in-distribution rows, a
+        share of accepted out-of-distribution rows, or the least cost.
+    threshold_target : float, default=0.95
+        That share.
+    miss_cost : float, default=1
+        Cost of an accepted out-of-distribution row; a rejected in-distribution row
+        costs 1.
+    ood_share : float, default=0.1
+        Share of out-of-distribution rows to expect where costs are weighed.
+    ood_tuning : {"none", "validation", "cross-fit"}, default="none"
+        Whether out-of-distribution rows may tune what has weights to tune: not at all,
+        rows that are set aside, or every row for the others.
+    ood_validation : float, default=0.2
+        Share of each out-of-distribution set that is set aside where it is needed.
+    near_sets, far_sets : tuple of str, default=()
+        Sets that are averaged as near and as far ones; by default those whose names
+        start with near or far.
 
     Raises
     ------
@@ -114,6 +153,8 @@ class Settings:
     weight_column: str | None = None
     time_column: str | None = None
     split_column: str | None = None
+    ood_column: str | None = None
+    dataset_column: str | None = None
     slice_columns: tuple[str, ...] | None = None
     positive_class: str | None = None
     invalid_rows: str = "refuse"
@@ -130,9 +171,20 @@ class Settings:
     n_resamples: int = 1000
     seed: int = 0
     calibrators: tuple[str, ...] = ("temperature",)
+    baseline: str = "uncalibrated"
     method: str = "temperature"
     options: tuple[tuple[str, str, Any], ...] = ()
     temperature: float | None = None
+    detectors: tuple[str, ...] = ()
+    detector: str = "max-softmax"
+    threshold_rule: str = "tpr"
+    threshold_target: float = 0.95
+    miss_cost: float = 1.0
+    ood_share: float = 0.1
+    ood_tuning: str = "none"
+    ood_validation: float = 0.2
+    near_sets: tuple[str, ...] = ()
+    far_sets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -144,6 +196,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise _bad(name, value, "the name of a column, or nothing")
+        if not isinstance(self.baseline, str):
+            raise _bad("baseline", self.baseline, "the id of a calibrator")
         for name in _TUPLES:
             value = getattr(self, name)
             if value is None and name == "slice_columns":

@@ -6,13 +6,20 @@ Validation and dispatch; the loops are in `core.kernels`, the threads in
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from core.kernels.exp import new_scratch, reduction_constants, trusted_exponent
+from core.kernels.exp import (
+    STORED_ROW,
+    new_scratch,
+    reduction_constants,
+    trusted_exponent,
+)
 from core.kernels.rows import _objective_kernel, _statistics_kernel
 from core.kernels.softmax import _softmax_kernel
 from core.messages import DataError
@@ -26,6 +33,7 @@ __all__ = [
     "logsumexp",
     "row_statistics",
     "softmax",
+    "temperature_derivatives",
     "temperature_objective",
     "warm_up",
 ]
@@ -39,11 +47,11 @@ _SOFTMAX, _LOG_SOFTMAX, _LOG_SUM_EXP = range(3)
 _LOG2E = 1.4426950408889634
 _ROW_BYTES = 64  # a row of few classes costs time and outputs of its own
 
-# Exponentials of a row whose output fits the second-level cache are kept there: 0.7 to
-# 0.95 of the time of computing them again (1,000 to 131,072 classes, on a busy
-# machine). Longer rows would go through memory twice.
-STORED_ROW = 65_536
+_STREAMED = 1 << 24  # bytes of a result from which it is written past the caches
 
+_own = threading.local()  # arrays that the kernels of a thread work in
+
+_SHORT_ROW = 16  # classes at most that a vector can hold, on any processor
 _SINGLE_RANGE = (1e-20, 1e20)  # inverse temperatures whose constants fit float32
 _DOUBLE_RANGE = (1e-25, 1e25)  # beyond it, nothing changes but for absurd logits
 
@@ -142,7 +150,8 @@ def raise_bad_row(logits: NDArray[Any], bad_rows: Iterable[int]) -> None:
 # ------------------------------------------------------------------ dispatch
 
 
-def _scale(beta: float, dtype: DTypeLike) -> tuple[tuple[Any, ...], float, float]:
+@functools.lru_cache(maxsize=256)
+def _scale(beta: float, dtype: np.dtype[Any]) -> tuple[tuple[Any, ...], float, float]:
     """Return what a kernel needs of a temperature: constants, beta log2(e), beta."""
     low, high = _DOUBLE_RANGE
     beta = min(max(beta, low), high)
@@ -162,19 +171,29 @@ def _for_kernel(logits: NDArray[Any], beta: float) -> NDArray[Any]:
     return wide
 
 
-def _run(kernel: Callable[..., int], logits: NDArray[Any], *arguments: Any) -> None:
-    """Run a kernel over all rows, in chunks, and raise for the first bad row."""
-    n_rows, n_classes = logits.shape
+def _run(
+    kernel: Callable[..., int], logits: NDArray[Any], *arguments: Any, every: int = 1
+) -> None:
+    """Run a kernel over every so-many-th row, in chunks; raise for a bad one."""
+    n_rows, n_classes = -(-logits.shape[0] // every), logits.shape[1]
     flat = logits.reshape(-1)
 
     def rows(start: int, stop: int) -> int:
-        scratch = new_scratch(logits.dtype)
+        scratch = _scratch(logits.dtype)
         # kernels let NaN and infinity pass; only interpreted ones would warn of it
         with np.errstate(all="ignore"):
             return kernel(flat, n_classes, start, stop, scratch, *arguments)
 
     row_bytes = logits.itemsize * n_classes + _ROW_BYTES
-    raise_bad_row(logits, map_rows(rows, n_rows, row_bytes))
+    raise_bad_row(logits[::every], map_rows(rows, n_rows, row_bytes))
+
+
+def _scratch(dtype: np.dtype[Any]) -> tuple[Any, ...]:
+    """Return the arrays that this thread works in, made once."""
+    known: dict[np.dtype[Any], tuple[Any, ...]] = _own.__dict__.setdefault("known", {})
+    if dtype not in known:
+        known[dtype] = new_scratch(dtype)
+    return known[dtype]
 
 
 def _target(
@@ -218,12 +237,15 @@ def _run_softmax(
     is_direct = is_matrix and target.dtype == array.dtype
     result = target if is_direct else np.empty(shape if is_matrix else 0, array.dtype)
     column = np.empty(0 if is_matrix else n_rows)
+    lead = -1
+    if result.nbytes >= _STREAMED and result.ctypes.data % result.itemsize == 0:
+        lead = result.ctypes.data // result.itemsize % (64 // result.itemsize)
     _run(
         _softmax_kernel,
         array,
         *(_KERNEL_ALGORITHMS.index(algorithm), kind, constants),
         *(trusted_exponent(array.dtype), rate, beta),
-        *(result.reshape(-1), column),
+        *(lead, result.reshape(-1), column),
     )
     values = result if is_matrix else column
     if target is not values:
@@ -470,20 +492,48 @@ def temperature_objective(
     >>> [float(a[0]) for a in temperature_objective([[0.0, 2.0]], [1], 0.0)[1:]]
     [-1.0, 1.0]
     """
+    numbers = temperature_derivatives(logits, labels, beta)
+    return TemperatureObjective(numbers[0], numbers[1], numbers[2])
+
+
+def temperature_derivatives(
+    logits: ArrayLike, labels: ArrayLike, beta: float, *, every: int = 1
+) -> NDArray[np.float64]:
+    """Return the loss of every row and its first four derivatives in beta.
+
+    Parameters
+    ----------
+    logits, labels, beta
+        As for `temperature_objective`.
+    every : int, default=1
+        Only every so-many-th row is looked at; `labels` are those of these rows.
+
+    Returns
+    -------
+    ndarray of float64, shape (5, n_labels)
+        Loss, slope and curvature as there, and the third and fourth cumulant of the
+        logits under the probabilities.
+    """
     checked = checked_logits(logits)
     n_rows, n_classes = checked.shape
     value = float(beta)
     if not 0 <= value < np.inf:
         what = f"beta is {beta!r}."
         raise DataError(what, "beta", "Use a finite number, 0 or more.")
+    n_rows = -(-n_rows // every)
+    if every > 1 and n_classes <= _SHORT_ROW:
+        checked, every = checked_logits(checked[::every]), 1
     y = checked_labels(labels, n_rows, n_classes, 0)
     value = max(value, _SINGLE_RANGE[0])
     array = _for_kernel(checked, value)
     constants, rate, value = _scale(value, array.dtype)
-    numbers = np.empty((3, n_rows))
+    numbers = np.empty((5, n_rows))
     limit = trusted_exponent(array.dtype)
-    _run(_objective_kernel, array, y, constants, limit, rate, value, numbers)
-    return TemperatureObjective(numbers[0], numbers[1], numbers[2])
+    _run(
+        *(_objective_kernel, array, y, every, constants, limit, rate, value, numbers),
+        every=every,
+    )
+    return numbers
 
 
 def warm_up(dtypes: Iterable[DTypeLike] = (np.float32, np.float64)) -> None:

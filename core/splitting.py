@@ -80,7 +80,11 @@ class Split:
     @property
     def fit(self) -> IndexArray:
         """Rows that some round fits on: the exported calibrator is fitted on all."""
-        return np.unique(np.concatenate([item.fit for item in self.rounds]))
+        size = max((item.fit.max(initial=-1) for item in self.rounds), default=-1) + 1
+        is_fit = np.zeros(size, dtype=bool)
+        for item in self.rounds:
+            is_fit[item.fit] = True
+        return np.flatnonzero(is_fit)
 
     @property
     def rows(self) -> str:
@@ -109,7 +113,13 @@ class Split:
         return f"{names[self.kind]}: {sizes}"
 
 
-def make_split(study: Study, settings: Settings, *, repeat: int = 0) -> Split:
+def make_split(
+    study: Study,
+    settings: Settings,
+    *,
+    repeat: int = 0,
+    usable: IndexArray | None = None,
+) -> Split:
     """Return the split that the settings ask for; "auto" prefers what the file says.
 
     Parameters
@@ -119,6 +129,9 @@ def make_split(study: Study, settings: Settings, *, repeat: int = 0) -> Split:
         `split`, `n_folds`, `fit_fraction`, `threshold_fraction` and `seed`.
     repeat : int, default=0
         Which repetition of a random split.
+    usable : ndarray of int64, optional
+        Rows to divide; by default those that can fit and be tested (`usable_rows`).
+        Unlabelled rows among them are one more stratum.
 
     Raises
     ------
@@ -126,7 +139,7 @@ def make_split(study: Study, settings: Settings, *, repeat: int = 0) -> Split:
         If there are too few labelled rows, or too few groups, to divide.
     """
     own = study.evaluation
-    labelled = usable_rows(own)
+    labelled = usable_rows(own) if usable is None else usable
     if study.fit is not None and settings.split in ("auto", "file"):
         return _with_share_noted(_from_fit_file(study, labelled), settings)
     notes: tuple[Note, ...] = ()
@@ -234,8 +247,10 @@ def _strata(labels: NDArray[np.int64], n_folds: int) -> NDArray[np.int64]:
 def _outcomes(own: Predictions, rows: IndexArray) -> NDArray[np.int64]:
     if own.correct is not None:
         return own.correct[rows].astype(np.int64)
-    assert own.labels is not None  # noqa: S101 - only labelled rows come here
-    return own.labels[rows]
+    if own.labels is None:
+        return np.zeros(rows.size, dtype=np.int64)
+    labels = own.labels[rows]
+    return labels if (labels >= 0).all() else labels + 1
 
 
 def _folds(

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from core.binning import bin_edges, bin_statistics, combined
 from core.kernels.exp import reduction_constants
-from core.kernels.grid import GRID_BLOCK, _grid_kernel
+from core.kernels.grid import _grid_kernel, grid_scratch
 from core.messages import DataError
 from core.parallel import map_rows
 from core.softmax import checked_labels, checked_logits, raise_bad_row
@@ -142,8 +142,8 @@ def temperature_grid(
 
     def rows(start: int, stop: int) -> tuple[int, FloatArray, FloatArray]:
         losses = np.zeros((2, betas.size))
-        cells = np.zeros((3, betas.size, n_bins))
-        scratch = (*np.empty((3, GRID_BLOCK), dtype), np.empty((2, betas.size)))
+        cells = np.zeros((betas.size, n_bins, 3))
+        scratch = grid_scratch(betas.size, dtype)
         given = (y, unit, sizes, scales, betas, inner)
         with np.errstate(all="ignore"):
             bad = _grid_kernel(
@@ -154,7 +154,8 @@ def temperature_grid(
     parts = map_rows(rows, n_rows, checked.itemsize * n_classes + 64)
     raise_bad_row(checked, (bad for bad, _, _ in parts))
     losses = sum((part for _, part, _ in parts), np.zeros((2, betas.size)))
-    cells = sum((part for _, _, part in parts), np.zeros((3, betas.size, n_bins)))
+    cells = sum((part for _, _, part in parts), np.zeros((betas.size, n_bins, 3)))
+    cells = np.moveaxis(cells, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         nll, brier = losses / unit.sum()
         weight = cells[0] / unit.sum()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from core.kernels.resampling import (
     LANES,
@@ -109,7 +109,7 @@ def wilson_interval(
     Wilson (1927), Journal of the American Statistical Association 22.
     """
     share, n = np.asarray(share, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    z = stats.norm.ppf(0.5 + level / 2)
+    z = special.ndtri(0.5 + level / 2)
     with np.errstate(invalid="ignore", divide="ignore"):
         centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
         spread = np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))

@@ -16,10 +16,12 @@ __all__ = [
     "as_times",
     "check_weights",
     "checked_confidence",
+    "checked_labels",
     "checked_logits",
     "file_row",
     "given_probabilities",
     "log_probabilities",
+    "optional_rows",
     "two_class_logits",
 ]
 
@@ -313,3 +315,50 @@ def as_times(
             "Write times as numbers or as 2026-01-31 or 2026-01-31T12:00.",
         )
     return times
+
+
+def checked_labels(
+    labels: ArrayLike | None,
+    n_rows: int,
+    n_classes: int,
+    where: str,
+    file_rows: NDArray[Any] | None,
+) -> NDArray[np.int64] | None:
+    """Return labels as int64, -1 where unlabelled; others raise DataError."""
+    if labels is None:
+        return None
+    array = np.asarray(labels)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.shape != (n_rows,) or array.dtype.kind not in "iu":
+        raise DataError(
+            f"Labels have shape {array.shape} and type {array.dtype}.",
+            where,
+            f"Give {n_rows:,} whole numbers, one per row.",
+        )
+    bad = np.flatnonzero((array < -1) | (array >= n_classes))
+    if bad.size:
+        raise DataError(
+            f"The label {array[bad[0]]} is not one of the {n_classes} classes "
+            f"(0 to {n_classes - 1}); {bad.size:,} rows have such a label.",
+            f"{where}, row {file_row(bad[0], file_rows)}",
+            "Number the classes from 0 in the order of the score columns; "
+            "-1 means unlabelled.",
+        )
+    return array.astype(np.int64)
+
+
+def optional_rows(
+    values: ArrayLike | None, dtype: Any, n_rows: int, what: str, where: str
+) -> NDArray[Any] | None:
+    """Return one value per row in a type, or None; other shapes raise DataError."""
+    if values is None:
+        return None
+    array = np.array(values, dtype=dtype)
+    if array.shape != (n_rows,):
+        raise DataError(
+            f"{what} has shape {array.shape}, there are {n_rows:,} rows.",
+            where,
+            "Give one value per row.",
+        )
+    return array

@@ -187,7 +187,10 @@ def verdict(
         Of these rows.
     """
     digits = _agreeing_digits(accuracy.value, gap.value)
-    said = _percent(accuracy.value + gap.value, digits)
+    # Where two decimals do not agree either, they are made to: what is said to be the
+    # confidence is then off by less than one of the last.
+    parts = (round(100 * x, digits) for x in (accuracy.value, gap.value))
+    said = _percent(sum(parts) / 100, digits)
     facts = (
         f"It says {said} and is right {_percent(accuracy.value, digits)} of the time "
         f"({gap_words(gap, digits)})."
@@ -269,12 +272,9 @@ def gap_words(gap: Estimate, digits: int = 1) -> str:
 
 
 def _agreeing_digits(accuracy: float, gap: float) -> int:
-    """Return digits with which confidence minus accuracy is the gap as shown."""
-    for digits in range(1, _MOST_DIGITS):
-        said = round(100 * (accuracy + gap), digits) - round(100 * accuracy, digits)
-        if abs(said - round(100 * gap, digits)) < 0.5 * 10**-digits:
-            return digits
-    return _MOST_DIGITS
+    """Return 1 where confidence minus accuracy is the gap as shown so, else 2."""
+    said = round(100 * (accuracy + gap), 1) - round(100 * accuracy, 1)
+    return 1 if abs(said - round(100 * gap, 1)) < 0.05 else 2
 
 
 def _percent(value: float | None, digits: int = 1) -> str:
