@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from components import tables, theme
+from components import contrasts, tables, theme
 from core.analysis import UNCALIBRATED, Analysis, Comparison
-from core.calibrators import CALIBRATORS, TemperatureScaling
+from core.calibrators import CALIBRATORS, Calibrator, TemperatureScaling
+from core.contrasts import refit_changes
 from core.fitting import Fitted
 from core.sweep import TemperatureSweep
 from core.uncertainty import Estimate
 
 __all__ = [
     "FittedTemperature",
-    "changes_frame",
     "comparison_frame",
     "fits_frame",
     "fits_table",
@@ -36,6 +36,7 @@ __all__ = [
 
 DASH = "\N{EN DASH}"
 SWEEP_HEIGHT = 260
+_FEW_NUMBERS = 3  # of one name that are written out
 SAME = "No detectable difference"
 _SHORT = {
     "gap": "Gap, points",
@@ -94,8 +95,10 @@ def ranking_frame(analysis: Analysis) -> pd.DataFrame:
                 "Calibrator": f"**{label}**" if place == 1 else label,
                 "NLL, cross-validated": _cell("nll", nll),
                 "Behind the best": _behind_cell(behind, is_best=place == 1),
+                "Brier score": _validated_cell(analysis, method, "brier"),
+                "ECE, points": _validated_cell(analysis, method, "ece"),
                 "Parameters": _n_parameters(analysis, method),
-                "Predictions": _keeps_words(method),
+                "Predictions": contrasts.flips_cell(analysis, method),
             }
         )
     return pd.DataFrame(lines)
@@ -112,6 +115,9 @@ def ranking_sentence(analysis: Analysis) -> str:
         names = " and ".join(method_label(method) for method in ties)
         text += f"; no difference to {names} is detectable"
     text += ". "
+    by_brier = _best_by_brier(analysis)
+    if by_brier not in (best, *ties):
+        text += f"By the Brier score {method_label(by_brier)} is first. "
     if split is not None and split.kind == "cross-fit":
         return text + (
             f"Ranked on the same cross-fitted rows that are reported: the best of "
@@ -150,28 +156,9 @@ def measured_frame(
     return pd.DataFrame(lines)
 
 
-def changes_frame(analysis: Analysis, view: str) -> pd.DataFrame:
-    """Return the paired changes from the uncalibrated scores, as cells of Markdown."""
-    results = _compared(analysis).views[view]
-    before = results[UNCALIBRATED].estimates
-    lines = []
-    for method in _order(analysis):
-        if method == UNCALIBRATED:
-            continue
-        after = results[method].estimates
-        moved = _compared(analysis).changes[view][method]
-        cells = {
-            _SHORT[metric]: _unbroken(
-                tables.change_cell(metric, found, before[metric], after.get(metric))
-            )
-            for metric, found in _shown(moved).items()
-        }
-        lines.append({"Calibrator": method_label(method)} | cells)
-    return pd.DataFrame(lines)
-
-
-def fits_frame(analysis: Analysis) -> pd.DataFrame:
+def fits_frame(analysis: Analysis, baseline: str = UNCALIBRATED) -> pd.DataFrame:
     """Return what was fitted and how much it varies over refits, as Markdown."""
+    moved = refit_changes(_compared(analysis), baseline)
     split = analysis.overview.split
     n_fit = 0 if split is None else split.fit.size
     lines = []
@@ -185,8 +172,10 @@ def fits_frame(analysis: Analysis) -> pd.DataFrame:
                 "Calibrator": method_label(method),
                 "Fit rows": f"{n_fit:,}",
                 "Parameters": _n_parameters(analysis, method),
-                "Predictions": _keeps_words(method),
+                "Fitted": _unbroken(fitted_words(fitted.calibrator)),
+                "Fit time": contrasts.seconds_cell(fitted.seconds),
                 "NLL over refits": _unbroken(nll),
+                "Its change": contrasts.range_cell(moved.get(method)),
                 "Gap over refits": _unbroken(gap),
                 "Remarks": str(len(fitted.notes)) if fitted.notes else DASH,
             }
@@ -194,10 +183,29 @@ def fits_frame(analysis: Analysis) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def fitted_words(calibrator: Calibrator) -> str:
+    """Return the fitted numbers that are few: those that are one, or up to three.
+
+    Parameters
+    ----------
+    calibrator : Calibrator
+        Of one that chose another, the numbers of that one.
+    """
+    parts = []
+    for name, value in calibrator.exported.parameters().items():
+        values = value if isinstance(value, list) else [value]
+        numbers = [item for item in values if isinstance(item, int | float)]
+        if 0 < len(numbers) == len(values) <= _FEW_NUMBERS:
+            shown = ", ".join(f"{number:.3g}" for number in numbers)
+            parts.append(f"{name.replace('_', ' ')} {shown}")
+    return "  \n".join(parts) or DASH
+
+
 def fits_table(analysis: Analysis) -> pd.DataFrame:
     """Return the numbers of `fits_frame`, one line per calibrator."""
     frame = comparison_frame(analysis)
-    names = ["method", "label", "n_fit_rows", "n_parameters", "keeps_predictions"]
+    names = ["method", "label", "n_fit_rows", "n_parameters", "fit_seconds"]
+    names += ["keeps_predictions", "n_changed", "n_gained", "n_lost"]
     refits = [name for name in frame if name.startswith("refit_")]
     fitted = frame[frame["method"].isin(analysis.fitted)]
     return fitted[[*names, *refits, "notes"]].reset_index(drop=True)
@@ -254,7 +262,15 @@ def comparison_frame(analysis: Analysis) -> pd.DataFrame:
         line["rows"] = split.rows if split else ""
         line["n_fit_rows"] = split.fit.size if split and fitted else 0
         line["n_parameters"] = _n_parameters(analysis, method)
-        line["keeps_predictions"] = CALIBRATORS[method].is_accuracy_preserving
+        validated = _compared(analysis).validated.get(method, {})
+        for metric in ("brier", "ece"):
+            if metric in validated:
+                line |= _columns(f"cv_{metric}", validated[metric])
+        line["fit_seconds"] = fitted.seconds if fitted else None
+        line["keeps_predictions"] = not fitted or fitted.calibrator.keeps_predictions
+        changed = contrasts.flips_of(analysis, method)
+        for name in ("changed", "gained", "lost"):
+            line[f"n_{name}"] = getattr(changed, name) if changed else 0
         ranges = fitted.refit_range if fitted else {}
         for name in ("nll", "gap"):
             ends = ranges.get(name, (None, None))
@@ -449,8 +465,20 @@ def _unbroken(cell: str) -> str:
     return "  \n".join(part.replace(" ", "\u00a0") for part in cell.split("  \n"))
 
 
-def _keeps_words(method: str) -> str:
-    return "kept" if CALIBRATORS[method].is_accuracy_preserving else "may change"
+def _best_by_brier(analysis: Analysis) -> str:
+    """Return who has the lowest cross-validated Brier score."""
+    compared = _compared(analysis)
+    known = {
+        name: found["brier"].value
+        for name, found in compared.validated.items()
+        if "brier" in found and found["brier"].value == found["brier"].value
+    }
+    return min(known, key=lambda name: known[name], default=compared.ranking[0][0])
+
+
+def _validated_cell(analysis: Analysis, method: str, metric: str) -> str:
+    found = _compared(analysis).validated.get(method, {})
+    return _cell(metric, found.get(metric))
 
 
 def _n_parameters(analysis: Analysis, method: str) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 import streamlit as st
@@ -20,6 +21,7 @@ from core.uncertainty import Estimate
 __all__ = [
     "NAME_WIDTH",
     "PICTURE",
+    "Table",
     "chart",
     "code",
     "download_json",
@@ -39,6 +41,9 @@ __all__ = [
     "table",
     "verdict",
 ]
+
+Table: TypeAlias = pd.DataFrame | Callable[[], pd.DataFrame]
+"""Numbers to download, or what makes them once somebody asks for them."""
 
 NAME_WIDTH = 120
 """Pixels of a column of class names, however long: the numbers stay in sight."""
@@ -95,7 +100,7 @@ def file_stem(name: str) -> str:
 
 
 def downloads(
-    table: pd.DataFrame | Callable[[], pd.DataFrame],
+    table: Table,
     name: str,
     key: str,
     label: str = "CSV",
@@ -126,7 +131,7 @@ def downloads(
 
 
 def download_table(
-    table: pd.DataFrame | Callable[[], pd.DataFrame],
+    table: Table,
     name: str,
     key: str,
     label: str = "CSV",
@@ -145,9 +150,7 @@ def download_table(
     )
 
 
-def download_json(
-    table: pd.DataFrame | Callable[[], pd.DataFrame], name: str, key: str
-) -> None:
+def download_json(table: Table, name: str, key: str) -> None:
     """Offer a table as JSON, one object per line of the table."""
     st.download_button(
         "JSON",
@@ -189,7 +192,7 @@ def figure(
     alt: str,
     name: str,
     key: str,
-    table: pd.DataFrame,
+    table: Table,
     on_bin: Callable[[], None] | None = None,
 ) -> None:
     """Show a figure with its description, its saved name and its numbers."""
@@ -201,7 +204,7 @@ def table(
     frame: pd.DataFrame,
     alt: str,
     *,
-    data: pd.DataFrame | None = None,
+    data: Table | None = None,
     name: str = "",
     key: str = "",
     label: str = "CSV",
@@ -214,7 +217,7 @@ def table(
         What is shown.
     alt : str
         What it is, for those who cannot see it.
-    data : DataFrame, optional
+    data : DataFrame or callable that returns one, optional
         The numbers behind it in full; None where the page offers them itself.
     name, key, label : str
         Of the downloads (see `downloads`).
@@ -376,7 +379,7 @@ def provenance(
         metrics = dict.fromkeys(name for found in columns.values() for name in found)
         for metric in tables.in_order(metrics):
             st.markdown(made_words(metric, columns, bins))
-        frame = tables.estimates_frame(columns)
+        frame = partial(tables.estimates_frame, columns)
         downloads(frame, "plumbline-numbers", key, "Every number, as CSV")
         if more is not None:
             more()

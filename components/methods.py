@@ -8,11 +8,14 @@ from collections.abc import Iterable
 import pandas as pd
 
 from components import tables
+from components.display import escape_markdown
 from core.calibrators import CalibratorMethod
-from core.registry import Method, Param, Registry
+from core.registry import ADVICE, Method, Param, Registry
 
 __all__ = [
     "GLOSSARY",
+    "advice_markdown",
+    "formula_lines",
     "found_methods",
     "methods_frame",
     "option_words",
@@ -33,6 +36,8 @@ GLOSSARY = {
     "same resampled rows before and after.",
 }
 """Words that every page uses, a line each."""
+
+_ADVICE = {"when": "Use it", "not_when": "Not", "cost": "Cost"}
 
 _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 
@@ -71,10 +76,28 @@ def methods_frame(methods: Iterable[tuple[str, Method]]) -> pd.DataFrame:
                 "tier": method.tier,
                 "aliases": " ".join(method.aliases),
                 "options": "; ".join(option_words(param) for param in method.params),
+                **{trait: method.advice.get(trait, "") for trait in ADVICE},
             }
             for family, method in methods
         ]
     )
+
+
+def advice_markdown(method: Method) -> str:
+    """Return when to use a method, when not, and what it costs; empty if unsaid."""
+    lines = [
+        f"**{_ADVICE[trait]}** {escape_markdown(text)}"
+        for trait, text in method.advice.items()
+    ]
+    return ":small[" + "  \n".join(lines) + "]" if lines else ""
+
+
+def formula_lines(formula: str) -> str:
+    """Return a formula whose definitions stand below it, so that it fits a phone."""
+    parts = re.split(r"(?<=,)\\quad\s+", formula)
+    if len(parts) == 1:
+        return formula
+    return r"\begin{gathered}" + r"\\".join(parts) + r"\end{gathered}"
 
 
 def reading_order(method: Method) -> tuple[int, int, str]:

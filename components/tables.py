@@ -254,10 +254,18 @@ def small_print(metric: str, item: Estimate) -> str:
 
 
 def change_cell(
-    metric: str, item: Estimate | None, before: Estimate, after: Estimate | None
+    metric: str,
+    item: Estimate | None,
+    before: Estimate,
+    after: Estimate | None,
+    *,
+    adjusted_p: float | None = None,
 ) -> str:
-    """Return a paired change, coloured where its interval excludes 0, as Markdown."""
-    return _change_cell(metric, item, before, after)
+    """Return a paired change, coloured where its interval excludes 0, as Markdown.
+
+    With a p-value that was adjusted for the number of changes, that one decides.
+    """
+    return _change_cell(metric, item, before, after, adjusted_p)
 
 
 def in_order(found: Collection[str]) -> Iterable[str]:
@@ -280,7 +288,11 @@ def _small(metric: str, item: Estimate) -> str:
 
 
 def _change_cell(
-    metric: str, item: Estimate | None, before: Estimate, after: Estimate | None
+    metric: str,
+    item: Estimate | None,
+    before: Estimate,
+    after: Estimate | None,
+    adjusted_p: float | None = None,
 ) -> str:
     if item is None:
         return "\N{EN DASH}"
@@ -289,6 +301,9 @@ def _change_cell(
         return value
     color = _verdict(metric, item, before, after)
     small = format_interval(metric, item, signed=True)
+    if adjusted_p is not None and adjusted_p == adjusted_p:
+        color = color if adjusted_p <= 1 - item.level + 1e-12 else ""
+        small += f"  \n{format_p_value(adjusted_p)}"
     return _with_small(f":{color}[{value}]" if color else value, small)
 
 

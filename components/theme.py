@@ -7,6 +7,8 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
+from core.calibrators import CALIBRATORS
+
 __all__ = [
     "AFTER",
     "BEFORE",
@@ -69,8 +71,21 @@ _STYLES = {
     "beta": Style("#b8487f", "star", "longdash"),
     "histogram": Style("#0e8a9c", "pentagon", "longdashdot"),
 }
-_MORE_COLORS = ("#6476d6", "#a1673f", "#5c8a2e", "#c0504d", "#8b6f9c")
-_MORE_SYMBOLS = ("hexagon", "bowtie", "hourglass", "x", "star-square", "octagon")
+_MORE_COLORS = (
+    *("#6476d6", "#a1673f", "#5c8a2e", "#c0504d", "#8b6f9c", "#3d8f8a"),
+    *("#b0569f", "#8a7f2a", "#5585b8", "#c26a3d", "#6f8f4e"),
+)
+_MORE_SYMBOLS = (
+    *("hexagon", "bowtie", "hourglass", "x", "star-square", "octagon", "hexagram"),
+    *("triangle-left", "triangle-right", "diamond-tall", "diamond-wide", "hexagon2"),
+    *("star-diamond", "star-triangle-up", "star-triangle-down", "triangle-ne"),
+    *("triangle-nw", "triangle-se", "triangle-sw", "circle-cross", "square-cross"),
+    *("diamond-cross", "circle-x", "square-x", "diamond-x", "arrow-up", "arrow-down"),
+    *("arrow-left", "arrow-right", "arrow-bar-up", "arrow-bar-down"),
+    *("arrow-bar-left", "arrow-bar-right"),
+)
+_MORE_DASHES = ("dash", "dot", "longdash", "dashdot")
+_NEW_SYMBOLS = ("hexagon", "star", "octagon", "square", "pentagon", "diamond")
 
 
 def style_of(method: str) -> Style:
@@ -79,7 +94,9 @@ def style_of(method: str) -> Style:
     Parameters
     ----------
     method : str
-        Its id. One that is new here gets a style by its name, none of those above.
+        Its id. The best known have a style that was chosen, the others in the registry
+        take turns: no two have the same marker. One that is not there gets a style by
+        its name, which none of them has.
 
     Returns
     -------
@@ -87,10 +104,16 @@ def style_of(method: str) -> Style:
     """
     if method in _STYLES:
         return _STYLES[method]
+    others = [name for name in CALIBRATORS if name not in _STYLES]
+    if method in others:
+        place = others.index(method)
+        symbol = _MORE_SYMBOLS[place % len(_MORE_SYMBOLS)]
+        dash = _MORE_DASHES[place % len(_MORE_DASHES)]
+        return Style(_MORE_COLORS[place % len(_MORE_COLORS)], symbol, dash)
     number = zlib.crc32(method.encode())
     color = _MORE_COLORS[number % len(_MORE_COLORS)]
-    symbol = _MORE_SYMBOLS[number // len(_MORE_COLORS) % len(_MORE_SYMBOLS)]
-    return Style(color, symbol, "dash")
+    symbol = _NEW_SYMBOLS[number // len(_MORE_COLORS) % len(_NEW_SYMBOLS)]
+    return Style(color, f"{symbol}-open", "dash")
 
 
 DIAGONAL = "#76828e"
@@ -149,8 +172,9 @@ STYLE = f"""<style>
     linear-gradient(to left, var(--edge), transparent) right / 0.75rem 100% scroll;
   background-repeat: no-repeat;
 }}
-@media (hover: none) {{
-  .modebar--hover > .modebar-group {{ opacity: 1 !important; }}
+/* The button that saves a figure as a picture is always in sight. */
+.modebar--hover > .modebar-group:has([data-title^="Download"]) {{
+  opacity: 1 !important;
 }}
 @media (max-width: 640px) {{
   .modebar-btn:not([data-title^="Download"]) {{ display: none !important; }}
