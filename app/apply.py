@@ -157,7 +157,7 @@ def saved_words(saved: Saved) -> str:
 
 
 def _open_saved(widget: str) -> None:
-    upload = st.session_state.get(widget)
+    upload = opening.given_file(widget)
     if upload is None:
         return
     now = st.session_state
@@ -173,7 +173,7 @@ def _open_saved(widget: str) -> None:
 
 def _open_rows(widget: str, is_fitted_here: bool) -> None:  # noqa: FBT001 - a callback
     """Take rows without labels from an uploader."""
-    upload, known = st.session_state.get(widget), state.study()
+    upload, known = opening.given_file(widget), state.study()
     if upload is None or known is None:
         return
     plain, now = Settings(), state.settings()
@@ -280,6 +280,7 @@ def _show(done: Applied, name: str, label: str) -> None:
         hide_index=True,
         height=min(36 * (len(first) + 1) + 2, 420),
         alt=f"Calibrated rows, the first {len(first)}",
+        placeholder="\N{EN DASH}",
     )
     row = display.downloads(
         done.frame,

@@ -1,4 +1,4 @@
-"""Command line: python -m app {evaluate, calibrate, apply, check, methods, warm-up}.
+"""Command line: python -m app {evaluate, compare, calibrate, apply, ood, check, ...}.
 
 Everything heavy is imported inside the commands, so that `--help` answers at once.
 """
@@ -15,12 +15,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app import cli_export, cli_flags, cli_more, cli_text
+from app import (
+    cli_compare,
+    cli_export,
+    cli_flags,
+    cli_more,
+    cli_ood,
+    cli_text,
+)
 from core.messages import Cancelled, DataError, FitError, Progress, part_of
 from core.settings import Settings
 
 if TYPE_CHECKING:
-    from core.predictions import Study
+    from core.predictions import Predictions, Study
 
 __all__ = ["build_parser", "main"]
 
@@ -90,18 +97,29 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    evaluate = _command(
+    evaluate = cli_flags.command(
         commands, "evaluate", _evaluate, "measure a file of predictions"
     )
-    _add_files(evaluate, "predictions; several files that belong together")
+    cli_flags.add_files(evaluate, "predictions; several files that belong together")
+    _add_copies(evaluate, is_fit=True)
     cli_flags.add_method_flags(evaluate)
     evaluate.add_argument(
         "--no-calibrators", action="store_true", help="measure only, fit nothing"
     )
     cli_more.add_flags(evaluate)
 
-    calibrate = _command(commands, "calibrate", _calibrate, "fit, compare and export")
-    _add_files(calibrate, "labelled rows; several files that belong together")
+    compare = cli_flags.command(
+        commands, "compare", _compare, "rank calibrators on one file or several"
+    )
+    cli_flags.add_files(compare, "labelled rows; each file is a data set of its own")
+    _add_copies(compare, is_fit=True)
+    cli_compare.add_flags(compare)
+
+    calibrate = cli_flags.command(
+        commands, "calibrate", _calibrate, "fit, compare and export"
+    )
+    cli_flags.add_files(calibrate, "labelled rows; several files that belong together")
+    _add_copies(calibrate, is_fit=True)
     calibrate.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder to write into"
     )
@@ -130,53 +148,68 @@ def build_parser() -> argparse.ArgumentParser:
         help="remove files of an earlier run that this one does not write again",
     )
 
-    apply = _command(commands, "apply", _apply, "calibrate new rows, labelled or not")
+    apply = cli_flags.command(
+        commands, "apply", _apply, "calibrate new rows, labelled or not"
+    )
     apply.add_argument(
         "calibrator", type=Path, metavar="CALIBRATOR", help="calibrator.json"
     )
-    _add_files(apply, "the new rows")
+    cli_flags.add_files(apply, "the new rows")
+    _add_copies(apply, is_fit=False)
     apply.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="CSV to write"
     )
 
-    check = _command(
+    cli_ood.add_commands(commands, _ood)
+    check = cli_flags.command(
         commands,
         "check",
         _check,
         "say what each column is taken for",
         aliases=["inspect"],
     )
-    _add_files(check, "predictions; several files that belong together")
+    cli_flags.add_files(check, "predictions; several files that belong together")
 
-    for command in (evaluate, calibrate):
+    for command in (evaluate, compare, calibrate):
         cli_flags.add_settings_flags(command, _ALL)
     for command in (apply, check):
         cli_flags.add_settings_flags(command, _READING)
-    for command in (evaluate, calibrate, apply, check):
+    for command in (evaluate, compare, calibrate, apply, check):
         cli_flags.add_session_flags(command)
-    _command(commands, "methods", _methods, "list calibrators and metrics")
-    _command(commands, "warm-up", _warm_up, "compile the kernels")
-    return parser
-
-
-def _add_files(parser: argparse.ArgumentParser, text: str) -> None:
-    """Add the files to read: one, or several that `core.loading` puts together."""
-    parser.add_argument("files", type=Path, metavar="FILE", nargs="+", help=text)
-
-
-def _command(
-    commands: Any, name: str, function: Any, text: str, aliases: Sequence[str] = ()
-) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=text,
-        description=f"{text[0].upper()}{text[1:]}.",
-        aliases=aliases,
-        allow_abbrev=False,
+    cli_flags.command(
+        commands, "methods", _methods, "list calibrators, detectors and metrics"
     )
-    parser.set_defaults(command=function)
-    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+    cli_flags.command(commands, "warm-up", _warm_up, "compile the kernels")
     return parser
+
+
+def _add_copies(parser: argparse.ArgumentParser, *, is_fit: bool) -> None:
+    """Add the flags that name transformed copies of the rows."""
+    text = (
+        "scores of transformed copies of the %srows, for calibrators that read them: "
+        "one file per transform, or an NPZ with several, always in the same order"
+    )
+    options: Any = {"type": Path, "nargs": "+", "metavar": "FILE", "default": []}
+    parser.add_argument("--copies", help=text % "", **options)
+    if is_fit:
+        calibration = text % "calibration file's "
+        parser.add_argument("--fit-copies", help=calibration, **options)
+
+
+def _with_copies(
+    args: argparse.Namespace, study: Study, settings: Settings, progress: Progress
+) -> Study:
+    """Return the study with the copies that the flags name."""
+    from core.loading import add_copies
+
+    cli_export.check_there(*args.copies, *args.fit_copies)
+    if args.copies:
+        study = add_copies(study, args.copies, settings, progress=progress)
+    if args.fit_copies:
+        study = add_copies(
+            study, args.fit_copies, settings, role="fit", progress=progress
+        )
+    return study
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -188,6 +221,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     with _progress() as report:
         reading = part_of(report, 0, 0.3)
         study, schema = open_study(args.files, settings, progress=reading)
+        study = _with_copies(args, study, settings, reading)
         _save_session(args, settings)
         _check_split(study, settings)
         analysis = analyze(study, settings, part_of(report, 0.3, 0.8))
@@ -214,6 +248,19 @@ def _check_split(study: Study, settings: Settings) -> None:
         make_split(study, settings)
 
 
+def _compare(args: argparse.Namespace) -> int:
+    cli_compare.choose_methods(args)
+    settings = _settings(args)
+    with _progress() as report:
+        document, text = cli_compare.run(args, settings, report, _with_copies)
+    _save_session(args, settings)
+    if args.json:
+        _print_json(document)
+    else:
+        print(text)
+    return OK
+
+
 def _calibrate(args: argparse.Namespace) -> int:
     settings = _settings(args)
     if settings.method not in settings.calibrators:
@@ -224,7 +271,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     model = None
     if args.fuse is not None:
         model = cli_export.UserModel.read(args.fuse, args.fuse_output)
-    sources = [*args.files, *([args.fuse] if model else [])]
+    sources = [*args.files, *args.copies, *([args.fuse] if model else [])]
     cli_export.check_target(args.out, *sources, is_folder=True)
     older = cli_export.files_of_older_runs(args.out, formats, model)
     if older and not args.force:
@@ -235,6 +282,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     with _progress() as report:
         reading = part_of(report, 0, 0.2)
         study, schema = open_study(args.files, settings, progress=reading)
+        study = _with_copies(args, study, settings, reading)
         _save_session(args, settings)
         _check_split(study, settings)
         analysis = analyze(study, settings, part_of(report, 0.2, 0.8))
@@ -262,7 +310,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 def _apply(args: argparse.Namespace) -> int:
     settings = _settings(args)
-    cli_export.check_target(args.out, *args.files, args.calibrator)
+    cli_export.check_target(args.out, *args.files, *args.copies, args.calibrator)
     cli_export.check_is_json(args.calibrator)
     text = cli_flags.read_text(args.calibrator, "calibrator file")
     from core.export import (
@@ -271,6 +319,7 @@ def _apply(args: argparse.Namespace) -> int:
         read_new_rows,
         write_csv,
     )
+    from core.loading import read_copies
 
     try:
         calibrator, metadata = from_json(text)
@@ -281,7 +330,12 @@ def _apply(args: argparse.Namespace) -> int:
         reading["label_column"] = ""  # labels play no part
     with _progress() as report:
         own = read_new_rows(args.files, metadata, progress=report, **reading)
-        frame = apply_calibrator(calibrator, metadata, own)
+        copies: tuple[Predictions, ...] = ()
+        if "copies" in calibrator.reads:
+            cli_export.check_there(*args.copies)
+            given, is_named = args.copies or args.files, not args.copies
+            copies = read_copies(own, given, settings, is_named=is_named)
+        frame = apply_calibrator(calibrator, metadata, own, copies)
         with cli_export.whole(args.out) as path:
             write_csv(frame, path)
     _save_session(args, settings)
@@ -337,11 +391,27 @@ def _check(args: argparse.Namespace) -> int:
     return OK
 
 
+def _ood(args: argparse.Namespace) -> int:
+    settings = cli_ood.known_detectors(_settings(args))
+    with _progress() as report:
+        document, text = args.run(args, settings, report)
+    _save_session(args, settings)
+    if args.json:
+        _print_json(document)
+    else:
+        print(text)
+    problems = document.get("problems", ())
+    for problem in problems:
+        print(cli_text.wrapped(problem, indent="  "), file=sys.stderr)
+    return UNVERIFIED if problems else OK
+
+
 def _methods(args: argparse.Namespace) -> int:
     from core.calibrators import CALIBRATORS
     from core.metrics import METRICS
+    from core.ood import DETECTORS
 
-    families = {"Calibrators": CALIBRATORS, "Metrics": METRICS}
+    families = {"Calibrators": CALIBRATORS, "Detectors": DETECTORS, "Metrics": METRICS}
     if not args.json:
         members = {title: list(found.values()) for title, found in families.items()}
         print(cli_text.methods_text(members))
@@ -350,11 +420,15 @@ def _methods(args: argparse.Namespace) -> int:
     document = {
         title.lower(): [
             {key: getattr(item, key) for key in keys}
+            | item.advice
             | {"aliases": list(item.aliases), "params": [p.name for p in item.params]}
             for item in found.values()
         ]
         for title, found in families.items()
     }
+    for entry, found in zip(document["detectors"], DETECTORS.values(), strict=True):
+        entry |= {"requires": sorted(found.requires), "fits_on": found.fits_on}
+        entry |= {"assumes": found.assumes}
     _print_json(document)
     return OK
 
@@ -380,24 +454,38 @@ def _settings(args: argparse.Namespace) -> Settings:
             raise DataError("There is no such file.", str(file), "Check the path.")
     from core.calibrators import CALIBRATORS
 
-    names = dict.fromkeys((*settings.calibrators, settings.method))
+    methods = (*settings.calibrators, settings.method, settings.baseline)
+    names = dict.fromkeys(methods)
     known = {name: _known(name, CALIBRATORS) for name in names}
     options = []
     for owner, name, value in settings.options:
+        registry = _registry_of(owner)
         try:
-            checked = CALIBRATORS[_known(owner, CALIBRATORS)].validate({name: value})
+            checked = registry[_known(owner, registry)].validate({name: value})
         except ValueError as error:
             raise DataError(
                 f"The option {owner}.{name} cannot be {value!r}: {error}.",
                 "flag --option",
                 "See `methods` for the options of each calibrator.",
             ) from None
-        options.append((_known(owner, CALIBRATORS), name, checked[name]))
+        options.append((registry[owner].id, name, checked[name]))
     return settings.replace(
         calibrators=tuple(dict.fromkeys(known[n] for n in settings.calibrators)),
         method=known[settings.method],
+        baseline=known[settings.baseline],
         options=tuple(options),
     )
+
+
+def _registry_of(owner: str) -> Any:
+    """Return the registry that an option belongs to; calibrators where none knows."""
+    from core.calibrators import CALIBRATORS
+
+    if owner in CALIBRATORS:
+        return CALIBRATORS
+    from core.ood import DETECTORS
+
+    return DETECTORS if owner in DETECTORS else CALIBRATORS
 
 
 def _known(name: str, registry: Any) -> str:

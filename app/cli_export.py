@@ -20,6 +20,7 @@ __all__ = [
     "check_fitted",
     "check_is_json",
     "check_target",
+    "check_there",
     "chosen_formats",
     "files_of_older_runs",
     "json_text",
@@ -153,6 +154,18 @@ def check_target(target: Path, *sources: Path, is_folder: bool = False) -> None:
             raise DataError(
                 f"{path} would be written over.", "flag --out", "Choose another place."
             )
+
+
+def check_there(*paths: Path) -> None:
+    """Refuse files that are not there, before any work is done.
+
+    Raises
+    ------
+    DataError
+    """
+    for path in paths:
+        if not path.exists():
+            raise DataError("There is no such file.", str(path), "Check the path.")
 
 
 def check_is_json(path: Path) -> None:

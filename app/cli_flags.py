@@ -11,7 +11,7 @@ import functools
 import math
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
@@ -21,23 +21,30 @@ from core.messages import Answer, DataError
 from core.settings import Settings
 
 __all__ = [
+    "add_files",
     "add_method_flags",
     "add_session_flags",
     "add_settings_flags",
     "answer_flag",
     "chosen_settings",
+    "command",
     "flag_groups",
+    "name_list",
     "read_text",
 ]
 
 # Fields with a flag of their own making (`add_method_flags`), or of no use here.
-_OWN_FLAGS = ("calibrators", "method", "options", "temperature")
+_OWN_FLAGS = (
+    *("calibrators", "baseline", "method", "options", "temperature"),
+    *("detectors", "detector"),
+)
 
 # The first field of each group of flags, in the order of the dataclass.
 _GROUPS = {
     "input_kind": ("reading", "reading the file"),
     "split": ("splitting", "dividing rows into fit and test"),
     "n_bins": ("statistics", "numbers and intervals"),
+    "detectors": ("detection", "thresholds and out-of-distribution sets"),
 }
 
 
@@ -64,6 +71,27 @@ def add_settings_flags(
             section = parser.add_argument_group(titles[group])
             for name in names:
                 _add_flag(section, by_name[name])
+
+
+def add_files(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add the files to read: one, or several that `core.loading` puts together."""
+    parser.add_argument("files", type=Path, metavar="FILE", nargs="+", help=text)
+
+
+def command(
+    commands: Any, name: str, function: Any, text: str, aliases: Sequence[str] = ()
+) -> argparse.ArgumentParser:
+    """Add a command that calls a function, and return its parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        aliases=aliases,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(command=function)
+    parser.add_argument("--json", action="store_true", help="JSON on standard output")
+    return parser
 
 
 def add_session_flags(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +124,7 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
     section.add_argument(
         "--calibrators",
         action="append",
-        type=_names,
+        type=name_list,
         metavar="IDS",
         help="calibrators to compare, separated by commas",
     )
@@ -122,9 +150,9 @@ def chosen_settings(args: argparse.Namespace) -> Settings:
     given = vars(args)
     plain = [name for names in flag_groups().values() for name in names]
     changes = {name: given[name] for name in plain if name in given}
-    for name in ("score_columns", "slice_columns"):
-        if name in changes:
-            changes[name] = tuple(item for part in changes[name] for item in part)
+    for name, value in changes.items():
+        if isinstance(value, list):  # a flag of names, given once or several times
+            changes[name] = tuple(item for part in value for item in part)
     changes |= _method_changes(args, settings)
     try:
         return settings.replace(**changes)
@@ -194,6 +222,12 @@ def _method_changes(args: argparse.Namespace, settings: Settings) -> dict[str, A
             changes["method"] = next(iter(every), settings.method)
     if getattr(args, "no_calibrators", False):
         changes["calibrators"] = ()
+    if getattr(args, "baseline", None) is not None:
+        changes["baseline"] = args.baseline
+    if hasattr(args, "detector"):
+        changes["detector"] = args.detector
+    if hasattr(args, "detectors"):
+        changes["detectors"] = tuple(item for part in args.detectors for item in part)
     if options:
         replaced = {item[:2] for item in options}
         kept = tuple(item for item in settings.options if item[:2] not in replaced)
@@ -224,7 +258,7 @@ def _add_flag(section: Any, item: Field[Any]) -> None:
     if choices is not None:
         options["metavar"] = "{" + ",".join(choices) + "}"
     elif kind.startswith("tuple"):
-        options |= {"action": "append", "type": _names, "metavar": "NAMES"}
+        options |= {"action": "append", "type": name_list, "metavar": "NAMES"}
     elif kind in ("int", "float"):
         options |= {"type": _number, "metavar": "N"}
     else:
@@ -263,7 +297,7 @@ def _docstring_entries(text: str) -> Iterator[tuple[list[str], str]]:
         yield match[1].split(", "), " ".join(match[2].split())
 
 
-def _names(text: str) -> tuple[str, ...]:
+def name_list(text: str) -> tuple[str, ...]:
     """Split names at commas; a name in double quotes may hold one."""
     row = next(csv.reader([text], skipinitialspace=True), [])
     return tuple(name.strip() for name in row if name.strip())

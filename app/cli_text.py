@@ -30,13 +30,17 @@ __all__ = [
     "findings_text",
     "methods_text",
     "notes_text",
+    "number",
+    "p_value",
     "rows_words",
+    "span",
     "table",
     "understood",
     "wrapped",
 ]
 
 WIDTH = 96
+ADVICE_WORDS = {"when": "Use it", "not_when": "Not", "cost": "Cost"}
 
 _VIEWS = {
     "top-label": "Top label: is the predicted class right as often as its probability "
@@ -201,12 +205,25 @@ def methods_text(families: Mapping[str, Iterable[Method]]) -> str:
     parts = []
     for title, members in families.items():
         lines = [title]
-        for item in members:
+        shown = list(members)
+        width = max((len(item.id) for item in shown), default=0) + 2
+        for item in shown:
             also = f" (also: {', '.join(item.aliases)})" if item.aliases else ""
-            lines.append(f"  {item.id:<24}{item.label:<36}{item.tier}")
+            lines.append(f"  {item.id:<{width}}{item.label:<36}{item.tier}")
             lines.append(wrapped(item.summary + also, " " * 16))
+            lines += [
+                wrapped(f"{ADVICE_WORDS[name]}: {text}", " " * 16, " " * 18)
+                for name, text in item.advice.items()
+            ]
             if item.reference != "-":
                 lines.append(wrapped(item.reference, " " * 16))
+            assumes = getattr(item, "assumes", "")
+            if assumes:
+                needs = (
+                    ", ".join(sorted(getattr(item, "requires", ()))) or "any of them"
+                )
+                said = f"Needs {needs}. {assumes}"
+                lines.append(wrapped(said, " " * 16))
             lines += [wrapped(text, " " * 16, " " * 18) for text in _params(item)]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
@@ -278,10 +295,10 @@ def estimates_table(estimates: Mapping[str, Estimate], n_classes: int) -> str:
         rows.append(
             (
                 _label(name, n_classes),
-                _number(found.value, name),
-                _span(found.low, found.high, name),
-                _span(found.null_low, found.null_high, name),
-                _p_value(found.p_value),
+                number(found.value, name),
+                span(found.low, found.high, name),
+                span(found.null_low, found.null_high, name),
+                p_value(found.p_value),
                 f"{found.n:,}",
                 found.rows,
             )
@@ -378,13 +395,13 @@ def _changes_table(
         rows.append(
             (
                 _label(name, n_classes),
-                _number(before.estimates[name].value, name),
-                _number(found.value, name),
-                _span(found.null_low, found.null_high, name),
-                "" if change is None else _number(change.value, name, signed=True),
+                number(before.estimates[name].value, name),
+                number(found.value, name),
+                span(found.null_low, found.null_high, name),
+                "" if change is None else number(change.value, name, signed=True),
                 ""
                 if change is None
-                else _span(change.low, change.high, name, signed=True),
+                else span(change.low, change.high, name, signed=True),
             )
         )
     return table(header, rows)
@@ -396,10 +413,10 @@ def _ranking(analysis: Analysis) -> str:
     rows = [
         (
             name,
-            _number(found.value, "nll"),
-            _span(found.low, found.high, "nll"),
-            "best" if i == 0 else _number(behind.value, "nll", signed=True),
-            "" if i == 0 else _span(behind.low, behind.high, "nll", signed=True),
+            number(found.value, "nll"),
+            span(found.low, found.high, "nll"),
+            "best" if i == 0 else number(behind.value, "nll", signed=True),
+            "" if i == 0 else span(behind.low, behind.high, "nll", signed=True),
         )
         for i, (name, found, behind) in enumerate(comparison.ranking)
     ]
@@ -412,8 +429,8 @@ def _refits_words(item: Fitted) -> str:
     ranges = item.refit_range
     return wrapped(
         f"Over {len(item.refits)} repetitions of the split: NLL "
-        f"{_span(*ranges['nll'], 'nll')}, signed gap "
-        f"{_span(*ranges['gap'], 'gap')} points."
+        f"{span(*ranges['nll'], 'nll')}, signed gap "
+        f"{span(*ranges['gap'], 'gap')} points."
     )
 
 
@@ -423,7 +440,7 @@ def _label(name: str, n_classes: int) -> str:
     return metric_label(name, n_classes)
 
 
-def _number(value: float | None, name: str, *, signed: bool = False) -> str:
+def number(value: float | None, name: str, *, signed: bool = False) -> str:
     """Return a number as the page shows it, in characters that every terminal has."""
     from components.tables import format_value
 
@@ -431,17 +448,19 @@ def _number(value: float | None, name: str, *, signed: bool = False) -> str:
     return text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
 
 
-def _span(
+def span(
     low: float | None, high: float | None, name: str, *, signed: bool = False
 ) -> str:
+    """Return an interval as `number` writes its ends; empty where there is none."""
     from components.tables import format_span
 
     text = format_span(name, low, high, signed=signed)
     return text.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
 
 
-def _p_value(p: float | None) -> str:
-    if p is None:
+def p_value(p: float | None) -> str:
+    """Return a p-value; empty where there is none."""
+    if p is None or p != p:
         return ""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 

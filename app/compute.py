@@ -6,14 +6,15 @@ which is no part of the key, so that it can run inside a job (`app.jobs`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import attrgetter, methodcaller
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import streamlit as st
 
+from app import memory
 from core.analysis import (
     UNCALIBRATED,
     Analysis,
@@ -27,6 +28,9 @@ from core.analysis import (
 )
 from core.binning import BinStatistics
 from core.calibrators import CALIBRATORS
+from core.correctness import LossEffects, compare_losses
+from core.decisions import Decisions
+from core.decisions import decisions as decisions_of
 from core.findings import Findings, find
 from core.fitting import Fitted, fit_method, unusable_reason
 from core.loading import Schema, inspect_file, open_study
@@ -35,6 +39,7 @@ from core.metrics import Curve
 from core.metrics.presets import PeerNumber
 from core.on_demand import measure_metrics, reliability_curves
 from core.on_demand import peers as peers_of
+from core.ood import Detection, OodRows, Scored, detect_in_turn, divide
 from core.operating_points import OperatingPoints
 from core.operating_points import operating_points as operating_points_of
 from core.per_class import ClassGaps, ClassScores, scores_for
@@ -48,6 +53,9 @@ from core.uncertainty import Estimate
 
 __all__ = [
     "SAMPLE",
+    "SAMPLE_COPIES",
+    "SAMPLE_REFERENCE",
+    "SAMPLE_STRANGERS",
     "analysis",
     "class_bins",
     "class_curve",
@@ -55,6 +63,8 @@ __all__ = [
     "class_scores",
     "comparison",
     "curve",
+    "decisions",
+    "detections",
     "division",
     "division_problem",
     "findings",
@@ -62,7 +72,10 @@ __all__ = [
     "fitted",
     "forget",
     "inspected",
+    "losses",
     "more_metrics",
+    "ood_rows",
+    "ood_settings",
     "operating_points",
     "overview",
     "peers",
@@ -71,14 +84,51 @@ __all__ = [
     "role_sizes",
     "sample",
     "temperature_settings",
+    "visit",
 ]
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 SAMPLE = Path(__file__).resolve().parents[1] / "sample_data" / "digits_noisy.csv"
+SAMPLE_COPIES = SAMPLE.with_name("digits_noisy_copies.npz")
+SAMPLE_STRANGERS = SAMPLE.with_name("digits_ood.npz")
+SAMPLE_REFERENCE = SAMPLE.with_name("digits_reference.npz")
 _FITTING = ("split", "n_folds", "fit_fraction", "threshold_fraction", "seed")
+_DIVIDING = (
+    *("split", "n_folds", "fit_fraction", "threshold_fraction", "seed"),
+    *("threshold_rule", "ood_tuning", "ood_validation"),
+)
+_MEASURING = (*_DIVIDING, "level", "n_resamples", "near_sets", "far_sets")
 _BY_CONTENT: dict[str | type[Any], Callable[[Any], Any]] = {
     "core.predictions.Study": attrgetter("identity"),
     "core.settings.Settings": methodcaller("to_json"),
 }
+_caches: list[Any] = []  # of sessions
+
+
+def _kept(max_entries: int) -> Callable[[F], F]:
+    """Return what keeps results of a session by the content of study and Settings."""
+    keep = st.cache_resource(
+        scope="session",
+        max_entries=max_entries,
+        show_spinner=False,
+        hash_funcs=_BY_CONTENT,
+    )
+
+    def keep_results(function: F) -> F:
+        found: Any = keep(function)
+        _caches.append(found)
+        return found
+
+    return keep_results
+
+
+@st.cache_resource(
+    scope="session", max_entries=1, show_spinner=False, on_release=memory.left
+)
+def visit(session: str, _now: memory.Visit) -> memory.Visit:  # noqa: ARG001 - the key
+    """Return the visit of a session; when its page is closed, all it holds goes."""
+    return _now
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)
@@ -97,8 +147,21 @@ def fit_settings(settings: Settings, method: str) -> Settings:
 def measuring_settings(settings: Settings) -> Settings:
     """Return the settings without the choice of calibrators."""
     return settings.replace(
-        calibrators=(), method="uncalibrated", options=(), temperature=None
+        calibrators=(),
+        baseline=UNCALIBRATED,
+        method=UNCALIBRATED,
+        options=(),
+        temperature=None,
     )
+
+
+def _plain(settings: Settings) -> Settings:
+    """Return the settings without those that change neither rows nor resamples."""
+    own = Settings()
+    kept = {
+        name: getattr(own, name) for name in ("n_bins", "strategy", "norm", "level")
+    }
+    return settings.replace(**kept)
 
 
 def temperature_settings(study: Study, settings: Settings) -> Settings:
@@ -106,6 +169,7 @@ def temperature_settings(study: Study, settings: Settings) -> Settings:
     is_usable = unusable_reason(study, "temperature") is None
     return settings.replace(
         calibrators=("temperature",) if is_usable else (),
+        baseline=UNCALIBRATED,
         method="temperature",
         temperature=None,
     )
@@ -159,10 +223,14 @@ def fitted(
 
 
 def analysis(
-    study: Study, settings: Settings, progress: Progress = no_progress
+    study: Study,
+    settings: Settings,
+    progress: Progress = no_progress,
+    arrived: Callable[[str, Fitted | None], None] | None = None,
 ) -> Analysis:
-    """Return everything for the calibrators in `settings.calibrators`."""
-    return _analysis(study, settings.replace(temperature=None), progress)
+    """Return everything for the chosen calibrators; `arrived` hears of each."""
+    plain = settings.replace(temperature=None, baseline=UNCALIBRATED)
+    return _analysis(study, plain, progress, arrived)
 
 
 def comparison(
@@ -190,7 +258,7 @@ def class_scores(study: Study, settings: Settings, method: str) -> ClassScores:
     first = overview(study, settings)
     if CALIBRATORS[method].id == UNCALIBRATED:
         is_compared = bool(_made(study, settings, method))
-        return scores_for(study.evaluation, first, is_compared=is_compared)
+        return scores_for(study, first, is_compared=is_compared)
     own = fit_settings(settings, method)
     return _class_scores(study, own, CALIBRATORS[method].id, first)
 
@@ -246,6 +314,18 @@ def more_metrics(
     return _more_metrics(study, _asked(settings), method, view, wanted, progress)
 
 
+def losses(
+    study: Study, settings: Settings, progress: Progress = no_progress
+) -> LossEffects:
+    """Return what each loss of the correctness-aware calibrator does to test rows."""
+    return _losses(study, settings, progress)
+
+
+def decisions(study: Study, settings: Settings) -> Decisions:
+    """Return what the scores as they are take for what."""
+    return _decisions(study, measuring_settings(settings))
+
+
 def operating_points(
     study: Study, settings: Settings, method: str, progress: Progress = no_progress
 ) -> OperatingPoints | FitError:
@@ -260,6 +340,47 @@ def peers(
     return _peers(study, measuring_settings(settings), progress)
 
 
+def ood_rows(study: Study, settings: Settings) -> OodRows:
+    """Return the rows by what they do for out-of-distribution detectors."""
+    return _ood_rows(study, _only(settings, _DIVIDING))
+
+
+def detections(
+    study: Study,
+    settings: Settings,
+    methods: tuple[str, ...],
+    progress: Progress = no_progress,
+) -> Iterator[Detection]:
+    """Yield detectors on a study as they come; what was computed before comes first.
+
+    Only the settings that numbers and options depend on count: a threshold is chosen
+    by `core.ood.with_threshold`.
+    """
+    known = _ood_known(study, _only(settings, _MEASURING))
+    keys = {name: _ood_key(name, settings) for name in methods}
+    before = {name: known[key] for name, key in keys.items() if key in known}
+    rows = ood_rows(study, settings)
+    # Pages choose thresholds; only which rows are set aside for them matters here.
+    asked = ood_settings(settings).replace(threshold_rule="tpr")
+    for found in detect_in_turn(rows, asked, methods, progress, known=before):
+        known.update({keys[name]: item for name, item in found.results.items()})
+        yield found
+
+
+def ood_settings(settings: Settings) -> Settings:
+    """Return only what the numbers of detectors depend on."""
+    return _only(settings, (*_MEASURING, "options"))
+
+
+def _ood_key(method: str, settings: Settings) -> str:
+    return f"{method} {sorted(settings.method_options(method).items())!r}"
+
+
+def _only(settings: Settings, names: tuple[str, ...]) -> Settings:
+    """Return settings that are the default ones but for some."""
+    return Settings(**{name: getattr(settings, name) for name in names})
+
+
 def preview(study: Study, settings: Settings, temperature: float) -> ViewResult:
     """Return the test rows at a temperature set by hand, rounded to four digits."""
     return _preview(study, measuring_settings(settings), round(temperature, 4))
@@ -267,7 +388,9 @@ def preview(study: Study, settings: Settings, temperature: float) -> ViewResult:
 
 def _asked(settings: Settings) -> Settings:
     """Return the settings without what concerns neither the methods nor their rows."""
-    return settings.replace(method="uncalibrated", temperature=None)
+    return settings.replace(
+        method=UNCALIBRATED, baseline=UNCALIBRATED, temperature=None
+    )
 
 
 def _made(
@@ -289,10 +412,7 @@ def _made(
 
 def forget() -> None:
     """Drop everything that was computed for this session."""
-    session_caches = (_division, _inspected, _overview, _fitted, _analysis, _preview)
-    cached: Any
-    asked = (_curve, _class_curve, _more_metrics, _operating_points, _peers)
-    for cached in (*session_caches, _class_scores, _class_gaps, _findings, *asked):
+    for cached in _caches:
         cached.clear()
 
 
@@ -301,9 +421,7 @@ def positive_class(found: Analysis) -> int:
     return positive_index(found.study.evaluation, found.settings)
 
 
-@st.cache_resource(
-    scope="session", max_entries=4, show_spinner=False, hash_funcs=_BY_CONTENT
-)
+@_kept(max_entries=4)
 def _division(study: Study, settings: Settings) -> Split | FitError:
     try:
         return make_split(study, settings)
@@ -311,9 +429,7 @@ def _division(study: Study, settings: Settings) -> Split | FitError:
         return error
 
 
-@st.cache_resource(
-    scope="session", max_entries=4, show_spinner=False, hash_funcs=_BY_CONTENT
-)
+@_kept(max_entries=4)
 def _inspected(
     paths: tuple[str, ...],
     names: tuple[str, ...],
@@ -323,49 +439,56 @@ def _inspected(
     return inspect_file(paths, settings=settings, name=names)
 
 
-@st.cache_resource(
-    scope="session", max_entries=8, show_spinner=False, hash_funcs=_BY_CONTENT
-)
+@_kept(max_entries=4)
+def _before(study: Study, settings: Settings) -> dict[str, Any]:  # noqa: ARG001
+    """Return the last results but for bins and level, to go on from."""
+    return {}
+
+
+@_kept(max_entries=8)
 def _overview(study: Study, settings: Settings, _progress: Progress) -> Overview:
     _progress(0.0, "Measuring the scores as they are")
-    return measure(study, settings, _progress)
+    before = _before(study, _plain(settings))
+    before["overview"] = measure(study, settings, _progress, before.get("overview"))
+    found: Overview = before["overview"]
+    return found
 
 
-@st.cache_resource(
-    scope="session", max_entries=16, show_spinner=False, hash_funcs=_BY_CONTENT
-)
+@_kept(max_entries=16)
 def _fitted(
     study: Study, settings: Settings, method: str, _progress: Progress
 ) -> Fitted:
     return fit_method(study, settings, method, _progress)
 
 
-@st.cache_resource(
-    scope="session", max_entries=8, show_spinner=False, hash_funcs=_BY_CONTENT
-)
-def _analysis(study: Study, settings: Settings, _progress: Progress) -> Analysis:
-    return analyze(study, settings, _progress, measured=overview, fitted=fitted)
+@_kept(max_entries=8)
+def _analysis(
+    study: Study,
+    settings: Settings,
+    _progress: Progress,
+    _arrived: Callable[[str, Fitted | None], None] | None,
+) -> Analysis:
+    before = _before(study, _plain(settings))
+    hooks: dict[str, Any] = {"measured": overview, "fitted": fitted}
+    hooks |= {"arrived": _arrived, "known": before.get("analysis")}
+    before["analysis"] = analyze(study, settings, _progress, **hooks)
+    found: Analysis = before["analysis"]
+    return found
 
 
-@st.cache_resource(
-    scope="session", max_entries=1, show_spinner=False, hash_funcs=_BY_CONTENT
-)
+@_kept(max_entries=1)
 def _class_scores(
     study: Study, settings: Settings, method: str, _first: Overview
 ) -> ClassScores:
-    return scores_for(study.evaluation, _first, fitted(study, settings, method))
+    return scores_for(study, _first, fitted(study, settings, method))
 
 
-@st.cache_resource(
-    scope="session", max_entries=8, show_spinner=False, hash_funcs=_BY_CONTENT
-)
+@_kept(max_entries=8)
 def _class_gaps(study: Study, settings: Settings, method: str) -> ClassGaps:
     return class_gaps_of(class_scores(study, settings, method), settings.level)
 
 
-@st.cache_resource(
-    scope="session", max_entries=16, show_spinner=False, hash_funcs=_BY_CONTENT
-)
+@_kept(max_entries=16)
 def _curve(
     study: Study,
     settings: Settings,
@@ -389,9 +512,7 @@ def _curve(
     return found[view][method]
 
 
-@st.cache_resource(
-    scope="session", max_entries=64, show_spinner=False, hash_funcs=_BY_CONTENT
-)
+@_kept(max_entries=64)
 def _class_curve(
     study: Study,
     settings: Settings,
@@ -404,9 +525,7 @@ def _class_curve(
     return class_curve_of(scores, column, settings, kind, _progress)
 
 
-@st.cache_resource(
-    scope="session", max_entries=16, show_spinner=False, hash_funcs=_BY_CONTENT
-)
+@_kept(max_entries=16)
 def _more_metrics(
     study: Study,
     settings: Settings,
@@ -425,9 +544,7 @@ def _more_metrics(
     return found[view][method]
 
 
-@st.cache_resource(
-    scope="session", max_entries=8, show_spinner=False, hash_funcs=_BY_CONTENT
-)
+@_kept(max_entries=8)
 def _operating_points(
     study: Study, settings: Settings, method: str, _progress: Progress
 ) -> OperatingPoints | FitError:
@@ -440,24 +557,39 @@ def _operating_points(
         return error
 
 
-@st.cache_resource(
-    scope="session", max_entries=4, show_spinner=False, hash_funcs=_BY_CONTENT
-)
+@_kept(max_entries=2)
+def _decisions(study: Study, settings: Settings) -> Decisions:
+    return decisions_of(study.evaluation, overview(study, settings), settings.level)
+
+
+@_kept(max_entries=4)
+def _losses(study: Study, settings: Settings, _progress: Progress) -> LossEffects:
+    return compare_losses(study, settings, _progress)
+
+
+@_kept(max_entries=4)
 def _peers(
     study: Study, settings: Settings, _progress: Progress
 ) -> tuple[PeerNumber, ...]:
     return peers_of(study, settings, overview(study, settings), _progress)
 
 
-@st.cache_resource(
-    scope="session", max_entries=4, show_spinner=False, hash_funcs=_BY_CONTENT
-)
+@_kept(max_entries=4)
 def _findings(study: Study, settings: Settings, _progress: Progress) -> Findings | None:
     return find(study, settings, overview(study, settings, _progress))
 
 
-@st.cache_resource(
-    scope="session", max_entries=32, show_spinner=False, hash_funcs=_BY_CONTENT
-)
+@_kept(max_entries=32)
 def _preview(study: Study, settings: Settings, temperature: float) -> ViewResult:
     return preview_temperature(study, settings, overview(study, settings), temperature)
+
+
+@_kept(max_entries=1)
+def _ood_rows(study: Study, settings: Settings) -> OodRows:
+    return divide(study, settings)
+
+
+@_kept(max_entries=2)
+def _ood_known(study: Study, settings: Settings) -> dict[str, Scored]:  # noqa: ARG001
+    """Return the detectors of a study by id and options: the jobs fill it."""
+    return {}

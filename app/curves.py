@@ -89,7 +89,7 @@ def draw(
         ),
         alt=curves.curve_alt(curve, kind, label),
         name=name,
-        table=curves.curve_table({label: curve}, kind),
+        table=partial(curves.curve_table, {label: curve}, kind),
         **options,
     )
 
@@ -134,7 +134,7 @@ def parts(analysis: Analysis, view: str, method: str, kind: str, stem: str) -> N
         display.table(
             curves.parts_frame(found),
             alt=f"Numbers of the {label} reliability curve",
-            data=tables.described_frame({label: found}),
+            data=partial(tables.described_frame, {label: found}),
             name=f"{stem}-{kind}-numbers",
             key=state.key("get_parts"),
         )

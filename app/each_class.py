@@ -131,10 +131,12 @@ def figures(
     if not columns:
         return
     if lines is None:
-        frame = reliability.reliability_table({names[i]: b for i, b in bins.items()})
+        shown = {names[i]: b for i, b in bins.items()}
+        frame = partial(reliability.reliability_table, shown)
     else:
         curves.about(next(iter(lines.values())), kind)
-        frame = curve_table({names[i]: line for i, line in lines.items()}, kind)
+        drawn_lines = {names[i]: line for i, line in lines.items()}
+        frame = partial(curve_table, drawn_lines, kind)
     display.downloads(
         frame,
         f"{stem}-class-{kind}",
@@ -195,7 +197,7 @@ def every_class(
             display.table(
                 tables.single_frame(classwise, len(names), name=label),
                 alt="Calibration over all classes",
-                data=tables.described_frame({label: classwise}),
+                data=partial(tables.described_frame, {label: classwise}),
                 name=f"{stem}-classwise",
                 key=state.key("get_classwise"),
             )
@@ -214,6 +216,7 @@ def every_class(
             for name, label in CLASS_COLUMNS.items()
         },
         alt="Gap of every class with its interval, the clearest first",
+        placeholder="\N{EN DASH}",
     )
     display.downloads(
         frame, f"{stem}-classes", state.key("get_classes"), "Every class, as CSV"

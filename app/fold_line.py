@@ -11,6 +11,7 @@ from app import compute, jobs, state
 from components import display, tables
 from core.analysis import Analysis
 from core.findings import Findings, StandOut
+from core.predictions import Predictions
 from core.uncertainty import Estimate
 
 __all__ = ["draw"]
@@ -31,6 +32,7 @@ COLUMNS: dict[str, Any] = {
     ),
     "file_row": "Row",
 }
+OURS = (*COLUMNS, "correct")
 
 
 def draw(analysis: Analysis, stem: str) -> None:
@@ -61,7 +63,7 @@ def draw(analysis: Analysis, stem: str) -> None:
                 )
                 if item is not None:
                     _why(item, title)
-    _to_review(found, own.roles.id, stem)
+    _to_review(found, own, stem)
 
 
 def finding_words(found: StandOut | None, reason: str) -> str:
@@ -99,13 +101,22 @@ def _why(found: StandOut, title: str) -> None:
     display.provenance(columns, [found.how], key)
 
 
-def _to_review(found: Findings, id_column: str | None, stem: str) -> None:
-    """List the wrong rows whose label the model thought least likely."""
+def _to_review(found: Findings, own: Predictions, stem: str) -> None:
+    """List the wrong rows whose label the model thought least likely.
+
+    Where the file has one confidence per row, its other columns say what each row is.
+    """
     frame = found.review
-    shown = [*([] if id_column is None else [id_column]), *COLUMNS]
+    has_classes = own.logits is not None
+    shown = [] if own.roles.id is None else [own.roles.id]
+    if not has_classes:
+        shown += [name for name in frame if name not in (*shown, *OURS)]
+    shown += COLUMNS
+    least = "labels that the model thought least likely"
+    surest = "wrong predictions that the model was surest of"
     with st.container(border=True, gap="small"):
         st.markdown(
-            "**Rows to review**\u2002The labels that the model thought least likely: "
+            f"**Rows to review**\u2002The {least if has_classes else surest}: "
             "wrong labels, hard rows, or a blind spot. "
             f":gray[({tables.count_of(found.n_wrong, 'wrong row')})]"
         )
@@ -117,6 +128,7 @@ def _to_review(found: Findings, id_column: str | None, stem: str) -> None:
             column_order=[name for name in shown if name in frame],
             column_config=COLUMNS,
             alt=f"The {min(SHOWN_ROWS, len(frame))} most surprising rows",
+            placeholder="\N{EN DASH}",
         )
         row = display.downloads(
             frame,

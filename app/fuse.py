@@ -62,7 +62,7 @@ def draw(study: Study, wanted: Settings) -> None:
             type=["onnx"],
             max_upload_size=512,
             key=widget,
-            on_change=_open,
+            on_change=opening.open_model,
             args=(widget,),
         )
         file: opening.Source | None = st.session_state.get("_model")
@@ -82,13 +82,6 @@ def draw(study: Study, wanted: Settings) -> None:
             return
         if made is not None:
             _show(made, file.name)
-
-
-def _open(widget: str) -> None:
-    upload = st.session_state.get(widget)
-    if upload is not None:
-        st.session_state["_model"] = opening.kept(upload)
-        opening.empty_uploaders()
 
 
 def _written(

@@ -18,13 +18,18 @@ from streamlit.runtime.scriptrunner import (
     add_script_run_ctx,
     get_script_run_ctx,
 )
+from streamlit.runtime.scriptrunner_utils.script_run_context_attr import (
+    SCRIPT_RUN_CONTEXT_ATTR_NAME,
+)
 
 from components import display
 from core.messages import Cancelled, Progress
 
-__all__ = ["forget", "forget_all", "is_started", "run", "waiting"]
+__all__ = ["Publish", "follow", "forget", "forget_all", "is_started", "run", "waiting"]
 
 T = TypeVar("T")
+Publish = Callable[[Any], None]
+"""Takes what some work has so far, to be shown while it goes on."""
 
 GRACE = 0.8  # seconds that a page waits before it shows a progress bar
 POLL = 0.4
@@ -51,6 +56,13 @@ class Job:
     fraction: float = 0.0
     message: str = ""
     started: float = field(default_factory=time.monotonic)
+    so_far: Any = None
+    version: int = 0
+
+    def publish(self, found: Any) -> None:
+        """Keep what there is so far; the page that waits is drawn again."""
+        self.so_far = found
+        self.version += 1
 
     def cancel(self) -> None:
         """Keep the work from starting, or stop it at its next report of progress."""
@@ -121,19 +133,10 @@ def run(
     DataError, FitError
         Whatever the work raised.
     """
-    registry = _registry()
-    registry.asked.add(key)
-    job = registry.jobs.get(key)
-    if job is None:
-        job = _start(registry, key, Job(slot, label), work)
-        wait([job.future], GRACE)
+    job = _asked(key, Job(slot, label), lambda _, report: work(report))
     if not job.future.done():
         _watch(key)
         return None
-    # a newer run of the page may have cancelled it meanwhile
-    if registry.jobs.get(key) is job:
-        registry.jobs.move_to_end(key)
-    registry.drop_finished()
     try:
         return job.future.result()
     except (Cancelled, CancelledError):
@@ -141,6 +144,43 @@ def run(
             raise Cancelled from None
         display.stopped(label, lambda: forget(key), key=f"again-{slot}")
         return None
+
+
+def follow(
+    key: str,
+    label: str,
+    work: Callable[[Progress, Publish], T],
+    *,
+    slot: str = "page",
+) -> tuple[T | None, bool]:
+    """Return what some work has so far, and whether it has ended.
+
+    The app is run again whenever there is more of it. What was published stays where
+    somebody cancels the work.
+
+    Parameters
+    ----------
+    key, label, slot : str
+        As in `run`.
+    work : callable
+        Takes a progress callback and `Publish`, and returns what it published last.
+
+    Raises
+    ------
+    DataError, FitError
+        Whatever the work raised.
+    """
+    job = _asked(key, Job(slot, label), lambda own, report: work(report, own.publish))
+    version = job.version  # before what it is of: a redraw too many does no harm
+    found = job.so_far
+    if not job.future.done():
+        _watch(key, version)
+        return found, False
+    try:
+        return job.future.result(), True
+    except (Cancelled, CancelledError):
+        display.stopped(label, lambda: forget(key), key=f"again-{slot}")
+        return job.so_far, True
 
 
 @contextmanager
@@ -189,8 +229,24 @@ def _registry() -> Registry:
     return registry
 
 
+def _asked(key: str, new: Job, work: Callable[[Job, Progress], Any]) -> Job:
+    """Return the job of a key; a new one is started, and gets a moment to end."""
+    registry = _registry()
+    registry.asked.add(key)
+    job = registry.jobs.get(key)
+    if job is None:
+        job = _start(registry, key, new, work)
+        wait([job.future], GRACE)
+    if job.future.done():
+        # a newer run of the page may have cancelled it meanwhile
+        if registry.jobs.get(key) is job:
+            registry.jobs.move_to_end(key)
+        registry.drop_finished()
+    return job
+
+
 def _start(
-    registry: Registry, key: str, job: Job, work: Callable[[Progress], Any]
+    registry: Registry, key: str, job: Job, work: Callable[[Job, Progress], Any]
 ) -> Job:
     for old_key, old in list(registry.jobs.items()):
         if old.slot == job.slot:
@@ -204,10 +260,15 @@ def _start(
         job.fraction, job.message = min(max(fraction, 0.0), 1.0), message
 
     def body() -> Any:
-        # Session-scoped caches ask the thread whose session it works for.
-        add_script_run_ctx(threading.current_thread(), context)
-        report(0.0, "")
-        return work(report)
+        # Session-scoped caches ask the thread whose session it works for. It may not
+        # know it any longer than that: the thread would keep the session's rows.
+        thread = threading.current_thread()
+        add_script_run_ctx(thread, context)
+        try:
+            report(0.0, "")
+            return work(job, report)
+        finally:
+            setattr(thread, SCRIPT_RUN_CONTEXT_ATTR_NAME, None)
 
     job.future = registry.executor.submit(body)
     registry.jobs[key] = job
@@ -221,10 +282,10 @@ def _is_gone(session: str | None) -> bool:
 
 
 @st.fragment(run_every=POLL)
-def _watch(key: str) -> None:
-    """Draw the progress of a job; when it is done, run the app again."""
+def _watch(key: str, version: int = 0) -> None:
+    """Draw the progress of a job; when it has more, or is done, run the app again."""
     job = _registry().jobs.get(key)
-    if job is None or job.future.done():
+    if job is None or job.future.done() or job.version != version:
         st.rerun(scope="app")
         return
     display.progress(

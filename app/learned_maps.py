@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import streamlit as st
 
-from app import state
+from app import changed_rows, state
 from components import calibrators, display, learned_maps
+from components import class_weights as class_weights_figures
 from core.analysis import UNCALIBRATED, Analysis
-from core.learned_maps import class_changes, class_curves, confidence_map
+from core.calibrators import Calibrator
+from core.learned_maps import (
+    class_changes,
+    class_curves,
+    class_weights,
+    confidence_map,
+)
 
 __all__ = ["section"]
 
@@ -34,7 +42,7 @@ def section(analysis: Analysis, stem: str) -> None:
             alt=learned_maps.confidence_alt(maps, labels),
             name=f"{stem}-confidences",
             key=state.key("figure_confidences"),
-            table=learned_maps.confidence_table(maps, labels),
+            table=partial(learned_maps.confidence_table, maps, labels),
         )
         band = ""
         if len(maps) <= learned_maps.BANDS:
@@ -46,7 +54,51 @@ def section(analysis: Analysis, stem: str) -> None:
         )
     with right:
         curves(analysis, labels, stem)
+    weights(analysis, labels, stem)
     changed(analysis, labels, before, stem)
+
+
+def mapped(analysis: Analysis, name: str) -> Calibrator:
+    """Return the calibrator that maps: the chosen one where one chose."""
+    return analysis.fitted[name].calibrator.exported
+
+
+def weights(analysis: Analysis, labels: dict[str, str], stem: str) -> None:
+    """Draw the linear maps of logits, for calibrators that have them."""
+    found = {name: class_weights(mapped(analysis, name)) for name in labels}
+    known = {name: item for name, item in found.items() if item is not None}
+    if not known:
+        return
+    box = st.expander(
+        "Slopes and offsets of classes", key=state.key("weights"), on_change="rerun"
+    )
+    if not box.open:
+        return
+    classes = analysis.study.evaluation.classes
+    with box:
+        shown = next(iter(known))
+        if len(known) > 1:
+            shown = st.selectbox(
+                "Calibrator",
+                list(known),
+                format_func=lambda name: labels[name],
+                key=state.key(f"weights_of_{'_'.join(sorted(known))}"),
+            )
+        item = known[shown]
+        display.figure(
+            class_weights_figures.figure(item, classes),
+            alt=class_weights_figures.alt(item, classes, labels[shown]),
+            name=f"{stem}-weights-{shown}",
+            key=state.key("figure_weights"),
+            table=partial(class_weights_figures.table, item, classes),
+        )
+        words = "Slope and offset of each class; the dashed lines change nothing."
+        if item.is_matrix:
+            words = (
+                "How much of the old logit of a column goes into the new logit of a "
+                "row, beyond the identity; the last column is the offset."
+            )
+        st.caption(words)
 
 
 def curves(analysis: Analysis, labels: dict[str, str], stem: str) -> None:
@@ -54,7 +106,7 @@ def curves(analysis: Analysis, labels: dict[str, str], stem: str) -> None:
     classes = analysis.study.evaluation.classes
     column = 1
     place = st.container()
-    if not any(class_curves(analysis.fitted[name].calibrator, [1]) for name in labels):
+    if not any(class_curves(mapped(analysis, name), [1]) for name in labels):
         why = "what becomes of one probability depends on the others."
         if len(classes) == 2:
             why = "the map of the confidence is all there is."
@@ -72,7 +124,7 @@ def curves(analysis: Analysis, labels: dict[str, str], stem: str) -> None:
         )
     found: dict[str, Any] = {}
     for name in labels:
-        for curve in class_curves(analysis.fitted[name].calibrator, [column]):
+        for curve in class_curves(mapped(analysis, name), [column]):
             found[name] = curve
     with place:
         display.figure(
@@ -80,7 +132,7 @@ def curves(analysis: Analysis, labels: dict[str, str], stem: str) -> None:
             alt=learned_maps.curves_alt(found, labels, classes[column]),
             name=f"{stem}-curves",
             key=state.key("figure_curves"),
-            table=learned_maps.curves_table(found, labels, classes[column]),
+            table=partial(learned_maps.curves_table, found, labels, classes[column]),
         )
         words = "The curves that the exports hold, fitted on all fit rows."
         if len(classes) > 2:
@@ -103,7 +155,7 @@ def changed(analysis: Analysis, labels: dict[str, str], before: Any, stem: str) 
     display.table(
         learned_maps.changes_frame(found, classes),
         alt=f"What {labels[method]} changed, by predicted class",
-        data=learned_maps.changes_table(found, classes),
+        data=partial(learned_maps.changes_table, found, classes),
         name=f"{stem}-changes-{method}",
         key=state.key("get_changes"),
         label="All classes, as CSV",
@@ -114,3 +166,4 @@ def changed(analysis: Analysis, labels: dict[str, str], before: Any, stem: str) 
         "that the calibrator never saw. Left and joined: rows whose predicted class "
         "changed from or to this one."
     )
+    changed_rows.section(analysis, method, labels[method], stem)

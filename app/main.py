@@ -56,6 +56,13 @@ page = st.navigation(
             help="Confusion matrix, recall and precision, thresholds and their cost.",
         ),
         st.Page(
+            "views/ood.py",
+            title="Out-of-distribution",
+            url_path="out-of-distribution",
+            icon=":material/travel_explore:",
+            help="Scores that tell rows which the model should not trust itself with.",
+        ),
+        st.Page(
             "views/data.py",
             title="Data",
             icon=":material/table_view:",

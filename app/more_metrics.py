@@ -49,7 +49,7 @@ def section(analysis: Analysis, view: str, method: str, label: str, stem: str) -
         row = display.table(
             tables.metrics_frame(found, n_classes),
             alt="More metrics, one per line",
-            data=tables.described_frame({label: found}),
+            data=partial(tables.described_frame, {label: found}),
             name=f"{stem}-more-metrics-{view}-{method}",
             key=state.key("get_more_metrics"),
         )

@@ -15,27 +15,49 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.runtime.uploaded_file_manager import DeletedFile
 
-from app import compute, jobs, state
+from app import compute, jobs, memory, state
 from core.calibrators import CALIBRATORS
-from core.loading import READING_FIELDS, Schema, open_study
-from core.messages import Cancelled, DataError
+from core.loading import (
+    READING_FIELDS,
+    Schema,
+    add_copies,
+    add_head,
+    add_ood,
+    add_reference,
+    open_study,
+)
+from core.messages import Cancelled, DataError, Progress, part_of
+from core.ood import DETECTORS
 from core.predictions import Study
+from core.registry import Registry
 from core.settings import Settings
 
 __all__ = [
     "Source",
     "begin",
+    "drop_beside",
+    "drop_copies",
     "empty_uploaders",
     "ensure_study",
     "forget",
+    "given_file",
     "is_local",
     "kept",
+    "open_beside",
+    "open_copies",
+    "open_model",
     "open_path",
     "open_sample",
+    "open_sample_copies",
+    "open_sample_strangers",
     "open_session",
     "open_upload",
 ]
+
+BESIDE = ("copies", "fit_copies", "reference", "ood", "head")
+"""What files beside the rows are for: fields of `Source`."""
 
 _numbers = itertools.count()
 
@@ -51,9 +73,14 @@ class Source:
     path : Path
         Where its bytes are: an upload lies in a temporary file that goes with the
         session, so that its bytes do not stay in memory.
-    kind : {"sample", "upload", "path"}
+    kind : {"sample", "sample-ood", "upload", "path"}
     more : tuple of Source
         The other files of the same upload.
+    copies, fit_copies : tuple of Source
+        Files of transformed copies of the rows, and of the calibration file's rows.
+    reference, ood, head : tuple of Source
+        Files of the rows that detectors are fitted on, of out-of-distribution sets (one
+        or more each), and of the last layer of the network (one).
     """
 
     name: str
@@ -62,11 +89,21 @@ class Source:
     number: int = field(default_factory=lambda: next(_numbers))
     holder: Any = None
     more: tuple[Source, ...] = ()
+    copies: tuple[Source, ...] = ()
+    fit_copies: tuple[Source, ...] = ()
+    reference: tuple[Source, ...] = ()
+    ood: tuple[Source, ...] = ()
+    head: tuple[Source, ...] = ()
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """The paths of every file that is read together."""
         return (self.path, *(item.path for item in self.more))
+
+    @property
+    def beside(self) -> tuple[tuple[str, int], ...]:
+        """Role and number of every file that is read beside the rows."""
+        return tuple((r, item.number) for r in BESIDE for item in getattr(self, r))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -88,6 +125,12 @@ class _Spool:
 def begin() -> None:
     """Start a run; on a first visit open the sample, or the file that was asked for."""
     session = st.session_state
+    now = memory.Visit.now()
+    if now is not None:
+        compute.visit(now.session, now)
+    if session.pop("_is_new", False):  # the page before was drawn for other rows
+        memory.forget_widgets()
+        memory.tidy()
     if "_settings" not in session:
         session["_settings"] = Settings()
         session["_undo"], session["_redo"] = [], []
@@ -113,17 +156,91 @@ def open_path(text: str, *, trusted: bool = False) -> None:
 
 def open_upload(widget: str) -> None:
     """Read the files that an uploader holds; their bytes go to temporary files."""
-    uploads = st.session_state.get(widget)
+    uploads = given_files(widget)
     if not uploads:
         return
     first, *others = [kept(upload) for upload in uploads]
     _open(replace(first, more=tuple(others)))
     empty_uploaders()
+    memory.let_go(uploads)
+
+
+def open_copies(widget: str, role: str) -> None:
+    """Take files of transformed copies from an uploader; the rows are read again.
+
+    Parameters
+    ----------
+    widget : str
+    role : {"copies", "fit_copies"}
+        Which field of the source they are added to.
+    """
+    open_beside(widget, role)
+
+
+def drop_copies(role: str) -> None:
+    """Drop the uploaded copies."""
+    drop_beside(role)
+
+
+def open_beside(widget: str, role: str) -> None:
+    """Take files that are read beside the rows from an uploader.
+
+    Parameters
+    ----------
+    widget : str
+    role : str
+        Of `BESIDE`. Copies and OOD sets join those that are there; a reference and a
+        last layer take their place.
+    """
+    uploads, file = given_files(widget), state.source()
+    if not uploads or file is None:
+        return
+    found = tuple(kept(upload) for upload in uploads)
+    if role not in ("reference", "head"):
+        found = (*getattr(file, role), *found)
+    _read_again(_with(file, role, found))
+    empty_uploaders()
+    memory.let_go(uploads)
+
+
+def drop_beside(role: str, number: int | None = None) -> None:
+    """Drop the files of a role, or the one of a number."""
+    file = state.source()
+    if file is not None:
+        left = (i for i in getattr(file, role) if i.number != number)
+        _read_again(_with(file, role, () if number is None else tuple(left)))
+
+
+def open_sample_copies() -> None:
+    """Take the copies that come with the sample."""
+    file = state.source()
+    if file is not None:
+        bundled = Source(compute.SAMPLE_COPIES.name, compute.SAMPLE_COPIES, "path")
+        _read_again(replace(file, copies=(bundled,)))
+
+
+def open_sample_strangers() -> None:
+    """Read the bundled out-of-distribution sets, with their reference rows."""
+    rows = Source(compute.SAMPLE_STRANGERS.name, compute.SAMPLE_STRANGERS, "sample-ood")
+    path = compute.SAMPLE_REFERENCE
+    _open(replace(rows, reference=(Source(path.name, path, "path"),)))
+
+
+def _with(file: Source, role: str, files: tuple[Source, ...]) -> Source:
+    """Return a source with other files of one role."""
+    changed: dict[str, Any] = {role: files}
+    return replace(file, **changed)
+
+
+def _read_again(file: Source) -> None:
+    """Read the same rows once more, with other files beside them."""
+    state.dismiss()
+    st.session_state["_candidate"] = (file, state.settings())
 
 
 def open_session(widget: str) -> None:
     """Take the Settings of a session file from an uploader."""
-    upload = st.session_state.get(widget)
+    upload = given_file(widget)
     if upload is None:
         return
     empty_uploaders()
@@ -132,12 +249,34 @@ def open_session(widget: str) -> None:
         wanted = wanted.replace(
             method=_known(wanted.method),
             calibrators=tuple(_known(name) for name in wanted.calibrators),
+            detector=_known(wanted.detector, DETECTORS),
+            detectors=tuple(_known(name, DETECTORS) for name in wanted.detectors),
         )
     except DataError as error:
         state.refuse(error)
         return
     state.put(wanted)
     st.session_state["_message"] = "Session opened."
+
+
+def open_model(widget: str) -> None:
+    """Take the user's own ONNX model from an uploader; it stays with the session."""
+    upload = given_file(widget)
+    if upload is not None:
+        st.session_state["_model"] = kept(upload)
+        empty_uploaders()
+
+
+def given_files(widget: str) -> list[Any]:
+    """Return the files that an uploader holds, without those that were read before."""
+    found = st.session_state.get(widget) or []
+    files = found if isinstance(found, list) else [found]
+    return [file for file in files if not isinstance(file, DeletedFile)]
+
+
+def given_file(widget: str) -> Any:
+    """Return the one file that an uploader holds, or None."""
+    return next(iter(given_files(widget)), None)
 
 
 def kept(upload: Any) -> Source:
@@ -178,12 +317,23 @@ def ensure_study() -> bool:
     if wish is None:
         return True
     file, wanted = wish
-    name = f"read {file.number} {state.reading(wanted)!r}"
+    name = f"read {file.number} {file.beside} {state.reading(wanted)!r}"
+    base = _base(file, wanted)
 
-    def read(progress: Any) -> tuple[Study, Schema]:
-        if file.kind == "sample" and state.reading(wanted) == state.reading(Settings()):
-            return compute.sample()
-        return open_study(file.paths, wanted, name=file.names, progress=progress)
+    def read(progress: Progress) -> tuple[Study, Schema]:
+        if base is not None:
+            made, schema, before = base
+            return _beside(made, file, wanted, before, progress), schema
+        part = part_of(progress, 0.0, 0.5) if file.beside else progress
+        is_plain = state.reading(wanted) == state.reading(Settings())
+        if file.kind == "sample" and is_plain:
+            made, schema = compute.sample()
+        else:
+            made, schema = open_study(
+                file.paths, wanted, name=file.names, progress=part
+            )
+        rest = part_of(progress, 0.5, 1.0)
+        return _beside(made, file, wanted, frozenset(), rest), schema
 
     try:
         found = jobs.run(name, "Reading the file", read, slot="read", again=False)
@@ -203,6 +353,62 @@ def ensure_study() -> bool:
     return True
 
 
+def _base(
+    file: Source, wanted: Settings
+) -> tuple[Study, Schema, frozenset[int]] | None:
+    """Return the study that is there, where only more files come beside its rows.
+
+    With it comes what was understood, and the numbers of the files that are read.
+    """
+    made, schema, before = state.study(), state.schema(), state.source()
+    if made is None or schema is None or before is None:
+        return None
+    is_same = before.number == file.number and state.reads_alike(wanted)
+    if not is_same or not set(before.beside) <= set(file.beside):
+        return None
+    return made, schema, frozenset(number for _, number in before.beside)
+
+
+def _beside(
+    made: Study,
+    file: Source,
+    wanted: Settings,
+    before: frozenset[int],
+    progress: Progress,
+) -> Study:
+    """Return a study with the files beside its rows, but for those it has already."""
+
+    def new(files: tuple[Source, ...]) -> list[Source]:
+        return [item for item in files if item.number not in before]
+
+    for item in new(file.head):
+        made = add_head(made, item.path, name=item.name)
+    if found := new(file.reference):
+        made = add_reference(
+            made,
+            [item.path for item in found],
+            wanted,
+            name=[item.name for item in found],
+            progress=part_of(progress, 0.0, 0.4),
+        )
+    found = new(file.ood)
+    for place, item in enumerate(found):
+        start, stop = (0.4 + 0.4 * i / len(found) for i in (place, place + 1))
+        report = part_of(progress, start, stop)
+        made = add_ood(made, item.path, wanted, name=item.name, progress=report)
+    for files, is_fit in ((file.copies, False), (file.fit_copies, True)):
+        if found := new(files):
+            made = add_copies(
+                made,
+                [item.path for item in found],
+                wanted,
+                names=[item.name for item in found],
+                role="fit" if is_fit else "evaluation",
+                progress=part_of(progress, 0.8, 1.0),
+            )
+    return made
+
+
 def _take(file: Source, wanted: Settings, made: Study, understood: Schema) -> None:
     session = st.session_state
     before = state.source()
@@ -211,6 +417,12 @@ def _take(file: Source, wanted: Settings, made: Study, understood: Schema) -> No
     elif before is not None and not session.get("_is_step"):
         state.remember(state.settings())
     session["_study"], session["_schema"], session["_source"] = made, understood, file
+    # Nobody goes back to rows without reading them: results and widgets let go of them.
+    compute.forget()
+    jobs.forget_all()
+    memory.forget_widgets()
+    memory.tidy()
+    session["_is_new"] = True
     state.dismiss()
     state.accept(wanted)
 
@@ -230,13 +442,13 @@ def _open(file: Source) -> None:
     st.session_state["_candidate"] = (file, state.settings().replace(**own))
 
 
-def _known(method: str) -> str:
+def _known(method: str, registry: Registry[Any] = CALIBRATORS) -> str:
     try:
-        return CALIBRATORS[method].id
+        return str(registry[method].id)
     except KeyError:
         raise DataError(
-            f"The session names a calibrator that this version does not know: "
+            f"The session names a {registry.family} that this version does not know: "
             f"{method!r}.",
             "session file",
-            f"Use one of: {', '.join(CALIBRATORS)}.",
+            f"Use one of: {', '.join(registry)}.",
         ) from None

@@ -62,7 +62,7 @@ def other_libraries(analysis: Analysis, key: str, stem: str) -> None:
             peers.peers_frame(found),
             alt="What scikit-learn, netcal, torchmetrics, MAPIE and relplot print on "
             "these rows, our number beside it, and why they differ",
-            data=peers.peers_table(found),
+            data=partial(peers.peers_table, found),
             name=f"{stem}-other-libraries",
             key=state.key(f"{key}-peers"),
         )

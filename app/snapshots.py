@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 import streamlit as st
 
@@ -124,7 +126,7 @@ def _table(study: Study) -> None:
     display.table(
         pd.DataFrame(lines),
         alt="Numbers after the calibrator of each snapshot",
-        data=tables.estimates_frame(made),
+        data=partial(tables.estimates_frame, made),
         name="plumbline-snapshots",
         key=state.key("get_snapshots"),
     )

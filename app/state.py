@@ -105,10 +105,11 @@ def source() -> Source | None:
     return st.session_state.get("_source")
 
 
-def is_sample() -> bool:
-    """Whether the study is the bundled sample."""
+def is_sample(*, is_first: bool = False) -> bool:
+    """Whether the study is a bundled sample, or the one that a session starts with."""
     found = source()
-    return found is not None and found.kind == "sample"
+    kinds = ("sample",) if is_first else ("sample", "sample-ood")
+    return found is not None and found.kind in kinds
 
 
 def problem() -> Problem | None:

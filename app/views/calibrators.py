@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from app import bar, compute, jobs, learned_maps, state
+from app import bar, compute, correctness, jobs, learned_maps, learning, state
+from app import ranking as ranks
 from app.live_temperature import live_temperature
 from components import calibrators, controls, display, methods, reliability, tables
 from components.calibrators import FittedTemperature
@@ -150,11 +151,19 @@ def results(
         for name in dict.fromkeys(CALIBRATORS[name].id for name in chosen.calibrators)
         if name != UNCALIBRATED and reasons[name] is None
     )
-    # What is exported does not concern the comparison.
-    wanted = chosen.replace(calibrators=usable, method="temperature", temperature=None)
+    # What is exported does not concern the comparison, nor what it is set against.
+    wanted = chosen.replace(
+        calibrators=usable,
+        baseline=UNCALIBRATED,
+        method="temperature",
+        temperature=None,
+    )
+    key = f"calibrators {study.identity} {wanted.to_json()}"
+    arrivals = ranks.arrivals_of(key, study, wanted)
 
     def work(report: Progress) -> Results:
-        found = compute.analysis(study, wanted, part_of(report, 0.0, 0.8))
+        part = part_of(report, 0.0, 0.8)
+        found = compute.analysis(study, wanted, part, arrivals.take)
         split = found.overview.split
         if split is None or unusable_reason(study, "temperature"):
             return Results(found, None, None)
@@ -170,87 +179,10 @@ def results(
         grid = temperatures_by_hand(study, chosen, found.overview, center)
         return Results(found, lab, Trial(sweep, grid))
 
-    return jobs.run(
-        f"calibrators {study.identity} {wanted.to_json()}",
-        "Fitting and comparing",
-        work,
-        slot="calibrators",
-    )
-
-
-def ranking(analysis: Analysis, compared: Comparison, stem: str) -> None:
-    """Show which calibrator is best, and whether that can be told."""
-    with st.container(gap="small"):
-        st.subheader("Ranking", anchor=False)
-        st.markdown(display.escape_markdown(calibrators.ranking_sentence(analysis)))
-        row = display.table(
-            calibrators.ranking_frame(analysis),
-            alt="Calibrators by cross-validated NLL, best first",
-            data=calibrators.comparison_frame(analysis),
-            name=f"{stem}-calibrators",
-            key=state.key("get_comparison"),
-            label="Everything compared, as CSV",
-        )
-        with row:
-            columns = {
-                calibrators.method_label(name): {"nll": nll}
-                for name, nll, _ in compared.ranking
-            }
-            lines = [
-                "Ranked by the NLL of rows that the calibrator never saw. Differences "
-                "are paired: the same resamples for all.",
-                "They compare these fitted calibrators, not the methods in general.",
-            ]
-            display.provenance(columns, lines, state.key("get_ranking"))
-
-
-def numbers(analysis: Analysis, compared: Comparison, view: str, stem: str) -> None:
-    """Show the numbers on the test rows, the changes, and what was fitted."""
-    gap = compared.views[view][UNCALIBRATED].estimates["gap"]
-    kind = "cross-fitted" if gap.rows == "cross-fitted" else "test"
-    values, moves, fits = st.tabs(
-        [f"On {kind} rows", "Change from uncalibrated", "Fits and refits"]
-    )
-    with values:
-        display.table(
-            calibrators.measured_frame(analysis, view),
-            alt=f"Numbers of each calibrator on the {kind} rows",
-            data=tables.estimates_frame(
-                {name: item.estimates for name, item in compared.views[view].items()}
-            ),
-            name=f"{stem}-calibrators-{view}-numbers",
-            key=state.key("get_measured"),
-        )
-        st.caption(
-            f"{gap.n:,} {kind} rows. Small figures: {gap.level:.0%} intervals; for "
-            "the ECE the range that a perfectly calibrated model of this size would "
-            "show."
-        )
-    with moves:
-        display.table(
-            calibrators.changes_frame(analysis, view),
-            alt="Paired changes of each calibrator from the uncalibrated scores",
-            data=tables.estimates_frame(compared.changes[view]),
-            name=f"{stem}-calibrators-{view}-changes",
-            key=state.key("get_moves"),
-        )
-        st.caption(
-            "Paired on the same rows. Coloured where the interval excludes 0: green is "
-            "better, orange is worse."
-        )
-    with fits:
-        display.table(
-            calibrators.fits_frame(analysis),
-            alt="What was fitted, and its variation over refits",
-            data=calibrators.fits_table(analysis),
-            name=f"{stem}-calibrators-fits",
-            key=state.key("get_fits"),
-        )
-        words = calibrators.refits_sentence(analysis)
-        if words:
-            st.caption(words)
-        found = [note for item in analysis.fitted.values() for note in item.notes]
-        display.notes(found)
+    done = jobs.run(key, "Fitting and comparing", work, slot="calibrators")
+    if done is None and usable:
+        ranks.show_arrivals(arrivals)
+    return done
 
 
 def overlay(analysis: Analysis, compared: Comparison, view: str, stem: str) -> None:
@@ -285,17 +217,18 @@ def overlay(analysis: Analysis, compared: Comparison, view: str, stem: str) -> N
             alt=reliability.reliability_alt(gaps, labels),
             name=f"{stem}-calibrators-{view}",
             key=state.key(f"figure_overlay_{view}"),
-            table=reliability.reliability_table(bins, labels),
+            table=partial(reliability.reliability_table, bins, labels),
         )
     with right:
         display.table(
             calibrators.measured_frame(analysis, view, drawn, OVERLAID),
             alt="Gap and ECE of the calibrators in the diagram",
-            data=tables.estimates_frame(
+            data=partial(
+                tables.estimates_frame,
                 {
                     name: {metric: found[name].estimates[metric] for metric in OVERLAID}
                     for name in drawn
-                }
+                },
             ),
             name=f"{stem}-calibrators-{view}-overlay",
             key=state.key("get_overlay"),
@@ -319,7 +252,7 @@ def certificate(fit: TemperatureScaling, temperature: FittedTemperature) -> None
         )
     where = "there" if fit.is_at_bound_ else "at the optimum"
     words = [
-        f"NLL of the fit rows {fit.nll_before_:.4f} to {fit.nll_after_:.4f}",
+        f"NLL of the fit rows {fit.nll_after_:.4f}",
         f"gradient {where} {abs(fit.gradient_):.0e} per row",
         tables.count_of(fit.n_iterations_, "pass", "passes"),
         "at a bound" if fit.is_at_bound_ else "no bound hit",
@@ -357,7 +290,7 @@ def laboratory(lab: Analysis, compared: Comparison, trial: Trial, stem: str) -> 
             alt=calibrators.sweep_alt(fitted),
             name=f"{stem}-temperature",
             key=state.key("figure_sweep"),
-            table=calibrators.sweep_table(trial.sweep),
+            table=partial(calibrators.sweep_table, trial.sweep),
         )
     with right:
         content = payload(
@@ -372,13 +305,13 @@ def laboratory(lab: Analysis, compared: Comparison, trial: Trial, stem: str) -> 
         live = state.key("live_temperature")
         live_temperature(content, key=live, on_step=partial(take_step, live))
         row = display.downloads(
-            tables.estimates_frame(columns),
+            partial(tables.estimates_frame, columns),
             "temperature-tried",
             state.key("get_tried_numbers"),
             "Numbers",
         )
         with row:
-            shown = reliability.reliability_table(bins, labels)
+            shown = partial(reliability.reliability_table, bins, labels)
             key = state.key("get_figure_tried")
             display.download_table(shown, f"{stem}-tried", key, "Bins")
             display.download_json(shown, f"{stem}-tried", f"{key}_json")
@@ -466,7 +399,7 @@ if compared is None:
     st.stop()
 
 stem = display.file_stem(study.evaluation.name)
-ranking(found.analysis, compared, stem)
+ranks.ranking(found.analysis, compared, stem)
 shown_view = "top-label"
 if len(compared.views) > 1:
     shown_view = (
@@ -482,9 +415,11 @@ if len(compared.views) > 1:
         )
         or "top-label"
     )
-numbers(found.analysis, compared, shown_view, stem)
+ranks.numbers(found.analysis, compared, shown_view, stem)
 overlay(found.analysis, compared, shown_view, stem)
 learned_maps.section(found.analysis, stem)
+correctness.section(found.analysis, stem)
+learning.section(found.analysis, stem)
 if found.lab is not None and found.lab.comparison and found.trial is not None:
     st.subheader("Temperature", anchor=False)
     laboratory(found.lab, found.lab.comparison, found.trial, stem)

@@ -4,7 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from app import bar, compute, jobs, opening, snapshots, state
+from app import bar, compute, copies, jobs, opening, snapshots, state
 from components import controls, display, tables
 from core.loading import ColumnGuess, Schema
 from core.loading.snippets import SNIPPETS
@@ -53,7 +53,7 @@ def file_section() -> None:
                 "Use the sample",
                 key=state.key("use_sample"),
                 on_click=opening.open_sample,
-                disabled=state.is_sample(),
+                disabled=state.is_sample(is_first=True),
                 icon=":material/science:",
             )
             with st.popover("What a file looks like", type="tertiary"):
@@ -280,6 +280,7 @@ def left_out_section(study: Study, chosen: Settings) -> None:
         hide_index=True,
         height=220,
         alt=f"{number_of} that {were} left out, with the reason",
+        placeholder="\N{EN DASH}",
     )
     stem = display.file_stem(own.name)
     display.downloads(own.left_out, f"{stem}-left-out", "left_out", "All of them")
@@ -333,6 +334,7 @@ if study is not None:
     doubts_section(study, state.settings())
     st.subheader("Split", anchor=False)
     split_section(study, state.settings())
+    copies.draw(study)
     st.subheader("Rows left out", anchor=False)
     left_out_section(study, state.settings())
 st.subheader("Session", anchor=False)

@@ -8,7 +8,6 @@ import streamlit as st
 from app import bar, compute, jobs, state
 from components import decisions, display, tables
 from core.analysis import Analysis, positive_index
-from core.decisions import class_rates, confusion_matrix, confusions
 from core.messages import FitError
 from core.operating_points import OperatingPoint
 
@@ -27,22 +26,10 @@ RATE_COLUMNS = {
 
 def matrix_section(analysis: Analysis, stem: str) -> None:
     """Draw the matrix of the rows in use, and the rates of each class."""
-    own, used = analysis.study.evaluation, analysis.overview.used
-    rows = analysis.overview.rows.take(used)
-    assert own.labels is not None  # noqa: S101 - the page has looked
-    assert rows.prediction is not None  # noqa: S101 - class scores
-    labels, k = own.labels[used], own.n_classes
-    matrix = confusion_matrix(labels, rows.prediction, k)
-    level = analysis.settings.level
-    weight, codes = own.sample_weight(), own.group_codes()
-    rates = class_rates(
-        labels,
-        rows.prediction,
-        k,
-        sample_weight=None if weight is None else weight[used],
-        groups=None if codes is None else codes[used],
-        level=level,
-    )
+    own, level = analysis.study.evaluation, analysis.settings.level
+    k, codes = own.n_classes, own.roles.group
+    made = compute.decisions(analysis.study, analysis.settings)
+    matrix, found = made.matrix, made.confused
     left, right = st.columns(2, gap="large")
     with left:
         if k <= decisions.MOST_DRAWN:
@@ -51,24 +38,25 @@ def matrix_section(analysis: Analysis, stem: str) -> None:
                 alt=decisions.confusion_alt(matrix),
                 name=f"{stem}-confusion",
                 key=state.key("figure_confusion"),
-                table=decisions.confusion_frame(matrix, own.classes),
+                table=partial(decisions.confusion_frame, matrix, own.classes),
             )
         else:
             st.markdown(
                 f":gray[{k:,} classes: the matrix is not drawn, the most frequent "
                 "confusions are listed.]"
             )
-            frame = decisions.confusion_frame(matrix, own.classes)
             display.downloads(
-                frame, f"{stem}-confusion", state.key("get_confusion"), "The matrix"
+                partial(decisions.confusion_frame, matrix, own.classes),
+                f"{stem}-confusion",
+                state.key("get_confusion"),
+                "The matrix",
             )
     with right:
         st.markdown("**Most frequent confusions**")
-        found = confusions(matrix, own.classes)
         st.dataframe(
             found.assign(share=100 * found["share"]),
             hide_index=True,
-            height=min(36 * (len(found) + 1) + 2, 420),
+            height=min(35 * (len(found) + 1) + 2, 420),
             column_config={
                 "label": st.column_config.Column("Label", width=display.NAME_WIDTH),
                 "prediction": st.column_config.Column(
@@ -79,18 +67,19 @@ def matrix_section(analysis: Analysis, stem: str) -> None:
                 "share": st.column_config.NumberColumn("%", format="%.1f"),
             },
             alt="The most frequent confusions",
+            placeholder="\N{EN DASH}",
         )
         display.downloads(found, f"{stem}-confusions", state.key("get_confusions"))
         st.caption(
-            f"{tables.count_of(labels.size, 'labelled row')}. Temperature scaling "
-            "changes none of these predictions."
+            f"{tables.count_of(int(matrix.sum()), 'labelled row')}. Temperature "
+            "scaling changes none of these predictions."
         )
     st.subheader("Each class", anchor=False)
-    frame = decisions.rates_table(rates, own.classes)
+    frame = decisions.rates_table(made.rates, own.classes)
     st.dataframe(
         frame,
         hide_index=True,
-        height=min(36 * (len(frame) + 1) + 2, 420),
+        height=min(35 * (len(frame) + 1) + 2, 420),
         column_order=list(RATE_COLUMNS),
         column_config={
             name: st.column_config.Column(label, width=display.NAME_WIDTH)
@@ -101,6 +90,7 @@ def matrix_section(analysis: Analysis, stem: str) -> None:
             for name, label in RATE_COLUMNS.items()
         },
         alt="Recall and precision of every class with intervals, lowest recall first",
+        placeholder="\N{EN DASH}",
     )
     with display.downloads(frame, f"{stem}-rates", state.key("get_rates")):
         groups = "" if codes is None else ", by group"
@@ -163,7 +153,7 @@ def show_points(
     display.table(
         decisions.points_frame(made, wanted, threshold),
         alt=f"Operating points by {wanted.lower()}",
-        data=decisions.points_table(made),
+        data=partial(decisions.points_table, made),
         name=name,
         key=state.key(f"get_points_{wanted.split()[-1]}"),
     )

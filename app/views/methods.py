@@ -1,4 +1,6 @@
-"""Every metric, curve and calibrator: formula, paper, options, and our words."""
+"""Every metric, curve, calibrator and score: formula, paper, options, our words."""
+
+from functools import partial
 
 import streamlit as st
 
@@ -6,18 +8,22 @@ from app import state
 from components import display, methods
 from core.calibrators import CALIBRATORS
 from core.metrics import CURVES, METRICS
+from core.ood import DETECTORS, DetectorMethod
 from core.registry import Method, Registry
 
 FAMILIES: dict[str, Registry] = {
     "Metrics": METRICS,
     "Reliability curves": CURVES,
     "Calibrators": CALIBRATORS,
+    "Out-of-distribution": DETECTORS,
 }
 
 
 def entry(method: Method) -> None:
     """Draw one method: its name and meaning, its formula beside it."""
-    with st.container(border=True, key=state.key(f"method_{method.id}")):
+    # A metric and a score may have the same id.
+    prefix = "ood-" if isinstance(method, DetectorMethod) else ""
+    with st.container(border=True, key=state.key(f"method_{prefix}{method.id}")):
         left, right = st.columns([6, 7], gap="medium", vertical_alignment="center")
         with left:
             more = " :gray-badge[more methods]" if method.tier != "default" else ""
@@ -26,6 +32,11 @@ def entry(method: Method) -> None:
                 f"{display.escape_markdown(method.summary)}  \n"
                 f":small[:gray[{small_print(method)}]]"
             )
+            advice = methods.advice_markdown(method)
+            if advice:
+                st.markdown(advice)
+            if isinstance(method, DetectorMethod) and method.assumes:
+                st.caption(f"Assumes: {display.escape_markdown(method.assumes)}")
             if method.params:
                 words = ", ".join(methods.option_words(item) for item in method.params)
                 helps = "  \n".join(
@@ -36,7 +47,7 @@ def entry(method: Method) -> None:
                 )
         with right:
             if method.formula:
-                st.latex(method.formula)
+                st.latex(methods.formula_lines(method.formula))
 
 
 def small_print(method: Method) -> str:
@@ -74,7 +85,9 @@ shown = [FAMILIES[family]] if family in FAMILIES else list(FAMILIES.values())
 found = methods.found_methods(shown, words or "")
 with slot:
     display.downloads(
-        methods.methods_frame(found), "plumbline-methods", state.key("get_methods")
+        partial(methods.methods_frame, found),
+        "plumbline-methods",
+        state.key("get_methods"),
     )
 for title, registry in FAMILIES.items():
     own = [method for name, method in found if name == registry.family]

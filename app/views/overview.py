@@ -185,7 +185,7 @@ def both_views(analysis: Analysis) -> None:
             display.table(
                 calibrators.tried_frame(found, FIRST, n_classes),
                 alt=f"Gap and ECE of the {VIEWS[view].lower()}",
-                data=tables.estimates_frame(plain),
+                data=partial(tables.estimates_frame, plain),
                 name=f"{display.file_stem(analysis.study.evaluation.name)}-{view}",
                 key=state.key(f"get_{view}"),
             )
@@ -217,7 +217,7 @@ def numbers(analysis: Analysis, view: str) -> None:
             alt=reliability.reliability_alt(gaps, labels),
             name=f"{stem}-reliability-{view}",
             key=f"figure-{view}",
-            table=reliability.reliability_table(bins, labels),
+            table=partial(reliability.reliability_table, bins, labels),
         )
     with right:
         before = results["uncalibrated"].estimates
@@ -240,7 +240,9 @@ def numbers(analysis: Analysis, view: str) -> None:
         first = before["gap"]
         st.caption(rows_words(analysis, first.n, first.rows))
         row = display.downloads(
-            tables.estimates_frame(columns), f"{stem}-numbers-{view}", f"n-{view}"
+            partial(tables.estimates_frame, columns),
+            f"{stem}-numbers-{view}",
+            f"n-{view}",
         )
         with row:
             display.provenance(
@@ -303,7 +305,7 @@ def made_of(analysis: Analysis) -> list[str]:
     if fit is not None:
         lines.append(
             f"T = {fit.temperature_:.6g} minimises the NLL of the fit rows "
-            f"({fit.nll_before_:.4f} to {fit.nll_after_:.4f}; gradient "
+            f"({fit.nll_after_:.4f}; gradient "
             f"{abs(fit.gradient_):.1e} after "
             f"{tables.count_of(fit.n_iterations_, 'pass', 'passes')})."
         )

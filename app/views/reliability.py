@@ -164,7 +164,7 @@ def draw_bins(
         ),
         alt=reliability.reliability_alt({method: found.estimates["gap"]}, labels),
         name=name,
-        table=reliability.reliability_table(bins, labels),
+        table=partial(reliability.reliability_table, bins, labels),
         **options,
     )
 
@@ -191,7 +191,8 @@ def numbers(
         words += " Before and after: the same rows."
     st.caption(words)
     columns = {label: found.estimates}
-    frame, name = tables.estimates_frame(columns), f"{stem}-numbers-{view}"
+    frame = partial(tables.estimates_frame, columns)
+    name = f"{stem}-numbers-{view}"
     with display.downloads(frame, name, state.key("get_reliability")):
         key = f"why-{view}-{method}"
         lines = [provenance.draws_words(chosen)]
@@ -250,8 +251,9 @@ def bin_rows(
     st.dataframe(
         frame.head(MOST_ROWS),
         hide_index=True,
-        height=min(36 * (len(frame) + 1) + 2, 380),
+        height=min(35 * (len(frame) + 1) + 2, 380),
         alt=f"Rows of the bin {names[number]}",
+        placeholder="\N{EN DASH}",
     )
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         name = f"{stem}-bin-{number + 1}"
