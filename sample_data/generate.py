@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.datasets import load_breast_cancer, load_digits
@@ -38,8 +39,29 @@ HIDDEN_UNITS = 64
 EPOCHS = 300
 CASES_PER_BATCH = 10
 TRAINING_BATCHES = 12
+KNOWN_DIGITS = 8
+"""The second network knows the digits 0 to 7; 8 and 9 are strangers to it."""
+LAYERS = (64, 32)
 MEAN_FEATURES = slice(0, 10)
 """Radius, texture, perimeter, area, ...: the first ten columns, means per image."""
+
+
+@dataclass(frozen=True)
+class LayeredRows:
+    """Rows of the network with two hidden layers.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        One row per image: ``id, group, split, dataset, label`` (-1 for strangers).
+    layers : tuple of two ndarray of float32
+        Activations of the hidden layers, (n_rows, 64) and (n_rows, 32).
+    logits : ndarray of shape (n_rows, KNOWN_DIGITS), float32
+    """
+
+    frame: pd.DataFrame
+    layers: tuple[NDArray[np.float32], NDArray[np.float32]]
+    logits: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -106,7 +128,10 @@ def into_thirds(
 
 
 def train_network(
-    pixels: NDArray[np.float64], labels: NDArray[np.int64]
+    pixels: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    layers: tuple[int, ...] = (HIDDEN_UNITS,),
+    seed: int = SEED,
 ) -> MLPClassifier:
     """Train the network for a fixed number of epochs.
 
@@ -114,11 +139,11 @@ def train_network(
     number, so there is none, and its warning says nothing.
     """
     network = MLPClassifier(
-        (HIDDEN_UNITS,),
+        layers,
         max_iter=EPOCHS,
         n_iter_no_change=EPOCHS,
         tol=0.0,
-        random_state=SEED,
+        random_state=seed,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -157,22 +182,38 @@ def noisy_scans(
     return frame, rng.normal(size=(len(frame), 64)) * scale[:, None]
 
 
-def make_digits() -> tuple[DigitRows, int, int]:
-    """Train on 600 clean digits, predict noisy copies of the other 1,197.
+@dataclass(frozen=True)
+class DigitWorld:
+    """A network trained on clean digits, and noisy scans of the others.
 
-    Returns
-    -------
-    rows : DigitRows
-    n_errors : int
-        Errors on the 1,197 held-out digits without noise.
-    n_clean : int
-        How many those are.
+    Attributes
+    ----------
+    network : MLPClassifier
+    frame : pandas.DataFrame
+        Two rows per held-out scan.
+    pixels : ndarray of shape (n_rows, 64)
+        Of the noisy scans, 0 to 16.
+    clean : ndarray of shape (1797, 64)
+        All scans without noise; ``frame.scan`` is their row.
+    n_errors, n_clean : int
+        Errors on the held-out digits without noise, and how many those are.
     """
-    rng = np.random.default_rng(SEED)
+
+    network: MLPClassifier
+    frame: pd.DataFrame
+    pixels: NDArray[np.float64]
+    clean: NDArray[np.float64]
+    n_errors: int
+    n_clean: int
+
+
+def digit_world(seed: int = SEED) -> DigitWorld:
+    """Train on 600 clean digits; put noise on the other 1,197, twice each."""
+    rng = np.random.default_rng(seed)
     pixels, labels = load_digits(return_X_y=True)
     group, role = assign_roles(len(labels), SCANS_PER_SHEET, TRAINING_SHEETS, rng)
     is_training = role == "train"
-    network = train_network(pixels[is_training], labels[is_training])
+    network = train_network(pixels[is_training], labels[is_training], seed=seed)
     held_out = np.flatnonzero(~is_training)
     ink = pixels[held_out].mean(axis=1)
     digits = pd.DataFrame(
@@ -187,7 +228,97 @@ def make_digits() -> tuple[DigitRows, int, int]:
     frame, noise = noisy_scans(digits, rng)
     noisy = np.clip(pixels[frame["scan"].to_numpy()] + noise, 0.0, 16.0)
     n_errors = int((network.predict(pixels[held_out]) != labels[held_out]).sum())
-    return forward_pass(network, noisy, frame), n_errors, len(held_out)
+    return DigitWorld(network, frame, noisy, pixels, n_errors, len(held_out))
+
+
+def make_digits(world: DigitWorld) -> DigitRows:
+    """Predict the noisy scans."""
+    return forward_pass(world.network, world.pixels, world.frame)
+
+
+def transformed(
+    pixels: NDArray[np.float64], rng: np.random.Generator
+) -> dict[str, NDArray[np.float64]]:
+    """Return four copies of images: turned, shifted, noised, with less contrast.
+
+    Parameters
+    ----------
+    pixels : ndarray of shape (n, 64), 0 to 16
+    rng : numpy.random.Generator
+        Draws the noise.
+    """
+    images = pixels.reshape(-1, 8, 8)
+    turned = ndimage.rotate(images, 12.0, axes=(2, 1), reshape=False, order=1)
+    shifted = ndimage.shift(images, (0.0, 0.0, 0.75), order=1)
+    middle = images.mean(axis=(1, 2), keepdims=True)
+    copies = {
+        "rotated": turned,
+        "shifted": shifted,
+        "noised": images + rng.normal(scale=2.0, size=images.shape),
+        "contrast": middle + 0.6 * (images - middle),
+    }
+    return {
+        name: np.clip(copy, 0.0, 16.0).reshape(-1, 64) for name, copy in copies.items()
+    }
+
+
+def logits_of(
+    network: MLPClassifier, pixels: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the outputs of the one-layer network before the softmax."""
+    (hidden_weight, head_weight), (hidden_bias, head_bias) = (
+        network.coefs_,
+        network.intercepts_,
+    )
+    hidden = np.maximum(pixels @ hidden_weight + hidden_bias, 0.0)
+    return hidden @ head_weight + head_bias
+
+
+def shifted_scans(
+    world: DigitWorld, rng: np.random.Generator
+) -> tuple[pd.DataFrame, NDArray[np.float64]]:
+    """Return the test scans as a worse scanner sees them: askew, paler and noisy.
+
+    Returns
+    -------
+    frame : pandas.DataFrame
+        One row per test scan.
+    pixels : ndarray of shape (n, 64)
+    """
+    is_first = ~world.frame["scan"].duplicated()
+    frame = world.frame[is_first & (world.frame["split"] == "test")]
+    frame = frame.reset_index(drop=True).assign(noise="shifted")
+    frame["id"] = [f"scan_{scan:04d}_shifted" for scan in frame["scan"]]
+    images = world.clean[frame["scan"].to_numpy()].reshape(-1, 8, 8)
+    askew = ndimage.rotate(images, -20.0, axes=(2, 1), reshape=False, order=1)
+    paler = 0.8 * ndimage.shift(askew, (0.0, 0.5, 0.0), order=1)
+    noisy = paler + rng.normal(scale=2.0, size=paler.shape)
+    return frame, np.clip(noisy, 0.0, 16.0).reshape(-1, 64)
+
+
+def write_copies(world: DigitWorld, out: Path) -> None:
+    """Write ``digits_noisy_copies.npz`` and ``digits_shifted.npz``."""
+    rng = np.random.default_rng(SEED + 1)
+
+    def copies(pixels: NDArray[np.float64]) -> dict[str, NDArray[np.float16]]:
+        return {
+            f"logits_{name}": logits_of(world.network, copy).astype(np.float16)
+            for name, copy in transformed(pixels, rng).items()
+        }
+
+    ids = world.frame["id"].to_numpy().astype(str)
+    np.savez_compressed(out / "digits_noisy_copies.npz", id=ids, **copies(world.pixels))
+    frame, pixels = shifted_scans(world, rng)
+    labels = [DIGIT_NAMES.index(name) for name in frame["label"]]
+    np.savez_compressed(
+        out / "digits_shifted.npz",
+        logits=logits_of(world.network, pixels).astype(np.float32),
+        labels=np.array(labels, dtype=np.int64),
+        classes=np.array(DIGIT_NAMES),
+        id=frame["id"].to_numpy().astype(str),
+        group=frame["group"].to_numpy().astype(str),
+        **copies(pixels),
+    )
 
 
 def forward_pass(
@@ -211,6 +342,127 @@ def forward_pass(
         msg = f"softmax(logits) and predict_proba differ by {gap:.2g}; at most 1e-5"
         raise RuntimeError(msg)
     return DigitRows(frame, logits.astype(np.float32), features, weight, bias)
+
+
+def strangers(
+    pixels: NDArray[np.float64], labels: NDArray[np.int64], rng: np.random.Generator
+) -> dict[str, NDArray[np.float64]]:
+    """Make images that the second network should not know, near ones first.
+
+    Parameters
+    ----------
+    pixels, labels : ndarray of shape (n, 64) and (n,)
+        Images that the network was not trained on, of all ten digits.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    dict of str to ndarray of shape (m, 64)
+        Pixels from 0 to 16.
+    """
+    is_known = labels < KNOWN_DIGITS
+    known = pixels[is_known]
+    n = int((~is_known).sum())
+    chosen = {
+        name: known[rng.choice(len(known), n, replace=False)]
+        for name in ("turned", "inverted", "shuffled")
+    }
+    turned = np.rot90(chosen["turned"].reshape(-1, 8, 8), axes=(1, 2))
+    order = rng.permuted(np.tile(np.arange(64), (n, 1)), axis=1)
+    return {
+        "near_held_out": pixels[~is_known],
+        "near_turned": turned.reshape(-1, 64),
+        "far_inverted": 16.0 - chosen["inverted"],
+        "far_shuffled": np.take_along_axis(chosen["shuffled"], order, axis=1),
+        "far_textures": textures(n, rng),
+        "far_noise": rng.integers(0, 17, size=(n, 64)).astype(np.float64),
+    }
+
+
+def textures(n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw gratings of random direction, wave length and phase, in whole pixels."""
+    row, column = np.mgrid[0:8, 0:8].reshape(2, 1, 64)
+    angle, phase = rng.uniform(0, 2 * np.pi, size=(2, n, 1))
+    wave = rng.uniform(2.0, 6.0, size=(n, 1))
+    along = np.cos(angle) * row + np.sin(angle) * column
+    return np.round(8.0 + 8.0 * np.sin(2 * np.pi * along / wave + phase))
+
+
+def make_strange_digits() -> tuple[LayeredRows, LayeredRows, MLPClassifier]:
+    """Train on clean digits 0 to 7, and show the network others, and no digits at all.
+
+    Returns
+    -------
+    reference : LayeredRows
+        The rows that trained the network.
+    rows : LayeredRows
+        Held-out digits 0 to 7, then the strangers.
+    network : MLPClassifier
+    """
+    rng = np.random.default_rng(SEED + 1)
+    pixels, labels = load_digits(return_X_y=True)
+    group, role = assign_roles(len(labels), SCANS_PER_SHEET, TRAINING_SHEETS, rng)
+    is_training = (role == "train") & (labels < KNOWN_DIGITS)
+    network = train_network(pixels[is_training] / 16.0, labels[is_training], LAYERS)
+    held_out = np.flatnonzero(role != "train")
+    sets = strangers(pixels[held_out], labels[held_out], rng)
+    known = held_out[labels[held_out] < KNOWN_DIGITS]
+    parts = [of_digits("digits", known, group, role, labels)]
+    parts += [
+        pd.DataFrame(
+            {
+                "id": [f"{name}_{number:03d}" for number in range(len(images))],
+                "group": [f"{name}_{number:03d}" for number in range(len(images))],
+                "split": "test",
+                "dataset": name,
+                "label": -1,
+            }
+        )
+        for name, images in sets.items()
+    ]
+    images = np.concatenate([pixels[known], *sets.values()])
+    trained = np.flatnonzero(is_training)
+    reference = of_digits("training", trained, group, role, labels)
+    return (
+        layered_pass(network, pixels[trained], reference),
+        layered_pass(network, images, pd.concat(parts, ignore_index=True)),
+        network,
+    )
+
+
+def of_digits(
+    name: str,
+    scans: NDArray[np.int64],
+    group: NDArray[np.int64],
+    role: NDArray[np.str_],
+    labels: NDArray[np.int64],
+) -> pd.DataFrame:
+    """Return what is known of some images of the original data."""
+    return pd.DataFrame(
+        {
+            "id": [f"scan_{scan:04d}" for scan in scans],
+            "group": [f"sheet_{number:03d}" for number in group[scans]],
+            "split": role[scans],
+            "dataset": name,
+            "label": labels[scans],
+        }
+    )
+
+
+def layered_pass(
+    network: MLPClassifier, pixels: NDArray[np.float64], frame: pd.DataFrame
+) -> LayeredRows:
+    """Compute both hidden layers and the logits, each from the rounded one before."""
+    (first, second, head), (bias_1, bias_2, bias_3) = (
+        network.coefs_,
+        network.intercepts_,
+    )
+    early = np.maximum(pixels / 16.0 @ first + bias_1, 0.0).astype(np.float32)
+    late = np.maximum(early.astype(np.float64) @ second + bias_2, 0.0)
+    late = late.astype(np.float32)
+    head, bias_3 = head.astype(np.float32), bias_3.astype(np.float32)
+    logits = late.astype(np.float64) @ head.astype(np.float64) + bias_3
+    return LayeredRows(frame, (early, late), logits.astype(np.float32))
 
 
 def make_breast_cancer() -> pd.DataFrame:
@@ -336,6 +588,47 @@ def write_digits(rows: DigitRows, out: Path) -> None:
     )
 
 
+def write_strangers(
+    reference: LayeredRows, rows: LayeredRows, network: MLPClassifier, out: Path
+) -> None:
+    """Write ``digits_reference.npz`` and ``digits_ood.npz``, with the last layer."""
+    head = {
+        "head_weight": np.ascontiguousarray(network.coefs_[-1].T, dtype=np.float32),
+        "head_bias": network.intercepts_[-1].astype(np.float32),
+        "classes": np.array(DIGIT_NAMES[:KNOWN_DIGITS]),
+    }
+    for name, part in (("digits_reference", reference), ("digits_ood", rows)):
+        frame = part.frame
+        columns = ["id", "group"]
+        more = {}
+        if part is rows:
+            columns += ["split", "dataset"]
+            more["is_ood"] = (frame["label"] < 0).to_numpy()
+        np.savez_compressed(
+            out / f"{name}.npz",
+            logits=part.logits,
+            labels=frame["label"].to_numpy(np.int64),
+            features_layer1=part.layers[0],
+            features=part.layers[1],
+            **head,
+            **{column: frame[column].to_numpy().astype(str) for column in columns},
+            **more,
+        )
+
+
+def stranger_line(rows: LayeredRows) -> str:
+    """Return what the second network makes of each set: accuracy and confidence."""
+    sure = softmax(rows.logits.astype(np.float64), axis=1).max(axis=1)
+    label = rows.frame["label"].to_numpy()
+    is_known = label >= 0
+    right = (rows.logits.argmax(axis=1) == label)[is_known].mean()
+    means = [
+        f"{name} {sure[(rows.frame['dataset'] == name).to_numpy()].mean():.1%}"
+        for name in dict.fromkeys(rows.frame["dataset"])
+    ]
+    return f"digits 0 to 7: accuracy {right:.1%}; mean confidence: {', '.join(means)}"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Write the sample files and print their figures."""
     parser = argparse.ArgumentParser(description="Make the sample files.")
@@ -348,9 +641,13 @@ def main(arguments: list[str] | None = None) -> int:
     out = parser.parse_args(arguments).out
     out.mkdir(parents=True, exist_ok=True)
     with threadpool_limits(1):
-        rows, n_errors, n_clean = make_digits()
+        world = digit_world()
+        rows = make_digits(world)
         cancer = make_breast_cancer()
+        strange = make_strange_digits()
         write_digits(rows, out)
+        write_copies(world, out)
+        write_strangers(*strange, out)
         cancer.to_csv(
             out / "breast_cancer_binary.csv", index=False, lineterminator="\n"
         )
@@ -363,8 +660,9 @@ def main(arguments: list[str] | None = None) -> int:
                 cancer["label"].to_numpy(),
                 cancer["split"].to_numpy().astype(str),
             ),
-            f"digits without noise: {n_errors} errors in {n_clean:,}",
+            f"digits without noise: {world.n_errors} errors in {world.n_clean:,}",
             f"exact probabilities of 0 or 1: {np.isin(probability, [0, 1]).sum()}",
+            stranger_line(strange[1]),
         ]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0
