@@ -37,4 +37,23 @@ def torch() -> Any:
     """Return torch, with as many threads as ours."""
     module = pytest.importorskip("torch", reason="run by make bench")
     module.set_num_threads(thread_count())
+    _make_torchvision_importable(module)
     return module
+
+
+def _make_torchvision_importable(torch: Any) -> None:
+    """Declare two operators where torchvision's own were built for another torch.
+
+    The peers import it, and call none of them.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except ImportError:
+        return
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.startswith("torchvision")]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor a, Tensor b, float c) -> Tensor")
+        torch.torchvision_operators = library  # it declares them while it lives

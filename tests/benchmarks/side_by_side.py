@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PACKAGES = "numpy scipy numba scikit-learn torch torchmetrics netcal probmetrics"
+PAUSE = 0.01
+PACKAGES = (
+    "numpy scipy numba scikit-learn torch torchmetrics netcal probmetrics pytorch-ood"
+)
 HEAD = """# Speed, side by side
 
 Written by `make bench`: medians, in one run on one machine, ours and its peers in turn,
@@ -69,6 +72,8 @@ def medians(
     end = time.perf_counter() + seconds
     for run in range(runs):
         for function, found in zip(functions, times, strict=True):
+            # threads of the one before spin for a while, on a core of this one
+            time.sleep(PAUSE)
             start = time.perf_counter()
             function()
             found.append(time.perf_counter() - start)
