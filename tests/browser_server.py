@@ -47,17 +47,29 @@ PHONE_AGENT = (
 SECONDS = 60  # for the app to settle, where other tests have the cores
 expect.set_options(timeout=30_000)
 
-# What is still under way: a run of the script, the polling of a job, a skeleton.
-_BUSY = """() => {
-    const app = document.querySelector('[data-testid="stApp"]');
-    if (!app || app.dataset.testScriptState !== 'notRunning') return true;
-    if (app.dataset.testConnectionState !== 'CONNECTED') return true;
-    if (document.querySelector('[class*="st-key-cancel-"]')) return true;
-    if (document.querySelector('[data-testid="stSkeleton"]')) return true;
-    if (document.querySelector('[data-stale="true"]')) return true;
-    const main = document.querySelector('[data-testid="stMainBlockContainer"]');
-    return !main || !main.querySelector('h1, h2, [data-testid="stException"]');
-}"""
+# Wait for 200 ms without a run of the script, a job that polls, or a skeleton.
+_CALM = """milliseconds => new Promise(done => {
+    const busy = () => {
+        const app = document.querySelector('[data-testid="stApp"]');
+        if (!app || app.dataset.testScriptState !== 'notRunning') return true;
+        if (app.dataset.testConnectionState !== 'CONNECTED') return true;
+        if (document.querySelector('[class*="st-key-cancel-"]')) return true;
+        if (document.querySelector('[data-testid="stSkeleton"]')) return true;
+        if (document.querySelector('[data-stale="true"]')) return true;
+        const main = document.querySelector('[data-testid="stMainBlockContainer"]');
+        return !main || !main.querySelector('h1, h2, [data-testid="stException"]');
+    };
+    const start = performance.now();
+    let last = start;
+    const look = () => {
+        const now = performance.now();
+        if (busy()) last = now;
+        if (now - last >= 200) done(true);
+        else if (now - start > milliseconds) done(false);
+        else setTimeout(look, 20);
+    };
+    look();
+})"""
 
 
 @dataclass(eq=False)
@@ -70,14 +82,23 @@ class Server:
         Its address, on the loopback interface.
     log : Path
         File that its output goes to.
+    process : int
+        Its id.
     """
 
     url: str
     log: Path
+    process: int = 0
 
     def written(self) -> str:
         """Return everything that the server has written."""
         return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def memory(self, kind: str = "VmRSS") -> int:
+        """Return its resident bytes, or with "VmHWM" the most that there were."""
+        lines = Path(f"/proc/{self.process}/status").read_text().splitlines()
+        found = next(line for line in lines if line.startswith(kind))
+        return 1024 * int(found.split()[1])
 
     def problems(self) -> list[str]:
         """Return the lines of its output that speak of an error."""
@@ -103,7 +124,7 @@ def serve(**environment: str) -> Iterator[Server]:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        server = Server(f"http://127.0.0.1:{port}", log)
+        server = Server(f"http://127.0.0.1:{port}", log, process.pid)
         try:
             _wait_for(server, process)
             yield server
@@ -210,13 +231,8 @@ class Visitor:
 
     def settle(self, seconds: float = SECONDS) -> Visitor:
         """Wait until no run, no job and no redraw is under way."""
-        end = time.monotonic() + seconds
-        calm = 0
-        while calm < 3:
-            calm = 0 if self.page.evaluate(_BUSY) else calm + 1
-            if time.monotonic() > end:
-                raise TimeoutError(f"The page does not settle:\n{self.words()}")
-            self.page.wait_for_timeout(100)
+        if not self.page.evaluate(_CALM, 1000 * seconds):
+            raise TimeoutError(f"The page does not settle:\n{self.words()}")
         return self
 
     def upload(
@@ -336,8 +352,8 @@ def run_alone(module: Path, *arguments: Path) -> str:
     return done.stdout
 
 
-def warm_up(browser: Browser, server: Server) -> None:
-    """Open the app once, so that no test pays for compiling the kernels."""
+def open_first(browser: Browser, server: Server) -> None:
+    """Open the app once, so that no test pays for what the first page loads."""
     with browser.new_context() as context:
         visitor = Visitor(context.new_page(), server)
         visitor.page.goto(server.url)

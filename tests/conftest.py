@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +15,21 @@ import pytest
 if TYPE_CHECKING:
     from browser_server import Server, Visitor
     from playwright.sync_api import Browser
+    from ready_interpreter import ReadyInterpreter
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Before anything imports numba; subprocesses of the tests inherit it. Each worker has
 # its own: two processes that compile one kernel for different types at once may swap
-# the files of Numba's cache (its index and its data are not written together).
+# the files of Numba's cache (its index and data are not written together). It starts
+# as a copy of what `make kernels` has compiled.
 _cache = Path(os.environ.get("NUMBA_CACHE_DIR", ROOT / ".cache" / "numba"))
-os.environ["NUMBA_CACHE_DIR"] = str(_cache / os.environ.get("PYTEST_XDIST_WORKER", ""))
+if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    for _made in _cache.glob("kernels_*"):
+        if not (_cache / _worker / _made.name).exists():
+            shutil.copytree(_made, _cache / _worker / _made.name)
+    _cache /= _worker
+os.environ["NUMBA_CACHE_DIR"] = str(_cache)
 
 # The same examples in every run; compiling a kernel may take its time.
 hypothesis.settings.register_profile(
@@ -33,6 +40,12 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("plumbline")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Call a case with a whole file by the argument that takes it."""
+    is_file = isinstance(val, (str, bytes)) and len(val) > 100
+    return argname if is_file else None
 
 
 @pytest.fixture(scope="session")
@@ -48,19 +61,37 @@ def _pages_as_they_are() -> None:
         sys.modules["streamlit"].config.set_option("runner.magicEnabled", False)
 
 
-# The tests with a browser are one group of pytest-xdist: all of them have one server.
+@pytest.fixture(scope="session")
+def _ready() -> Iterator[ReadyInterpreter]:
+    from ready_interpreter import ReadyInterpreter
+
+    interpreter = ReadyInterpreter()
+    yield interpreter
+    interpreter.close()
+
+
+@pytest.fixture
+def ready_interpreter(
+    _ready: ReadyInterpreter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Run exported files in children of an interpreter that is there already."""
+    monkeypatch.setattr("core.export.runners.subprocess", _ready)
+
+
+# A file of tests with a browser is a group of pytest-xdist; each worker has one server.
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """Start the app once, its kernels compiled as `make run` has them compiled."""
-    from browser_server import browse, serve, warm_up
+    from browser_server import browse, open_first, serve
 
-    command = [sys.executable, "-m", "app", "warm-up"]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    from core.warm_up import warm_up
+
+    warm_up()
     with serve() as running:
         with browse() as first:
-            warm_up(first, running)
+            open_first(first, running)
         yield running
 
 

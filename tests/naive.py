@@ -427,6 +427,38 @@ def vector_objective(
     return loss / w.sum(), gradient / w.sum()
 
 
+def matrix_objective(
+    inputs: ArrayLike, y: Sequence[int], theta: ArrayLike, weight: ArrayLike
+) -> tuple[float, NDArray[np.float64]]:
+    """Return the mean NLL of softmax(W x + b), theta = [W | b], and its gradient."""
+    x, w = np.asarray(inputs, np.float64), np.asarray(weight, float)
+    found = np.asarray(theta, float)
+    loss, gradient = 0.0, np.zeros(found.shape)
+    for i, row in enumerate(x):
+        longer = np.array([*row, 1.0])
+        scores = [math.fsum(line * longer) for line in found]
+        top = max(scores)
+        total = math.fsum(math.exp(s - top) for s in scores)
+        loss += w[i] * (math.log(total) + top - scores[y[i]])
+        for j, score in enumerate(scores):
+            residual = math.exp(score - top) / total - (j == y[i])
+            gradient[j] += w[i] * residual * longer
+    return loss / w.sum(), gradient / w.sum()
+
+
+def mixed_logs(
+    logits: ArrayLike, temperature: float, mixing: float
+) -> NDArray[np.float64]:
+    """Return log((1 - m) softmax(z / T) + m / k)."""
+    rows = []
+    for row in np.asarray(logits, float):
+        top = max(row)
+        e = [math.exp((z - top) / temperature) for z in row]
+        total = math.fsum(e)
+        rows.append([math.log((1 - mixing) * q / total + mixing / len(e)) for q in e])
+    return np.array(rows)
+
+
 # ---------------------------------------------------------- operating points
 
 

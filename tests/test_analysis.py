@@ -133,6 +133,24 @@ def test_the_range_over_refits_is_from_the_least_to_the_greatest():
     assert set(found.refit_range) == {"nll", "gap"}
 
 
+@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("split", ["cross-fit", "holdout"])
+def test_other_bins_and_levels_go_on_from_what_is_known(k, split):
+    given = study(*draw(k=k))
+    chosen = QUICK.replace(calibrators=("temperature",), split=split)
+    first = analyze(given, chosen)
+    for changed in ({"n_bins": 7, "strategy": "quantile"}, {"level": 0.8}):
+        other = chosen.replace(**changed)
+        again = analyze(
+            given,
+            other,
+            measured=lambda own, now, told: measure(own, now, told, first.overview),
+            fitted=lambda *_: first.fitted["temperature"],
+            known=first,
+        )
+        assert again.to_dict() == analyze(given, other).to_dict()
+
+
 def test_two_classes_have_two_views():
     z, y = draw(k=2)
     own = Predictions.from_arrays(z, y, classes=("no", "yes"))
@@ -402,8 +420,9 @@ def test_a_fixed_split_counts_its_rows_once():
     assert (ranked.n, ranked.rows) == (150, "cross-fitted")
     fit = make_split(given, QUICK).fit
     direct = fit_method(given, QUICK, "temperature").calibrator
-    assert direct.nll_before_ == pytest.approx(
-        METRICS["nll"](y[fit], softmax(z[fit])), rel=1e-9
+    assert direct.nll_after_ == pytest.approx(
+        METRICS["nll"](y[fit], softmax(z[fit], temperature=direct.temperature_)),
+        rel=1e-9,
     )
 
 
@@ -559,6 +578,8 @@ def test_the_parts_of_the_headline_agree_with_the_gap_beside_them(seed):
         first, second, third = (float(item) for item in numbers[:3])
         assert abs(first - second) == pytest.approx(third, abs=1e-9), said
         assert third == pytest.approx(abs(100 * gap), abs=0.051)
+        assert first == pytest.approx(100 * (accuracy + gap), abs=0.051)
+        assert max(len(item.partition(".")[2]) for item in numbers[:3]) <= 2
 
 
 def test_intervals_are_printed_by_their_ends_and_never_as_nothing():

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 from test_app import opened, settle, table, words
 from test_app_apply import go
+
+from core.messages import Cancelled
 
 
 @pytest.mark.parametrize("page", ["overview", "calibrators", "data", "export"])
@@ -20,3 +25,40 @@ def test_pages_of_a_calibration_and_a_test_file(page: str) -> None:
     assert not at.exception
     assert "test.csv" in words(at)
     assert "calibration file: 300 fit rows, 300 test rows" in words(at)
+
+
+def test_the_bar_of_reading_moves_with_it_and_cancel_stops_it(monkeypatch) -> None:
+    at = opened()
+    stopped = threading.Event()
+    done = [0.0]
+
+    def slow(*_, progress, **__):
+        try:
+            for step in range(1000):
+                done[0] = step / 1000
+                progress(done[0], "Reading rows")
+                time.sleep(0.01)
+        except Cancelled:
+            stopped.set()
+            raise
+
+    monkeypatch.setattr("app.opening.open_study", slow)
+    monkeypatch.setattr("app.jobs.GRACE", 0.1)
+    uploader = next(u for u in at.file_uploader if "upload_bar" in u.key)
+    uploader.upload("mine.csv", table(300))
+    at.run()
+    shown = []
+    for _ in range(2):
+        before = done[0]
+        at.run()
+        shown.append(at.get("progress")[0].proto.value / 100)
+        assert before - 0.01 <= shown[-1] <= done[0]
+        time.sleep(0.1)
+    assert 0 < shown[0] < shown[1] < 1
+    at.button(key="cancel-read").click().run()
+    assert stopped.wait(5)
+    settle(at)
+    assert not at.exception
+    assert not at.error
+    assert "mine.csv" not in words(at)
+    assert "This is a sample" in words(at)  # what was there is still there

@@ -83,7 +83,7 @@ def test_calibrated_classes_come_from_fits_that_never_saw_the_row() -> None:
     study = Study(Predictions.from_arrays(logits, labels))
     found = analyze(study, Settings())
     fitted, split = found.fitted["temperature"], found.overview.split
-    scores = calibrated_scores(study.evaluation, split, fitted)
+    scores = calibrated_scores(study, split, fitted)
     assert scores.kind == "cross-fitted"
     for number, calibrator in enumerate(fitted.rounds):
         rows = np.flatnonzero(split.fold == number)

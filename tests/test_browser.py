@@ -36,7 +36,7 @@ PAGES = (
 )
 CLASSES = ("cat", "dog", "newt", "owl")
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group(__name__)]
 
 
 # ---------------------------------------------------------------------- the main job

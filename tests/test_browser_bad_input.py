@@ -18,7 +18,7 @@ from prediction_files import Sample, csv, plain, predictions
 from core.loading import open_study
 from core.settings import Settings
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group(__name__)]
 
 MINE = csv(plain(Sample.draw(300, ("cat", "dog", "owl"))))
 ORDER = ("refuse", "ask", "note")

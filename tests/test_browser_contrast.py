@@ -6,7 +6,7 @@ import pytest
 from browser_server import Visitor
 from playwright.sync_api import expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group(__name__)]
 
 PAGES = ("Reliability", "Calibrators", "Decisions")
 

@@ -11,7 +11,7 @@ from browser_server import RESULTS, Server, Visitor, visit
 from playwright.sync_api import Browser, expect
 from prediction_files import Sample, layouts
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group(__name__)]
 
 LAYOUTS = layouts(Sample.draw(2000, ("cat", "dog", "emu")))
 CLICKS, SECONDS = 2, 60

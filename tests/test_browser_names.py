@@ -12,7 +12,7 @@ from browser_server import run_alone, visit
 from playwright.sync_api import expect
 from prediction_files import predictions
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group(__name__)]
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>",

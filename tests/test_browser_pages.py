@@ -7,6 +7,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import onnxruntime
@@ -18,7 +19,7 @@ from onnx_models import classifier
 from playwright.sync_api import Browser, TimeoutError, expect
 from prediction_files import Sample, predictions
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group(__name__)]
 
 CLASSES = ("cat", "dog", "newt", "owl")
 N = 900
@@ -138,14 +139,15 @@ def test_decisions_count_what_the_rows_say(owner: Visitor) -> None:
 
 def test_my_predictions_are_kept(owner: Visitor) -> None:
     v = owner.go("Calibrators")
-    isotonic = v.page.get_by_role("checkbox", name="Isotonic, one-vs-rest")
+    box = partial(v.page.get_by_role, "checkbox", exact=True)
+    isotonic = box(name="Isotonic, one-vs-rest")
     expect(isotonic).to_be_enabled()
     toggle = v.key("keep_predictions")
     toggle.locator("label").first.click()
     expect(isotonic).to_be_disabled()
     v.settle()
     assert "It may change which class is predicted." in v.words()
-    expect(v.page.get_by_role("checkbox", name="Temperature scaling")).to_be_enabled()
+    expect(box(name="Temperature scaling")).to_be_enabled()
     toggle.locator("label").first.click()
     expect(isotonic).to_be_enabled()
     v.settle().no_complaints()

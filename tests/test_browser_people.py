@@ -12,7 +12,7 @@ from browser_server import PHONE, Server, Visitor, serve, visit
 from playwright.sync_api import Browser, expect
 from prediction_files import Sample, columns, csv, hollance, npz, plain
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group(__name__)]
 
 PAGES = (
     "Overview",
@@ -27,7 +27,9 @@ ROWS = Sample.draw(300, ("cat", "dog", "owl"))
 
 # Everything that can be operated or read, and what it is called; empty is a fault.
 _NAMELESS = """() => {
-    const seen = e => e.getClientRects().length > 0;
+    const folded = [...document.querySelectorAll('details:not([open])')];
+    for (const e of folded) e.open = true;
+    const seen = e => e.checkVisibility();
     const name = e => (e.getAttribute('aria-label') || '').trim()
         || (e.getAttribute('aria-labelledby') || '').split(' ')
             .map(id => document.getElementById(id)?.innerText || '').join('').trim()
@@ -40,9 +42,11 @@ _NAMELESS = """() => {
         + ' textarea, img:not([alt=""]), [role=figure], [role=slider],'
         + ' [data-testid=stPlotlyChart], [data-testid=stDataFrame],'
         + ' [data-testid=stTable]';
-    return [...document.querySelectorAll(kinds)]
+    const faults = [...document.querySelectorAll(kinds)]
         .filter(e => seen(e) && !e.closest('[aria-hidden=true]') && !name(e))
         .map(e => e.outerHTML.slice(0, 200));
+    for (const e of folded) e.open = false;
+    return faults;
 }"""
 _HEADINGS = """() => [...document.querySelectorAll('h1, h2, h3, h4, h5, h6')]
     .filter(e => e.getClientRects().length).map(e => Number(e.tagName[1]))"""

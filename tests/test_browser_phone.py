@@ -9,7 +9,7 @@ import pytest
 from browser_server import PHONE, Server, Visitor, visit
 from playwright.sync_api import Browser, expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group(__name__)]
 
 # Buttons that lie over the data or the legend of their figure, and hidden ones.
 _IN_THE_WAY = """() => {

@@ -1,4 +1,4 @@
-"""Two people at once, on different files, for a minute."""
+"""Two people at once, on different files; for a minute among the slow tests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ from browser_server import Visitor, visit
 from playwright.sync_api import expect
 from prediction_files import predictions
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
-
-SECONDS = 60
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group(__name__)]
 
 
 class Person:
@@ -131,7 +129,8 @@ def together(*parts: Iterator[None]) -> None:
         pass
 
 
-def test_two_sessions_for_a_minute(browser, server) -> None:
+@pytest.mark.parametrize("seconds", [15, pytest.param(60, marks=pytest.mark.slow)])
+def test_two_sessions_at_once(browser, server, seconds: int) -> None:
     files = [
         predictions(1500, temperature=2.0, seed=1),
         predictions(1200, temperature=0.5, seed=2),
@@ -146,7 +145,7 @@ def test_two_sessions_for_a_minute(browser, server) -> None:
             [who.overview, who.calibrators, who.export, who.data, who.methods]
             for who in people
         ]
-        end, turn = time.monotonic() + SECONDS, 0
+        end, turn = time.monotonic() + seconds, 0
         while time.monotonic() < end or turn <= len(steps[0]):
             # A round on the same page, then a round on different ones.
             lag = turn // len(steps[0]) % 2

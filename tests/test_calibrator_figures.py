@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from components import calibrators, methods
+from components import calibrators, changed_rows, contrasts, learning, methods
 from components.calibrators import FittedTemperature
+from core import contrasts as contrast
 from core.analysis import Analysis, analyze
 from core.calibrators import CALIBRATORS
+from core.changed_rows import changed_rows as rows_that_changed
 from core.export import annotate, write_csv
 from core.export.readback import verify_rows
+from core.learning_curve import learning_curves
 from core.messages import Cancelled, FitError
 from core.metrics import METRICS
 from core.predictions import Predictions, Study
 from core.registry import Param
 from core.settings import Settings
+from core.standings import Arrival
 from core.sweep import sweep_temperature
 
 CHOSEN = Settings(calibrators=("temperature", "isotonic"), n_resamples=100)
@@ -146,11 +151,73 @@ def test_cells_hold_the_estimates(analysis) -> None:
 
 
 def test_changes_leave_the_scores_out_and_refits_are_ranges(analysis) -> None:
-    changes = calibrators.changes_frame(analysis, "top-label")
+    changes = contrasts.contrasts_frame(analysis, "top-label")
     assert "Uncalibrated" not in set(changes["Calibrator"])
     fits = calibrators.fits_frame(analysis)
     assert set(fits["Fit rows"]) == {"400"}
     assert fits["NLL over refits"].str.contains("to").all()
+
+
+def test_differences_are_coloured_by_the_adjusted_p_value(analysis) -> None:
+    frame = contrasts.contrasts_frame(analysis, "top-label", "temperature")
+    tested = contrast.contrasts(analysis.comparison, "temperature")
+    assert set(frame["Calibrator"]) == {"Uncalibrated", "Isotonic, one-vs-rest"}
+    for place, name in enumerate(frame["Calibrator"]):
+        method = next(m for m in CALIBRATORS if CALIBRATORS[m].label == name)
+        cell, one = frame["NLL, nats"][place], tested["nll"][method]
+        assert ("orange" in cell or "green" in cell) == one.is_detected
+        assert "p" in cell
+    data = contrasts.contrasts_data(analysis, "top-label", "temperature")
+    row = data[(data["of"] == "uncalibrated") & (data["metric"] == "nll")].iloc[0]
+    assert row["p_holm"] == tested["nll"]["uncalibrated"].adjusted_p
+    assert row["value"] == tested["nll"]["uncalibrated"].change.value
+
+
+def test_what_arrived_stands_beside_what_is_awaited() -> None:
+    frame = contrasts.arrivals_frame(
+        ("temperature", "isotonic", "vector", "beta"),
+        {"temperature": Arrival(0.51234, 0.031), "isotonic": None},
+    )
+    assert list(frame[""]) == [
+        "fitted in 0.03 s",
+        "could not be fitted",
+        "being fitted",
+        "waiting",
+    ]
+    assert frame["NLL, cross-validated"][0] == "0.512"
+
+
+def test_rows_before_and_after_are_drawn_and_listed(analysis) -> None:
+    before = analysis.overview.rows.take(analysis.overview.split.test)
+    after = analysis.fitted["isotonic"].rows
+    found = changed_rows.scatter_table(before, after)
+    moved = rows_that_changed(analysis, "isotonic")
+    assert (found["prediction"] == "another class").sum() == len(moved) > 0
+    fig = changed_rows.scatter_figure(found)
+    assert sum(len(trace.x) for trace in fig.data) == len(found)
+    many = pd.concat([found] * 20)
+    drawn = changed_rows.scatter_figure(many)
+    assert sum(len(trace.x) for trace in drawn.data) == changed_rows.MOST_POINTS
+    assert f"{len(moved):,} changed" in changed_rows.scatter_alt(found)
+    assert (moved["prediction"] != moved["prediction_after"]).all()
+    assert (moved["confidence_after"].diff().dropna() <= 0).all()
+    n_right = int((moved["became"] == "right").sum())
+    assert n_right == contrasts.flips_of(analysis, "isotonic").gained
+    frame = changed_rows.rows_frame(moved, 3)
+    assert len(frame) == 3
+    assert f"{n_right:,} became" in contrasts.flips_cell(analysis, "isotonic").replace(
+        "\u00a0", " "
+    )
+    assert contrasts.flips_cell(analysis, "temperature") == "kept"
+
+
+def test_more_labels_are_drawn_over_the_number_of_rows(analysis) -> None:
+    found = learning_curves(analysis.study, CHOSEN, ("temperature",))
+    fig = learning.figure(found, {"temperature": "Temperature"}, 1.0)
+    assert list(fig.data[1].x) == list(found["temperature"].sizes)
+    table = learning.table(found, {"temperature": "Temperature"})
+    assert list(table["nll"]) == list(found["temperature"].nll)
+    assert "doubling" in learning.alt(found)
 
 
 def test_the_download_holds_every_number(analysis) -> None:
@@ -215,7 +282,8 @@ def test_methods_are_found_by_any_word_they_are_known_by() -> None:
 
 def test_methods_read_simplest_first() -> None:
     order = sorted(CALIBRATORS.values(), key=methods.reading_order)
-    assert [method.id for method in order][:2] == ["uncalibrated", "temperature"]
+    first = [method.id for method in order][:3]
+    assert first == ["uncalibrated", "auto", "temperature"]
     assert min(METRICS.values(), key=methods.reading_order).id == "gap"
 
 
@@ -234,3 +302,20 @@ def test_options_and_references_in_words() -> None:
     assert methods.reference_markdown("-") == ""
     linked = methods.reference_markdown("Guo 2017, arXiv:1706.04599")
     assert linked.endswith("[arXiv:1706.04599](https://arxiv.org/abs/1706.04599)")
+
+
+def test_numbers_that_are_few_are_written_out() -> None:
+    z = 3 * np.random.default_rng(0).normal(size=(100, 4))
+    y = z.argmax(axis=1)
+    y[:40] = 0
+    words = {
+        name: calibrators.fitted_words(CALIBRATORS[name]().fit(z, y))
+        for name in ("ensemble-temperature", "structured-matrix", "vector", "isotonic")
+    }
+    assert re.fullmatch(
+        r"temperature [0-9.]+  \nweights [0-9.]+, [0-9.]+, [0-9.]+",
+        words["ensemble-temperature"],
+    )
+    assert "largest off diagonal 0." in words["structured-matrix"]
+    assert "bias" not in words["structured-matrix"]
+    assert words["vector"] == "\N{EN DASH}"

@@ -7,6 +7,7 @@ import json
 import naive
 import numpy as np
 import pytest
+from methods import ALONE
 from scipy import optimize
 from sklearn.calibration import CalibratedClassifierCV, _TemperatureScaling
 from sklearn.frozen import FrozenEstimator
@@ -54,7 +55,7 @@ def test_the_gradient_certifies_the_optimum(dtype, scale):
         return
     assert abs(fit.gradient_) <= 1e-8 * max(1.0, fit.temperature_)
     assert fit.notes_ == []
-    assert fit.nll_after_ <= fit.nll_before_ + 1e-12
+    assert fit.nll_after_ <= loss_of(z, y, 1.0) + 1e-12
     assert fit.temperature_ == pytest.approx(naive.fit_temperature(z, y), rel=1e-5)
     # Neighbours are worse.
     best = loss_of(z, y, fit.temperature_)
@@ -117,11 +118,12 @@ def test_all_right_goes_to_the_low_bound_with_a_note(margin, dtype):
 
 def test_labels_against_the_logits_go_to_the_high_bound():
     z, _ = draw(100, seed=4)
-    fit = TemperatureScaling().fit(z, z.argmin(axis=1))
+    y = z.argmin(axis=1)
+    fit = TemperatureScaling().fit(z, y)
     assert fit.is_at_bound_
     assert fit.temperature_ == 1e3
     assert "better than chance" in fit.notes_[0].text
-    assert fit.nll_after_ < fit.nll_before_
+    assert fit.nll_after_ < loss_of(z, y, 1.0)
 
 
 def test_logits_that_say_nothing_leave_the_temperature_at_one():
@@ -310,7 +312,7 @@ def test_probabilities_given_as_logits_raise_a_question():
         ({"logits": np.full((20, 3), -np.inf)}, "every class"),
     ],
 )
-@pytest.mark.parametrize("method", list(CALIBRATORS))
+@pytest.mark.parametrize("method", ALONE)
 def test_what_cannot_be_fitted_is_refused(method, change, words):
     z, y = draw(20, 3)
     given = {"logits": z, "y": y} | change
@@ -375,13 +377,13 @@ def test_statistics_in_blocks_equal_those_of_all_rows(monkeypatch):
 
 
 def test_everything_known_of_a_fit_is_json():
-    for method in CALIBRATORS.values():
-        fit = method().fit(*draw(60, 3))
+    for name in ALONE:
+        fit = CALIBRATORS[name]().fit(*draw(60, 3))
         json.dumps(fit.to_dict(), allow_nan=False)
         json.dumps(fit.parameters(), allow_nan=False)
 
 
-@pytest.mark.parametrize("method", list(CALIBRATORS))
+@pytest.mark.parametrize("method", ALONE)
 @pytest.mark.parametrize("k", [2, 1000])
 def test_two_and_a_thousand_classes(method, k):
     z, y = draw(40, k, seed=15)

@@ -9,7 +9,7 @@ from scipy import optimize
 from sklearn.linear_model import LogisticRegression
 
 from core.calibrators import Calibrator, TemperatureScaling, VectorScaling
-from core.calibrators.vector import _VectorFit
+from core.calibrators.vector_fit import VectorFit
 from core.messages import Cancelled, DataError
 from core.softmax import softmax
 
@@ -52,7 +52,7 @@ def test_the_kernel_is_the_slow_objective(k, dtype):
     weight = rng.gamma(1.0, size=40)
     weight[3] = 0.0
     slope, offset = rng.normal(1, 0.3, k), rng.normal(size=k)
-    fit = _VectorFit(z, y, weight, 1.0, 0.0)
+    fit = VectorFit(z, y, weight, 1.0, 0.0)
     loss, gradient = fit.objective(slope, offset)
     slow_loss, slow_gradient = naive.vector_objective(z, y, slope, offset, weight)
     assert loss == pytest.approx(slow_loss, rel=1e-12)
@@ -62,7 +62,7 @@ def test_the_kernel_is_the_slow_objective(k, dtype):
 def test_the_gradient_is_that_of_the_loss():
     z, y = draw(60, 3)
     point = np.random.default_rng(2).normal(1, 0.3, 6)
-    fit = _VectorFit(z, y, np.ones(60), 1.0, 0.0)
+    fit = VectorFit(z, y, np.ones(60), 1.0, 0.0)
     error = optimize.check_grad(
         lambda x: fit.loss(*x.reshape(2, 3)),
         lambda x: fit.objective(*x.reshape(2, 3))[1].ravel(),
@@ -220,7 +220,7 @@ def test_separable_rows_say_so_without_a_ridge_and_stay_finite():
 
 
 def test_a_fit_that_is_cut_short_says_so(monkeypatch):
-    monkeypatch.setattr("core.calibrators.vector._MAX_ITERATIONS", 1)
+    monkeypatch.setattr("core.calibrators.vector_fit._MAX_ITERATIONS", 1)
     fit = VectorScaling().fit(*draw())
     assert [note.code for note in fit.notes_] == ["not-converged"]
     assert "gradient" in fit.notes_[0].text

@@ -186,13 +186,16 @@ class TestFlags:
     def test_every_field_has_a_flag(self) -> None:
         groups = cli_flags.flag_groups()
         plain = {name for names in groups.values() for name in names}
-        own = {"calibrators", "method", "options", "temperature"}
+        own = {"calibrators", "baseline", "method", "options", "temperature"}
+        own |= {"detectors", "detector"}
         assert plain | own == {item.name for item in fields(Settings)}
         assert groups["reading"] == READING_FIELDS
 
     def test_every_flag_has_help(self, run: Any) -> None:
         text = run("evaluate", "--help").out
-        for names in cli_flags.flag_groups().values():
+        groups = cli_flags.flag_groups()
+        assert groups.pop("detection")
+        for names in groups.values():
             for name in names:
                 assert f"--{name.replace('_', '-')} " in text
                 assert name.endswith("_column") or cli_flags._descriptions()[name]

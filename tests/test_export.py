@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from methods import EXPORTED, WRITTEN
 
 from core.analysis import Analysis, analyze
 from core.calibrators import (
@@ -34,7 +35,7 @@ from core.export import (
     verification,
     verify,
 )
-from core.export.templates import WRITERS
+from core.export.methods import EXPORTS
 from core.messages import DataError
 from core.predictions import Predictions, Study
 from core.settings import Settings
@@ -109,11 +110,11 @@ def of_probabilities() -> Analysis:
 
 
 def test_every_calibrator_has_a_writer() -> None:
-    assert set(WRITERS) == set(CALIBRATORS)
+    assert set(EXPORTS) == set(WRITTEN)
 
 
 @pytest.mark.parametrize("kind", ["json", "python"])
-@pytest.mark.parametrize("method", CALIBRATORS)
+@pytest.mark.parametrize("method", EXPORTED)
 def test_every_calibrator_runs_in_a_clean_interpreter(method: str, kind: Any) -> None:
     calibrator, logits = fitted(method)
     write = to_json if kind == "json" else to_python
@@ -125,7 +126,7 @@ def test_every_calibrator_runs_in_a_clean_interpreter(method: str, kind: Any) ->
     assert "clean interpreter" in found.sentence
 
 
-@pytest.mark.parametrize("method", CALIBRATORS)
+@pytest.mark.parametrize("method", EXPORTED)
 @pytest.mark.parametrize("k", [2, 5])
 def test_json_restores_the_calibrator_exactly(method: str, k: int) -> None:
     calibrator, logits = fitted(method, k)
@@ -181,7 +182,7 @@ def extreme(name: str) -> np.ndarray:
     return np.where(rng.random(near.shape) < 0.2, -near, near)
 
 
-@pytest.mark.parametrize("method", CALIBRATORS)
+@pytest.mark.parametrize("method", EXPORTED)
 @pytest.mark.parametrize("name", ["masked", "ties", "float32", "1,000 classes", "huge"])
 def test_extreme_scores(method: str, name: str) -> None:
     logits = extreme(name)
@@ -539,7 +540,7 @@ def test_what_cannot_be_exported(analysis: Analysis) -> None:
 def test_a_calibrator_without_a_writer_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(WRITERS, "uncalibrated")
+    monkeypatch.delitem(EXPORTS, "uncalibrated")
     with pytest.raises(NotImplementedError, match="uncalibrated"):
         to_python(Uncalibrated().fit(*labelled(3)), {})
 

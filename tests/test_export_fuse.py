@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from methods import EXPORTED
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import (
     DOUBLE,
@@ -28,10 +29,12 @@ from onnx_models import (
 )
 
 from app import cli
-from core.calibrators import CALIBRATORS
 from core.export import from_json
 from core.export.fuse import fuse, verify_fused
 from core.export.portable import predict_given
+
+# In an interpreter started anew they are run in test_app_fuse.py.
+pytestmark = pytest.mark.usefixtures("ready_interpreter")
 
 
 def check(
@@ -60,7 +63,7 @@ def check(
 # ------------------------------------------------------------------ what is fused
 
 
-@pytest.mark.parametrize("method", CALIBRATORS)
+@pytest.mark.parametrize("method", EXPORTED)
 @pytest.mark.parametrize("real", [FLOAT, DOUBLE])
 def test_every_method_behind_a_model(method: str, real: int) -> None:
     found, model = check(classifier(real=real), method)

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import streamlit as st
+from prediction_files import Sample, csv, hollance
 from scipy import stats
-from test_app import SAMPLES, opened, words
+from test_app import SAMPLES, opened, upload, words
 
 from app import cli
 from core.analysis import measure
 from core.findings import MOST_REVIEWED, find
-from core.loading import open_study
+from core.loading import open_study, read_predictions
 from core.predictions import ColumnRoles, Predictions, Study
 from core.settings import Settings
 from core.slices import part_gaps, shared_correlation
@@ -309,3 +310,20 @@ def test_the_page_and_the_command_say_what_core_says(capsys) -> None:
     said = " ".join(capsys.readouterr().out.split())
     assert f"Worst predicted class: {wanted.worst_class.sentence}" in said
     assert f"Worst slice: {wanted.worst_slice.sentence}" in said
+
+
+def test_rows_of_a_file_of_confidences_show_its_own_columns() -> None:
+    of = Sample.draw(200, ("cat", "dog", "owl"))
+    table = hollance(of).assign(prediction=np.arange(200))
+    own = read_predictions(csv(table))
+    review = found_in(Study(own)).to_dict()["rows_to_review"]
+    wrong = table[table["true_label"] != table["pred_label"]]
+    wrong = wrong.sort_values("confidence", ascending=False, kind="stable")[:100]
+    assert [row["file_row"] for row in review] == [i + 1 for i in wrong.index]
+    for name in ("true_label", "pred_label", "prediction"):
+        assert [row[name] for row in review] == list(wrong[name])
+    at = upload(opened(), "top.csv", csv(table))
+    assert "The wrong predictions that the model was surest of" in words(at)
+    shown = next(item for item in at.dataframe if "file_row" in item.value)
+    order = ["true_label", "pred_label", "prediction", "confidence", "file_row"]
+    assert [name for name in shown.proto.column_order if name in shown.value] == order

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from test_app_pages import FITTABLE, fit, page, table_with, words
 
-from components import learned_maps, theme
-from core.calibrators import CALIBRATORS
-from core.learned_maps import class_changes, class_curves, confidence_map
+from components import class_weights, learned_maps, theme
+from core.calibrators import CALIBRATORS, OneVsRest
+from core.learned_maps import (
+    ClassWeights,
+    class_changes,
+    class_curves,
+    confidence_map,
+)
 from core.softmax import row_statistics
 
 LABELS = {name: method.label for name, method in CALIBRATORS.items()}
@@ -24,7 +29,8 @@ def draw(n=600, k=4, seed=0):
 @pytest.fixture(scope="module")
 def fitted():
     z, y = draw()
-    return {name: CALIBRATORS[name]().fit(z, y) for name in FITTABLE}
+    alone = [m for m in FITTABLE if CALIBRATORS[m].requires == {"logits"}]
+    return {name: CALIBRATORS[name]().fit(z, y) for name in alone}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +61,7 @@ def test_confidences_have_a_line_and_a_band_each(maps) -> None:
     bands = [t for t in learned_maps.confidence_figure(two, LABELS).data if t.fill]
     assert [max(band.y) for band in bands] == [m.high.max() for m in two.values()]
     looks = {(t.line.color, t.line.dash, t.marker.symbol) for t in lines}
-    assert len(looks) == len(FITTABLE)
+    assert len(looks) == len(maps)
     for color, *_ in looks:
         for background in (theme.LIGHT_BACKGROUND, theme.DARK_BACKGROUND):
             assert theme.contrast(color, background) >= 3
@@ -72,7 +78,8 @@ def test_curves_look_like_their_calibrators_and_names_are_text(fitted, maps) -> 
             for method, item in fitted.items()
             for curve in class_curves(item, [column])
         }
-        assert set(curves) == {"isotonic", "platt", "beta", "histogram"}
+        alone = {m for m, item in fitted.items() if isinstance(item, OneVsRest)}
+        assert set(curves) == alone >= {"isotonic", "platt", "beta", "histogram"}
         fig = learned_maps.curves_figure(curves, LABELS, name)
         assert "<b>" not in fig.layout.xaxis.title.text
         assert len(fig.layout.xaxis.title.text) < 120
@@ -145,3 +152,17 @@ def test_the_page_draws_the_maps_of_what_was_fitted() -> None:
 def test_the_page_says_where_no_class_has_a_curve() -> None:
     at = fit(page("calibrators"), "temperature")
     assert any("None of these calibrators" in item.value for item in at.info)
+
+
+def test_slopes_and_matrices_are_drawn_with_their_offsets() -> None:
+    names = ("a", "b", "c")
+    slopes = ClassWeights(np.array([1.2, 0.8, 1.0]), np.array([0.3, 0.0, -0.5]))
+    fig = class_weights.figure(slopes, names)
+    assert list(fig.data[0].x) == [1.2, 0.8, 1.0]
+    assert list(class_weights.table(slopes, names)["offset"]) == [0.3, 0.0, -0.5]
+    matrix = np.eye(3) + np.diag([0.4, 0.0], k=1)
+    mixed = ClassWeights(matrix, np.array([0.1, 0.0, 0.0]))
+    heat = class_weights.figure(mixed, names).data[0]
+    np.testing.assert_allclose(heat.z[0], [0.0, 0.4, 0.0, 0.1])
+    assert f"from {names[1]} to {names[0]}" in class_weights.alt(mixed, names, "Matrix")
+    assert class_weights.table(mixed, names).shape == (3, 5)

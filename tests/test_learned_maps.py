@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from methods import ALONE
 
 from core.calibrators import CALIBRATORS, OneVsRest
-from core.learned_maps import class_changes, class_curves, confidence_map
+from core.learned_maps import (
+    class_changes,
+    class_curves,
+    class_weights,
+    confidence_map,
+)
 from core.row_statistics import RowStatistics
 from core.softmax import row_statistics, softmax
 
@@ -62,12 +68,12 @@ def test_steps_are_drawn_as_steps():
     np.testing.assert_array_equal(curve.after, np.repeat(values, 2))
 
 
-@pytest.mark.parametrize("method", sorted(set(CALIBRATORS) - set(WITH_CURVES)))
+@pytest.mark.parametrize("method", sorted(set(ALONE) - set(WITH_CURVES)))
 def test_calibrators_of_whole_rows_have_no_curves(method):
     assert class_curves(CALIBRATORS[method]().fit(*draw())) == ()
 
 
-@pytest.mark.parametrize("method", CALIBRATORS)
+@pytest.mark.parametrize("method", ALONE)
 def test_confidences_before_and_after(method):
     z, y = draw(3000)
     before = row_statistics(z, y)
@@ -97,7 +103,7 @@ def test_one_confidence_is_one_bin():
     assert confidence_map(nothing, nothing).count.size == 0
 
 
-@pytest.mark.parametrize("method", CALIBRATORS)
+@pytest.mark.parametrize("method", ALONE)
 @pytest.mark.parametrize("labelled", [True, False])
 def test_changes_per_class_are_the_slow_counts(method, labelled):
     z, y = draw(200, k=5)
@@ -143,3 +149,16 @@ def test_different_rows_and_bare_confidences_are_refused():
         confidence_map(one, two)
     with pytest.raises(ValueError, match="no predictions"):
         class_changes(one, one, 2)
+
+
+def test_linear_maps_of_logits_are_their_weights():
+    z, y = draw()
+    vector = CALIBRATORS["vector"]().fit(z, y)
+    found = class_weights(vector)
+    np.testing.assert_array_equal(found.weights, vector.weights_)
+    assert not found.is_matrix
+    matrix = class_weights(CALIBRATORS["structured-matrix"]().fit(z, y))
+    assert matrix.is_matrix
+    assert matrix.weights.shape == (4, 4)
+    assert class_weights(CALIBRATORS["temperature"]().fit(z, y)) is None
+    assert class_weights(CALIBRATORS["isotonic"]().fit(z, y)) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -578,6 +579,14 @@ def test_huge_text_is_kept_as_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_predictions(csv_bytes(TABLE)).logits.dtype == np.float64
     monkeypatch.setattr(values_module, "HUGE", 5)
     assert read_predictions(csv_bytes(TABLE)).logits.dtype == np.float32
+
+
+def test_many_columns_take_time_in_proportion() -> None:
+    names = ",".join(f"logit_{i}" for i in range(10_000))
+    start = time.process_time()
+    rows = read_predictions(f"{names}\n{','.join(['1.5'] * 10_000)}\n".encode())
+    assert rows.logits.shape == (1, 10_000)
+    assert time.process_time() - start < 10  # minutes, where every column copies
 
 
 def test_progress_and_cancel() -> None:

@@ -423,6 +423,7 @@ def rows_of(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     value = st.floats(-30, 30, allow_nan=False, width=32)
     logits = draw(hnp.arrays(np.float64, (n, k), elements=value))
     labels = draw(hnp.arrays(np.int64, n, elements=st.integers(0, k - 1)))
+    labels[[0, -1]] = 0  # without the first class, where labels start is a question
     word = st.text("abcdefgh", min_size=2, max_size=6)
     names = draw(st.lists(word, min_size=k, max_size=k, unique=True))
     logits[:, 0] += 100 * np.arange(n)  # no two rows are alike

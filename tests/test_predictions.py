@@ -109,7 +109,11 @@ def test_confidence_files_know_what_was_right():
         ({"scores": Z * 0, "input_kind": "probabilities"}, "sum to 1", ""),
         ({"features": np.ones((2, 2))}, "Features", ""),
         ({"features": np.ones((3, 0))}, "Features", ""),
-        ({"features": {"a": np.full((3, 1), np.nan)}}, "Features", "a"),
+        (
+            {"features": {"a": np.full((3, 1), np.nan)}},
+            "A feature is nan",
+            "row 1, feature 1",
+        ),
         ({"is_ood": [True]}, "is_ood", ""),
         ({"file_rows": [1]}, "file_rows", ""),
         ({"metadata": pd.DataFrame({"a": [1]})}, "metadata", ""),

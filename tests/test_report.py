@@ -58,17 +58,19 @@ def test_operating_points_are_those_of_decisions(analysis, document) -> None:
 
 
 def test_classes_are_those_of_the_reliability_page(analysis, document) -> None:
-    own, overview = analysis.study.evaluation, analysis.overview
+    study, overview = analysis.study, analysis.overview
     given = (analysis.study, SETTINGS, overview, CLASSWISE, analysis.fitted)
     measured = measure_metrics(*given)["top-label"]
     for name in ("uncalibrated", "temperature"):
         found = document["classwise"][name]
         for metric, item in measured[name].items():
             assert found["metrics"][metric] == item.to_dict()
-        scores = scores_for(own, overview, analysis.fitted.get(name), is_compared=True)
+        scores = scores_for(
+            study, overview, analysis.fitted.get(name), is_compared=True
+        )
         gaps = class_gaps(scores, SETTINGS.level)
         for i, line in enumerate(found["classes"]):
-            assert line["class"] == own.classes[i]
+            assert line["class"] == study.evaluation.classes[i]
             assert line["rows_with_label"] == gaps.count[i]
             ends = [line[key] for key in ("low", "value", "high")]
             assert ends == [gaps.low[i], gaps.gap[i], gaps.high[i]]

@@ -18,6 +18,8 @@ FOLDER = Path(__file__).resolve().parents[1] / "sample_data"
 DIGITS_CSV = "digits_noisy.csv"
 DIGITS_NPZ = "digits_features.npz"
 CANCER_CSV = "breast_cancer_binary.csv"
+STRANGE_NPZ, REFERENCE_NPZ = "digits_ood.npz", "digits_reference.npz"
+COPIES_NPZ, SHIFTED_NPZ = "digits_noisy_copies.npz", "digits_shifted.npz"
 CLASSES = [
     *("zero", "one", "two", "three", "four"),
     *("five", "six", "seven", "eight", "nine"),
@@ -248,6 +250,87 @@ def test_archive_holds_the_rows_of_the_csv(
         assert arrays[name].tolist() == digits[name].tolist()
 
 
+SETS = {
+    *("digits", "near_held_out", "near_turned", "far_inverted", "far_shuffled"),
+    *("far_textures", "far_noise"),
+}
+
+
+def test_strangers_are_sets_of_one_network() -> None:
+    strange, trained = (read_npz(FOLDER / n) for n in (STRANGE_NPZ, REFERENCE_NPZ))
+    assert set(strange["dataset"]) == SETS
+    counts = {name: int((strange["dataset"] == name).sum()) for name in SETS}
+    assert counts.pop("digits") == 970
+    assert set(counts.values()) == {227}
+    np.testing.assert_array_equal(strange["is_ood"], strange["dataset"] != "digits")
+    np.testing.assert_array_equal(strange["is_ood"], strange["labels"] == -1)
+    assert set(strange["split"][~strange["is_ood"]]) == {"calibration", "test"}
+    assert not set(strange["group"]) & set(trained["group"])
+    assert len(set(strange["id"])) == len(strange["id"])
+    for arrays in (strange, trained):
+        features, weight = (
+            arrays[k].astype(float) for k in ("features", "head_weight")
+        )
+        made = features @ weight.T + arrays["head_bias"]
+        assert np.abs(made - arrays["logits"]).max() < 1e-4
+        assert arrays["features_layer1"].shape == (len(features), 64)
+        np.testing.assert_array_equal(arrays["head_weight"], strange["head_weight"])
+    right = strange["logits"].argmax(axis=1) == strange["labels"]
+    assert 0.96 <= right[~strange["is_ood"]].mean() <= 0.99
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert not [n for n in {*strange, *trained, *SETS} if f"`{n}`" not in text]
+
+
+def test_readme_has_the_table_of_all_scores() -> None:
+    from core.ood import DETECTORS
+
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for name in DETECTORS:
+        assert f"| `{name}` | " in text
+
+
+@pytest.mark.slow
+def test_the_table_of_scores_is_what_its_script_writes() -> None:
+    spec = importlib.util.spec_from_file_location("table", FOLDER / "ood_table.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    lines = module.table(module.measured())
+    same = [line in text for line in lines]
+    assert np.mean(same) > 0.8  # a last digit may differ on another machine
+
+
+def test_copies_belong_to_their_rows() -> None:
+    from core.loading import add_copies, open_study
+    from core.settings import Settings
+
+    study, _ = open_study(FOLDER / DIGITS_CSV, Settings())
+    study = add_copies(study, [FOLDER / COPIES_NPZ], Settings())
+    own = study.evaluation
+    assert [item.name.rpartition("_")[2] for item in study.copies] == [
+        *("rotated", "shifted", "noised", "contrast")
+    ]
+    for item in study.copies:
+        assert item.logits is not None
+        assert own.logits is not None
+        same = item.logits.argmax(axis=1) == own.logits.argmax(axis=1)
+        assert 0.5 < same.mean() < 0.97
+    moved, _ = open_study(FOLDER / SHIFTED_NPZ, Settings())
+    assert len(moved.copies) == 4
+    assert moved.evaluation.classes == own.classes
+    scores, labels = moved.evaluation.logits, moved.evaluation.labels
+    assert scores is not None
+    assert 0.15 < (scores.argmax(axis=1) == labels).mean() < 0.5
+
+
+def test_readme_has_the_comparison_of_row_temperatures() -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for line in ("`correctness-aware`, copies |", "`parameterised-temperature` |"):
+        assert text.count(f"| {line}") == 2
+
+
 def load_script() -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         "generate_sample_data", FOLDER / "generate.py"
@@ -272,7 +355,8 @@ def test_script_makes_the_same_files(
     assert len(table) == 5
     assert set(table) <= set(readme)
     assert {path.name for path in tmp_path.iterdir()} == {
-        *(DIGITS_CSV, DIGITS_NPZ, CANCER_CSV)
+        *(DIGITS_CSV, DIGITS_NPZ, CANCER_CSV, STRANGE_NPZ, REFERENCE_NPZ),
+        *(COPIES_NPZ, SHIFTED_NPZ),
     }
     for name in (DIGITS_CSV, CANCER_CSV):
         pd.testing.assert_frame_equal(
@@ -281,10 +365,15 @@ def test_script_makes_the_same_files(
             rtol=1e-5,
             atol=1e-5,
         )
-    made, stored = read_npz(tmp_path / DIGITS_NPZ), read_npz(FOLDER / DIGITS_NPZ)
-    assert list(made) == list(stored)
-    for name, array in stored.items():
-        if array.dtype.kind == "f":
-            np.testing.assert_allclose(made[name], array, rtol=1e-5, atol=1e-5)
-        else:
-            np.testing.assert_array_equal(made[name], array)
+    for file in (DIGITS_NPZ, STRANGE_NPZ, REFERENCE_NPZ, COPIES_NPZ, SHIFTED_NPZ):
+        made, stored = read_npz(tmp_path / file), read_npz(FOLDER / file)
+        assert list(made) == list(stored)
+        for name, array in stored.items():
+            if array.dtype.kind == "f":
+                np.testing.assert_allclose(made[name], array, rtol=1e-4, atol=1e-4)
+            else:
+                np.testing.assert_array_equal(made[name], array)
+    again = tmp_path / "again"
+    load_script().main(["--out", str(again)])
+    for path in again.iterdir():
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name

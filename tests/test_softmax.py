@@ -19,11 +19,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 import core.kernels.grid
+import core.kernels.logistic
+import core.kernels.matrix
+import core.kernels.row_temperature
 import core.kernels.rows
 import core.kernels.softmax
 import core.kernels.vector
 from core import parallel
-from core.kernels.exp import SHORT_ROW, source_stamp
+from core.kernels.exp import source_stamp
 from core.messages import DataError
 from core.row_statistics import RowStatistics
 from core.softmax import (
@@ -42,7 +45,7 @@ needs_jit = pytest.mark.jit
 ALGORITHMS = ("auto", "two-pass", "three-pass", "three-pass-reload", "online")
 DTYPES = (np.float32, np.float64)
 # below, at and above a block of lanes, and where the flat tile ends
-CLASSES = (1, 2, 3, 10, 63, 64, 65, SHORT_ROW - 1, SHORT_ROW, 129)
+CLASSES = (1, 2, 3, 10, 63, 64, 65, 8, 9, 16, 17, 129)
 FIELDS = RowStatistics.__dataclass_fields__
 
 
@@ -684,5 +687,8 @@ def test_the_families_carry_the_stamp_of_what_they_share() -> None:
     stamp = source_stamp()
     assert stamp == core.kernels.softmax.EXP_STAMP
     assert stamp == core.kernels.rows.EXP_STAMP
+    assert stamp == core.kernels.matrix.EXP_STAMP
     assert stamp == core.kernels.vector.EXP_STAMP
     assert stamp == core.kernels.grid.EXP_STAMP
+    assert stamp == core.kernels.logistic.EXP_STAMP
+    assert stamp == core.kernels.row_temperature.EXP_STAMP

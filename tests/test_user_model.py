@@ -150,6 +150,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.usefixtures("ready_interpreter")
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_refused(case: str) -> None:
     data, said = REFUSED[case]

@@ -1,10 +1,12 @@
-"""Run every exported torch module where torch is; writes torch.json.
+"""Run exported torch modules where torch is; writes torch/<method>.json.
 
 torch is too heavy to be a test dependency. The values were made by::
 
     python -m venv torch-environment
-    torch-environment/bin/pip install torch==2.15.0 numpy==2.4.6
-    .venv/bin/python tests/golden/make_torch.py torch-environment/bin/python
+    torch-environment/bin/pip install torch numpy==2.4.6
+    .venv/bin/python tests/golden/make_torch.py torch-environment/bin/python [METHOD...]
+
+Each file says which torch. Without methods, all of them are run.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from core.export.runners import RUN_TORCH
 from core.export.torch_module import to_torch
 
 SIZES = (2, 3, 8)
+KEPT = "vector-kept"  # a calibrator that was told to keep predictions
 
 
 def rows(k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -64,8 +67,20 @@ def digest(source: str, parameters: bytes) -> str:
     return found.hexdigest()
 
 
+def copies_of(logits: np.ndarray) -> np.ndarray:
+    """Return scores of two made-up copies of each row, (2, n, k)."""
+    turned = np.where(np.isneginf(logits), -1.0, logits)[:, ::-1]
+    return np.stack([turned / 4 + np.maximum(logits, -50.0), logits / 2])
+
+
+def beside(method: str, logits: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what a calibrator reads beside the logits."""
+    names = CALIBRATORS[method].requires | CALIBRATORS[method].accepts
+    return {"copies": copies_of(logits)} if "copies" in names else {}
+
+
 def torch_says(
-    python: str, source: str, parameters: bytes, scores: np.ndarray
+    python: str, source: str, parameters: bytes, **given_arrays: np.ndarray
 ) -> np.ndarray:
     """Run a module in another interpreter; its own self-test must pass."""
     with tempfile.TemporaryDirectory() as folder:
@@ -73,8 +88,10 @@ def torch_says(
         (place / "calibrator_torch.py").write_text(source, encoding="utf-8")
         (place / "calibrator_torch.safetensors").write_bytes(parameters)
         (place / "reader.py").write_text(RUN_TORCH, encoding="utf-8")
-        np.save(place / "in.npy", scores)
-        for command in (["reader.py", "in.npy", "out.npy"], ["calibrator_torch.py"]):
+        names = [f"{name}.npy" for name in given_arrays]
+        for name, array in zip(names, given_arrays.values(), strict=True):
+            np.save(place / name, array)
+        for command in (["reader.py", *names, "out.npy"], ["calibrator_torch.py"]):
             subprocess.run([python, "-I", *command], cwd=folder, check=True)
         return np.load(place / "out.npy", allow_pickle=False)
 
@@ -84,17 +101,23 @@ def as_json(values: np.ndarray) -> list[list[Any]]:
     return [[v if np.isfinite(v) else "-inf" for v in row] for row in values.tolist()]
 
 
-def main(python: str) -> None:
+def main(python: str, *methods: str) -> None:
     """Write scores, calibrators, hashes of the modules, and what torch says."""
     command = [python, "-c", "import torch; print(torch.__version__)"]
     version = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    cases = []
-    for k in SIZES:
-        logits, labels = rows(k)
-        for method in CALIBRATORS:
-            calibrator = CALIBRATORS[method]().fit(logits, labels)
+    folder = Path(__file__).with_name("torch")
+    written = [name for name, entry in CALIBRATORS.items() if not entry.chooses]
+    for name in methods or [*written, KEPT]:
+        method = name.removesuffix("-kept")
+        cases = []
+        for k in SIZES:
+            logits, labels = rows(k)
+            more = beside(method, logits)
+            calibrator = CALIBRATORS[method]().fit(logits, labels, **more)
+            calibrator.keeps_predictions_ = name == KEPT
             source, parameters = to_torch(calibrator, {})
-            found = torch_says(python, source, parameters, given(k))
+            scores = {"in": given(k), **beside(method, given(k))}
+            found = torch_says(python, source, parameters, **scores)
             cases.append(
                 {
                     "calibrator": calibrator.to_dict(),
@@ -102,14 +125,14 @@ def main(python: str) -> None:
                     "probabilities": found.tolist(),
                 }
             )
-    document = {
-        "torch": version.strip(),
-        "scores": {str(k): as_json(given(k)) for k in SIZES},
-        "cases": cases,
-    }
-    path = Path(__file__).with_name("torch.json")
-    path.write_text(json.dumps(document) + "\n", encoding="utf-8")
+        document = {
+            "torch": version.strip(),
+            "scores": {str(k): as_json(given(k)) for k in SIZES},
+            "cases": cases,
+        }
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps(document) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

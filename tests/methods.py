@@ -1,0 +1,17 @@
+"""Which calibrators a test can fit, by what they read beside the logits."""
+
+from __future__ import annotations
+
+from core.calibrators import CALIBRATORS
+
+ALONE = [name for name, method in CALIBRATORS.items() if method.requires == {"logits"}]
+"""Those that need nothing but logits."""
+
+WRITTEN = [name for name, method in CALIBRATORS.items() if not method.chooses]
+"""Those that an export writes; the others choose one of them."""
+
+EXPORTED = [name for name in ALONE if name in WRITTEN]
+"""Those of them that need nothing but logits."""
+
+CHEAP = [name for name in ALONE if "restarts" not in CALIBRATORS[name]().get_params()]
+"""Those of them that fit no network, which takes a second."""
