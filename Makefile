@@ -7,9 +7,10 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 	2>/dev/null && echo $$python && break; done)
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 PACKAGES = $(wildcard core components app)
-# Workers of pytest share the cores: one thread each inside the numeric libraries.
+# Workers of pytest share two cores: one thread each inside the numeric libraries, and one
+# worker more, since a test with a browser waits as long as it works.
 PYTEST = NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest
-WORKERS = -n 2 --dist loadgroup
+WORKERS = -n 3 --dist loadgroup
 # What runs every line of the kernels, and can do so without compiling them.
 KERNEL_TESTS = tests/test_softmax.py tests/test_temperature_grid.py tests/test_metrics*.py
 
@@ -18,7 +19,8 @@ export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lint format bench test-slow stress coverage test-minimum warm-up lock clean
+.PHONY: help run test lint format bench bench-calibrators test-slow stress coverage \
+	test-minimum warm-up kernels lock clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -33,9 +35,9 @@ run: .cache/warm ## Open the app on the sample, or on FILE=path (PLUMBLINE_HEADL
 	exec .venv/bin/python -m streamlit run app/main.py --server.address 127.0.0.1 \
 		--server.showEmailPrompt false --browser.gatherUsageStats false
 
-test: .venv/.test ## Run every test but the slow ones, in a real browser too
+test: .venv/.test .cache/kernels ## Run every test but the slow ones, in a real browser too
 	.venv/bin/python tests/get_browser.py
-	$(PYTEST) $(WORKERS)
+	$(PYTEST) $(WORKERS) --durations=40 --durations-min=3
 
 lint: .venv/.test ## Check format, lint and types
 	.venv/bin/python -m ruff format --check .
@@ -48,6 +50,10 @@ format: .venv/.test ## Format the code and apply the safe fixes
 
 bench: .venv-peers/.bench ## Run the benchmarks beside their peers; write results.md and the figure
 	PLUMBLINE_BENCH_WRITE=1 .venv-peers/bin/python -m pytest tests/benchmarks -m benchmark
+
+bench-calibrators: .venv-peers/.bench ## Rank every calibrator on 50 problems; METHODS=ids PROBLEMS=words
+	PYTHONPATH=.:tests .venv-peers/bin/python -m benchmarks.rank_calibrators \
+		--methods "$(METHODS)" --problems "$(PROBLEMS)"
 
 test-slow: .venv/.test ## Run the simulations of statistical truth
 	$(PYTEST) $(WORKERS) -m "slow and not benchmark"
@@ -64,7 +70,9 @@ test-minimum: .venv-minimum/.test ## Run the tests on the lowest versions that r
 	NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1 .venv-minimum/bin/python -m pytest $(WORKERS) \
 		-m "not browser and not slow and not benchmark"
 
-warm-up: .cache/warm ## Compile the kernels
+warm-up: .cache/warm ## Compile the kernels of the first page
+
+kernels: .cache/kernels ## Compile the kernels that the tests call
 
 lock: ## Write tests/constraints.txt anew from the newest versions allowed
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock
@@ -103,4 +111,8 @@ clean: ## Remove environments, caches and reports
 
 .cache/warm: $(wildcard core/kernels.py core/kernels/*.py) .venv/.run
 	.venv/bin/python -m app warm-up
+	@mkdir -p $(@D) && touch $@
+
+.cache/kernels: $(wildcard core/kernels/*.py) tests/compile_kernels.py .venv/.test
+	NUMBA_NUM_THREADS=1 OMP_NUM_THREADS=1 .venv/bin/python -m tests.compile_kernels
 	@mkdir -p $(@D) && touch $@
