@@ -8,10 +8,10 @@ const BARS = 62; // of the height, for the rows of each bin
 const SETTLE = 300; // ms after the last key before the step is sent
 
 export default function (component) {
-  const { data, parentElement, setStateValue } = component;
+  const { data, parentElement, setTriggerValue } = component;
   const root = parentElement.querySelector(".live");
   root.view = root.view ?? build(root);
-  root.view.take(data, setStateValue);
+  root.view.take(data, setTriggerValue);
   return () => {
     root.view?.leave();
     root.view = undefined;
@@ -27,6 +27,7 @@ function build(root) {
   let data = null;
   let send = null;
   let step = 0;
+  let sent = null;
   let timer = 0;
   let frame = 0;
   let isByKey = false;
@@ -51,10 +52,14 @@ function build(root) {
     );
   };
   const redraw = () => {
+    root.setAttribute("aria-busy", step !== data.step);
     frame = frame || requestAnimationFrame(draw);
   };
   const commit = () => {
-    if (step !== data.step) send("step", step);
+    clearTimeout(timer);
+    if (step === data.step) return;
+    sent = step;
+    send("step", step);
   };
   slider.addEventListener("keydown", () => {
     isByKey = true;
@@ -70,21 +75,26 @@ function build(root) {
     clearTimeout(timer);
     timer = setTimeout(commit, isByKey ? SETTLE : 0);
   });
+  // a button pressed within those milliseconds is heard after the step
+  slider.addEventListener("blur", commit);
   root.querySelector("button").addEventListener("click", () => save(picture, root));
   const observer = new ResizeObserver(() => data && redraw());
   observer.observe(root);
 
   return {
-    take(given, setStateValue) {
+    take(given, setTriggerValue) {
       // what was dragged to since then stays, unless the page chose another step
-      const isElsewhere = data === null || given.step !== data.step;
+      const isAnswer = given.step === sent;
+      const isElsewhere = data === null || (given.step !== data.step && !isAnswer);
+      if (isAnswer) sent = null;
       data = given;
-      send = setStateValue;
+      send = setTriggerValue;
       slider.min = -data.steps;
       slider.max = data.steps;
       const isDragged = slider.matches(":active");
       if (isElsewhere && !isDragged) step = data.step;
       slider.value = step;
+      root.setAttribute("aria-busy", step !== data.step);
       draw();
     },
     leave() {

@@ -45,7 +45,7 @@ def live_temperature(
     content : mapping
         From `components.live_temperature.payload`.
     key : str
-        Of the component; the session keeps its ``step`` there.
+        Of the component; during `on_step` the session holds its ``step`` there.
     on_step : callable
         Called when somebody lets go of the slider at another step.
     """

@@ -239,6 +239,7 @@ def test_a_click_on_a_bin_lists_its_rows(visitor) -> None:
 def test_the_temperature_moves_with_the_arrow_keys(visitor) -> None:
     v = visitor.go("Calibrators")
     slider = v.page.get_by_role("slider", name="Try a temperature")
+    live = v.page.locator(".live")
     slider.focus()
     fitted = slider.get_attribute("aria-valuetext")
     sweep = v.key("figure_sweep").locator(".main-svg").first
@@ -255,12 +256,18 @@ def test_the_temperature_moves_with_the_arrow_keys(visitor) -> None:
     expect(chart).to_be_visible()
     for _ in range(8):
         v.page.keyboard.press("ArrowLeft")
+    expect(live).to_have_attribute("aria-busy", "false")
     v.settle()
     assert value_of(slider.get_attribute("aria-valuetext")) < value_of(fitted)
     v.key("use_fitted").get_by_role("button").click()
     expect(v.page.get_by_text("tuned on test")).to_have_count(0)
     v.settle()
     assert slider.get_attribute("aria-valuetext") == fitted
+    slider.focus()
+    for _ in range(4):
+        v.page.keyboard.press("ArrowLeft")
+    expect(v.page.get_by_text("tuned on test")).to_be_visible()
+    expect(live).to_have_attribute("aria-busy", "false")
 
 
 def test_dragging_the_temperature_needs_no_server(visitor) -> None:
