@@ -16,6 +16,8 @@ KERNEL_TESTS = tests/test_softmax.py tests/test_temperature_grid.py tests/test_m
 
 # Compiled kernels are kept in the repository's own cache.
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
+# So is byte code, whatever the machine says: else every process compiles every module.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

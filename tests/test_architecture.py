@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("core", "components", "app")
 TOP_LEVEL = {
@@ -31,8 +29,6 @@ FILES = sorted(
     for room in ROOMS
     for path in (ROOT / room).rglob("*.py")
 )
-
-every_file = pytest.mark.parametrize("file", FILES)
 
 
 @functools.cache
@@ -64,77 +60,77 @@ def called(node: ast.AST) -> str:
     return target.id if isinstance(target, ast.Name) else ""
 
 
-@every_file
-def test_rooms_import_downwards_only(file: str) -> None:
+def test_rooms_import_downwards_only() -> None:
     above = {
         "core": {"app", "components", "plotly", "streamlit"},
         "components": {"app"},
         "app": set(),
     }
-    assert not imported(file) & above[file.partition("/")[0]]
+    wrong = {file: imported(file) & above[file.partition("/")[0]] for file in FILES}
+    assert not {file: names for file, names in wrong.items() if names}
 
 
-@every_file
-def test_only_kernels_import_numba(file: str) -> None:
-    assert "numba" not in imported(file) or is_kernel(file)
+def test_only_kernels_import_numba() -> None:
+    users = [file for file in FILES if "numba" in imported(file)]
+    assert users
+    assert all(is_kernel(file) for file in users), users
 
 
-@every_file
-def test_only_app_controls_and_display_import_streamlit(file: str) -> None:
+def test_only_app_controls_and_display_import_streamlit() -> None:
     widgets = {"components/controls.py", "components/display.py"}
-    allowed = file.startswith("app/") or file in widgets
-    assert "streamlit" not in imported(file) or allowed
+    users = {file for file in FILES if "streamlit" in imported(file)}
+    assert not {file for file in users - widgets if not file.startswith("app/")}
 
 
-@every_file
-def test_only_compute_caches_and_every_cache_is_bounded(file: str) -> None:
+def test_only_compute_caches_and_every_cache_is_bounded() -> None:
     caches = {"cache_data", "cache_resource"}
-    # `st.cache_data.clear()` empties a cache; it makes none.
-    cleared = {
-        node.value
+    for file in FILES:
+        # `st.cache_data.clear()` empties a cache; it makes none.
+        cleared = {
+            node.value
+            for node in syntax(file)
+            if isinstance(node, ast.Attribute) and node.attr == "clear"
+        }
+        used = {node for node in syntax(file) if called(node) in caches} - cleared
+        bounded = {
+            node
+            for node in used
+            if isinstance(node, ast.Call)
+            and any(keyword.arg == "max_entries" for keyword in node.keywords)
+        }
+        unbounded = used - bounded - {call.func for call in bounded}
+        assert not used or file == "app/compute.py", file
+        assert not unbounded, (file, [node.lineno for node in unbounded])
+
+
+def test_nothing_unpickles() -> None:
+    picklers = {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
+    assert not [file for file in FILES if imported(file) & picklers]
+    for file in FILES:
+        for node in syntax(file):
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                assert isinstance(node.value, ast.Constant), (file, node.lineno)
+                assert node.value.value is False, (file, node.lineno)
+
+
+def test_no_deprecated_width() -> None:
+    assert not [
+        (file, node.value.lineno)
+        for file in FILES
         for node in syntax(file)
-        if isinstance(node, ast.Attribute) and node.attr == "clear"
-    }
-    used = {node for node in syntax(file) if called(node) in caches} - cleared
-    bounded = {
-        node
-        for node in used
-        if isinstance(node, ast.Call)
-        and any(keyword.arg == "max_entries" for keyword in node.keywords)
-    }
-    unbounded = used - bounded - {call.func for call in bounded}
-    assert not used or file == "app/compute.py"
-    assert not unbounded, [node.lineno for node in unbounded]
+        if isinstance(node, ast.keyword) and node.arg == "use_container_width"
+    ]
 
 
-@every_file
-def test_nothing_unpickles(file: str) -> None:
-    assert not imported(file) & {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
-    for node in syntax(file):
-        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
-            assert isinstance(node.value, ast.Constant), node.lineno
-            assert node.value.value is False, node.lineno
+def test_files_stay_short() -> None:
+    lines = {file: len((ROOT / file).read_bytes().splitlines()) for file in FILES}
+    assert not {file: n for file, n in lines.items() if n > MAX_LINES}
 
 
-@every_file
-def test_no_deprecated_width(file: str) -> None:
-    assert not any(
-        isinstance(node, ast.keyword) and node.arg == "use_container_width"
-        for node in syntax(file)
-    )
-
-
-@every_file
-def test_files_stay_short(file: str) -> None:
-    lines = len((ROOT / file).read_text(encoding="utf-8").splitlines())
-    assert lines <= MAX_LINES
-
-
-@every_file
-def test_names_shadow_no_standard_module_and_no_page_discovery(file: str) -> None:
-    path = Path(file)
-    assert path.stem not in sys.stdlib_module_names
-    assert not set(path.parts[:-1]) & (sys.stdlib_module_names | {"pages"})
+def test_names_shadow_no_standard_module_and_no_page_discovery() -> None:
+    for file in map(Path, FILES):
+        assert file.stem not in sys.stdlib_module_names, file
+        assert not set(file.parts[:-1]) & (sys.stdlib_module_names | {"pages"}), file
 
 
 def test_nothing_else_at_the_top_level() -> None:
