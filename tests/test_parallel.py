@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from core import parallel
 from core.messages import DataError
@@ -151,3 +152,33 @@ def test_a_forked_child_makes_its_own_pool() -> None:
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _blas_threads() -> set[int]:
+    libraries = parallel._blas().info()
+    return {library["num_threads"] for library in libraries}
+
+
+def test_blas_gets_its_threads_back_from_whoever_leaves_last() -> None:
+    with threadpool_limits(2, "blas"):
+        before = _blas_threads()
+        entered, leave = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with parallel.one_blas_thread():
+                entered.set()
+                leave.wait(60)
+
+        other = threading.Thread(target=hold)
+        with parallel.one_blas_thread():
+            with parallel.one_blas_thread():
+                assert _blas_threads() <= {1}
+            other.start()
+            assert entered.wait(60)
+        assert _blas_threads() <= {1}
+        leave.set()
+        other.join(60)
+        assert _blas_threads() == before
+        with pytest.raises(ZeroDivisionError), parallel.one_blas_thread():
+            1 / 0  # noqa: B018
+        assert _blas_threads() == before

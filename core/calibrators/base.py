@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from core.calibrators.keeping import keep_predictions
 from core.messages import DataError, Note, Progress, no_progress
+from core.parallel import one_blas_thread
 from core.registry import Method, Registry
 from core.row_statistics import RowStatistics
 from core.softmax import row_statistics
@@ -228,7 +229,8 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         codes = None if groups is None else np.asarray(groups)
         names = self.requires | self.accepts
         extra = self._extra(names, features, copies, scores.shape)
-        self._fit(scores, labels, weight, groups=codes, progress=progress, **extra)
+        with one_blas_thread():
+            self._fit(scores, labels, weight, groups=codes, progress=progress, **extra)
         return self
 
     def transform(

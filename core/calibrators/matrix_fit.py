@@ -12,7 +12,7 @@ from scipy import linalg, optimize
 
 from core.calibrators.one_vs_rest import effective_rows
 from core.kernels.matrix import _residual_kernel
-from core.parallel import map_rows
+from core.parallel import CHUNK_BYTES, map_rows
 
 __all__ = ["MatrixFit", "Ridge"]
 
@@ -23,10 +23,15 @@ _TOLERANCE = {True: 2e-5, False: 1e-6}  # of the gradient; whether begun in sing
 _MAX_ITERATIONS = 500
 _MEMORY = 20  # steps that the optimiser remembers
 _MAX_TRIES = 10  # passes along one line; more lead nowhere in single precision
-_BLOCK = 1 << 22  # scores that are held at once: 32 MiB
+_CHUNK = 512  # rows of a product at least: fewer cost less than to add their gradient
+_BLOCK = 1 << 22  # scores whose gradients are held at once
 _SINGLE_FROM = 1 << 16  # scores from which products in single precision begin the fit
 _SINGLE_SIZE = 1e3  # inputs up to which they are good for it
 _LEAST = 1e-10  # curvature at least, of the largest, where nothing else holds
+
+
+def _no_use(chunk: slice, x: FloatArray, residual: FloatArray) -> FloatArray:  # noqa: ARG001
+    return np.zeros(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,9 @@ class MatrixFit:
     diagonal is held less is a correction of rank one in each row. So a change of
     coordinates is one product with a (k + 1) x (k + 1) matrix.
 
-    The products are left to BLAS, which has threads of its own. Larger fits begin in
-    single precision: what is rounded there is only what W - 1 adds to the scores. They
+    The products are left to BLAS, on chunks of rows; a fit of a calibrator keeps it to
+    one thread per chunk. Larger fits begin in single
+    precision: what is rounded there is only what W - 1 adds to the scores. They
     end in double precision, which certifies the optimum and goes on where it must.
     """
 
@@ -100,7 +106,6 @@ class MatrixFit:
         self.is_free = np.bincount(y, weights=weight, minlength=k) > 0
         self.n_passes = 0
         self.certificate, self.tolerance = 0.0, _TOLERANCE[self.is_single]
-        self._scores: FloatArray = np.empty(0)
         self._losses = np.empty(n)
         self._known: _Shape | None = None
 
@@ -112,56 +117,56 @@ class MatrixFit:
     def _residuals(
         self,
         theta: FloatArray,
-        use: Callable[[slice, FloatArray, FloatArray], None] | None = None,
+        use: Callable[[slice, FloatArray, FloatArray], FloatArray] = _no_use,
         *,
         dtype: type[np.floating[Any]] = np.float64,
-    ) -> float:
-        """Call ``use(rows, x, weight * (p - [label]))`` by blocks; return the NLL."""
-        loss, change = 0.0, np.ascontiguousarray((theta - self.start).T, dtype)
+    ) -> FloatArray:
+        """Sum ``use(rows, x, weight * (p - [label]))``; leave the losses of the rows.
+
+        Each thread multiplies and finishes chunks of rows of its own.
+        """
+        change = np.ascontiguousarray((theta - self.start).T, dtype)
         n, k = len(self.y), len(theta)
-        size = min(n, max(1, _BLOCK // k))
-        if self._scores.shape != (size, k) or self._scores.dtype != dtype:
-            self._scores = np.empty((size, k), dtype)
-        for first in range(0, n, size):
-            block = slice(first, min(first + size, n))
-            x = self.x[block].astype(dtype, copy=False)
-            scores = self._scores[: len(x)]
-            np.dot(x, change, out=scores)
+        total: FloatArray = np.zeros(())
+
+        def finish(chunk: slice) -> FloatArray:
+            x = self.x[chunk].astype(dtype, copy=False)
+            scores = x @ change
             if self.is_ruled_out is not None:
-                scores[self.is_ruled_out[block]] = -np.inf
-            loss += self._finish(scores, x, block)
-            if use is not None:
-                use(block, x, scores)
-        self.n_passes += 1
-        return loss
-
-    def _finish(self, scores: FloatArray, x: FloatArray, block: slice) -> float:
-        """Turn what is added to x into residuals; return its part of the NLL."""
-        labels, weight = self.y[block], self.weight[block]
-        losses = self._losses[block]
-
-        def rows(start: int, stop: int) -> None:
-            tile = np.empty(scores.shape[1])
+                scores[self.is_ruled_out[chunk]] = -np.inf
+            labels, weight = self.y[chunk], self.weight[chunk]
+            tile, losses = np.empty(k), self._losses[chunk]
             with np.errstate(all="ignore"):  # kernels let infinity pass
-                _residual_kernel(scores, x, start, stop, labels, weight, tile, losses)
+                _residual_kernel(scores, x, 0, len(x), labels, weight, tile, losses)
+            return use(chunk, x, scores)
 
-        map_rows(rows, len(labels), 8 * scores.shape[1])
-        return float(weight @ losses)
+        size = max(_BLOCK // k, 1)
+        chunk_bytes = max(CHUNK_BYTES, 8 * k * _CHUNK)
+        for first in range(0, n, size):
+
+            def rows(start: int, stop: int, first: int = first) -> FloatArray:
+                return finish(slice(first + start, first + stop))
+
+            height = min(size, n - first)
+            parts = map_rows(rows, height, 8 * k, chunk_bytes=chunk_bytes)
+            total = sum(parts, start=total)
+        self.n_passes += 1
+        return total
 
     def objective(
         self, theta: FloatArray, *, dtype: type[np.floating[Any]] = np.float64
     ) -> tuple[float, FloatArray]:
         """Return the mean NLL of ``theta = [W | b]`` and its gradient, (k, k + 1)."""
-        gradient = np.zeros(theta.shape)
 
-        def use(block: slice, x: FloatArray, residual: FloatArray) -> None:  # noqa: ARG001
-            gradient[...] += residual.T @ x
+        def use(chunk: slice, x: FloatArray, residual: FloatArray) -> FloatArray:  # noqa: ARG001
+            return np.asarray(residual.T @ x)
 
-        return self._residuals(theta, use, dtype=dtype), gradient
+        gradient = self._residuals(theta, use, dtype=dtype)
+        return float(self.weight @ self._losses), gradient
 
     def loss(self, theta: FloatArray) -> float:
         """Return the mean NLL."""
-        return self._residuals(theta)
+        return float(self.weight @ self.row_losses(theta))
 
     def row_losses(self, theta: FloatArray) -> FloatArray:
         """Return the NLL of each row; 0 where it has no weight."""
@@ -170,22 +175,20 @@ class MatrixFit:
 
     def _moments(self) -> tuple[FloatArray, FloatArray]:
         """Return a (k,) and C (k + 1, k + 1) at the start."""
-        k = self.is_free.size
-        a, moments = np.zeros(k), np.zeros((k + 1, k + 1))
 
-        def use(block: slice, x: FloatArray, residual: FloatArray) -> None:
-            labels, weight = self.y[block], self.weight[block]
+        def use(chunk: slice, x: FloatArray, residual: FloatArray) -> FloatArray:
+            labels, weight = self.y[chunk], self.weight[chunk]
             residual[np.arange(len(labels)), labels] += weight  # weight * p
             with np.errstate(invalid="ignore", divide="ignore"):
                 squares = residual * (residual / weight[:, None])
             squares[weight == 0.0] = 0.0
-            a[...] += residual.sum(axis=0) - squares.sum(axis=0)
             undecided = np.maximum(weight - squares.sum(axis=1), 0.0)
-            moments[...] += x.T @ (x * undecided[:, None])
+            a = residual.sum(axis=0) - squares.sum(axis=0)
+            return np.vstack([x.T @ (x * undecided[:, None]), np.append(a, 0.0)])
 
-        self._residuals(self.start, use)
-        kept = np.maximum(a, 0.0)
-        return kept, moments / (kept.sum() or 1.0)
+        found = self._residuals(self.start, use)
+        kept = np.maximum(found[-1, :-1], 0.0)
+        return kept, found[:-1] / (kept.sum() or 1.0)
 
     def _shape(self, ridge: Ridge) -> _Shape:
         """Return the curvature at the start; ridges of one shape share it."""
@@ -210,9 +213,9 @@ class MatrixFit:
         begin : ndarray of shape (k, k + 1), optional
             Where to begin, the start by default; the ridge holds to the start.
         """
-        theta = self.start
         if not self.is_free.any():
-            return theta
+            return self.start
+        theta = self.start
         units = _Units(self._shape(ridge), ridge, self.is_free)
         factors = units.ridge
         origin = theta[self.is_free]
@@ -229,21 +232,17 @@ class MatrixFit:
         u: FloatArray = np.zeros(origin.size)
         if begin is not None:
             u = units.unmoved(begin[self.is_free] - origin)
+        options = {
+            "gtol": 0.9 * self.tolerance,
+            "ftol": 0.0,
+            "maxcor": _MEMORY,
+            "maxls": _MAX_TRIES,
+            "maxiter": _MAX_ITERATIONS,
+            "maxfun": 2 * _MAX_ITERATIONS,
+        }
         for dtype in (np.float32, np.float64)[not self.is_single :]:
             found = optimize.minimize(
-                value,
-                u,
-                args=(dtype,),
-                method="L-BFGS-B",
-                jac=True,
-                options={
-                    "gtol": 0.9 * self.tolerance,
-                    "ftol": 0.0,
-                    "maxcor": _MEMORY,
-                    "maxls": _MAX_TRIES,
-                    "maxiter": _MAX_ITERATIONS,
-                    "maxfun": 2 * _MAX_ITERATIONS,
-                },
+                value, u, args=(dtype,), method="L-BFGS-B", jac=True, options=options
             )
             u = found.x
         self.certificate = float(np.abs(found.jac).max())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
-from threadpoolctl import ThreadpoolController
 
 from core.messages import Progress
 
@@ -186,18 +184,7 @@ def fit_network(
     groups : ndarray of int64 of shape (n,), optional
         Rows that belong together stay in one fold.
     """
-    with _blas().limit(limits=1):
-        return _fitted(_Fit(inputs, objective, plan, progress), groups)
-
-
-@functools.cache
-def _blas() -> ThreadpoolController:
-    """Threads of linear algebra: they cost products this small more than they save."""
-    return ThreadpoolController().select(user_api="blas")
-
-
-def _fitted(fit: _Fit, groups: IndexArray | None) -> Found:
-    inputs, plan = fit.inputs, fit.plan
+    fit = _Fit(inputs, objective, plan, progress)
     everything = np.arange(len(inputs))
     starts = [fit.start(number) for number in range(plan.n_starts)]
     compared: tuple[float, ...] = ()
