@@ -204,7 +204,9 @@ def test_export_of_an_analysis(method: str, analysis: Analysis) -> None:
 def test_modules_run_where_torch_is(method: str) -> None:
     calibrator = fitted(method, 4)
     source, parameters = to_torch(calibrator, {})
-    found = verify("torch", source, calibrator, labelled(4)[0], binary=parameters)
+    logits = labelled(4)[0]
+    more = beside(method, logits)
+    found = verify("torch", source, calibrator, logits, binary=parameters, **more)
     assert found.ok, found.problem
 
 
