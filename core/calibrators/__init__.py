@@ -32,6 +32,7 @@ from core.calibrators.structured import (
     StructuredMatrixScaling,
     StructuredVectorScaling,
 )
+from core.calibrators.tempnet import SupervisedTempNet
 from core.calibrators.top_label import (
     TopVersusAll,
     TopVersusAllBeta,
@@ -75,6 +76,7 @@ __all__ = [
     "SplineCalibration",
     "StructuredMatrixScaling",
     "StructuredVectorScaling",
+    "SupervisedTempNet",
     "TemperatureScaling",
     "TopVersusAll",
     "TopVersusAllBeta",

@@ -55,8 +55,8 @@ class EntropyTarget(Calibrator):
     (ln K - rho): on frozen logits the label does not occur in it, and its optimum
     gives **every row the same entropy**, which destroys what confidences knew. What is
     useful of TempNet there is its limited capacity, or the training of the network
-    along with it; learned with labels it is "parameterised-temperature". This is the
-    exact optimum, as a diagnostic; T(z), from 0.001 to 1,000, is found by halving.
+    along with it; learned with labels it is "supervised-tempnet". This is the exact
+    optimum, as a diagnostic; T(z), from 0.001 to 1,000, is found by halving.
 
     References
     ----------

@@ -58,7 +58,8 @@ class Network:
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.shapes = list(pairwise(sizes))
-        self.n_parameters = sum((rows + 1) * columns for rows, columns in self.shapes)
+        self.n_in_layers = sum((rows + 1) * columns for rows, columns in self.shapes)
+        self.n_parameters = self.n_in_layers
 
     def start(self, rng: np.random.Generator) -> FloatArray:
         """Return parameters that say 0 everywhere: the last layer is zero."""
@@ -124,6 +125,8 @@ class Plan(NamedTuple):
     n_starts, n_folds : int
         Random starts, and the folds that compare them.
     seed : int
+    make : callable
+        The network of its sizes, inputs and the final 1 included.
     """
 
     sizes: tuple[int, ...]
@@ -131,6 +134,7 @@ class Plan(NamedTuple):
     n_starts: int
     n_folds: int
     seed: int
+    make: Callable[[Sequence[int]], Network] = Network
 
 
 class Found(NamedTuple):
@@ -140,6 +144,8 @@ class Found(NamedTuple):
     ----------
     layers : list of Layer
         For inputs as they are, not standardised.
+    others : ndarray
+        Parameters that are in no layer.
     loss_before, loss_after : float
         Mean loss of the fit rows where the network says 0, and of the fit.
     compared : tuple of float
@@ -151,6 +157,7 @@ class Found(NamedTuple):
     """
 
     layers: list[Layer]
+    others: FloatArray
     loss_before: float
     loss_after: float
     compared: tuple[float, ...]
@@ -199,7 +206,9 @@ def fit_network(
     loss_before, loss_after = (fit.loss(x, everything) for x in (nothing, flat))
     gradient = float(np.abs(fit.penalised(flat, everything)[1]).max())
     return Found(
-        fit.unscaled(flat), loss_before, loss_after, compared, gradient, fit.n_passes
+        fit.unscaled(flat),
+        flat[fit.network.n_in_layers :],
+        *(loss_before, loss_after, compared, gradient, fit.n_passes),
     )
 
 
@@ -220,13 +229,10 @@ class _Fit:
         self.scale = np.where(is_constant, 1.0, spread)
         self.inputs = np.where(is_constant, 0.0, (inputs - self.center) / self.scale)
         self.objective, self.plan, self.progress = objective, plan, progress
-        self.network = Network((inputs.shape[1], *plan.sizes, 1))
-        self.is_weight = np.concatenate(
-            [
-                np.repeat([True, False], [rows * columns, columns])
-                for rows, columns in self.network.shapes
-            ]
-        )
+        self.network = plan.make((inputs.shape[1], *plan.sizes, 1))
+        self.is_weight = np.zeros(self.network.n_parameters, bool)
+        for layer in self.network.layers(self.is_weight):
+            layer.weights[:] = True
         n_compared = plan.n_starts * plan.n_folds if plan.n_folds > 1 else 0
         self.n_fits, self.n_done = n_compared + 1, 0
         self.n_passes = 0

@@ -12,6 +12,7 @@ from core.calibrators.base import Calibrator
 from core.calibrators.network import (
     Found,
     Layer,
+    Network,
     Plan,
     fit_network,
     layers_from,
@@ -202,6 +203,7 @@ class NetworkTemperature(RowTemperature):
     n_iterations_: int
 
     _hidden: tuple[int, ...]
+    _network: type[Network] = Network
 
     @property
     def n_fitted_(self) -> int:
@@ -272,7 +274,8 @@ class NetworkTemperature(RowTemperature):
             name: None if a is None else a[:, used] if name == "copies" else a[used]
             for name, a in extra.items()
         }
-        plan = Plan(self._hidden, self.ridge, self.restarts, _N_FOLDS, self.seed)
+        given = (self._hidden, self.ridge, self.restarts, _N_FOLDS, self.seed)
+        plan = Plan(*given, self._network)
         found = fit_network(
             self._inputs(logits, **extra),
             objective,
@@ -303,10 +306,14 @@ class NetworkTemperature(RowTemperature):
         )
         self.notes_.append(Note("common-temperature", "warning", text))
 
+    def _output(self, inputs: FloatArray) -> FloatArray:
+        """Return what the fitted network says of each row."""
+        return output_of(self.layers_, inputs)
+
     def _temperatures(self, logits: FloatArray, **extra: Any) -> FloatArray:
         if not self.layers_:
             return np.full(len(logits), self.temperature_)
-        output = output_of(self.layers_, self._inputs(logits, **extra))
+        output = self._output(self._inputs(logits, **extra))
         return np.asarray(self.temperature_ * np.exp(BOUND * np.tanh(output / BOUND)))
 
     def parameters(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from core.export.methods import (
     prior_shift,
     row_temperature,
     scaling,
+    tempnet,
     top_label,
 )
 from core.export.methods.base import (
@@ -33,5 +34,6 @@ EXPORTS: dict[str, Export] = {
     **entropy_target.EXPORTS,
     **prior_shift.EXPORTS,
     **row_temperature.EXPORTS,
+    **tempnet.EXPORTS,
 }
 """By id of the calibrator; a contract test wants one for each."""

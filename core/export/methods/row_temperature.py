@@ -21,7 +21,19 @@ from core.export.methods.base import (
 if TYPE_CHECKING:
     from core.export.graphs import Graph
 
-__all__ = ["EXPORTS"]
+__all__ = [
+    "DIVIDED",
+    "EXPORTS",
+    "OWN_SCORES",
+    "RAISED",
+    "TORCH_DIVIDED",
+    "TORCH_OWN",
+    "TORCH_RAISED",
+    "divided",
+    "own_scores",
+    "raised",
+    "tensors",
+]
 
 # --------------------------------------------------------------------------- NumPy
 
@@ -32,7 +44,7 @@ def largest(z, count):
     return np.argsort(-z, axis=1, kind="stable")[:, :count]
 '''
 
-_OWN_SCORES = (
+OWN_SCORES = (
     '''
 
 def inputs(z):
@@ -90,14 +102,14 @@ def raised(logs, place, change):
     return np.exp(log_softmax(logs))
 '''
 
-_DIVIDED = '''
+DIVIDED = '''
 
 def calibrated(z):
     """Divide the logits of each row by a temperature of its own."""
     return np.exp(log_softmax(z, temperature(inputs(z))))
 '''
 
-_DIVIDED_COPIES = _DIVIDED.replace("(z)", "(z, copies)")
+_DIVIDED_COPIES = DIVIDED.replace("(z)", "(z, copies)")
 
 _CORRECTNESS = (
     '''
@@ -213,7 +225,7 @@ _TORCH_LARGEST = '''
         return torch.sort(z, dim=1, descending=True, stable=True).indices[:, :count]
 '''
 
-_TORCH_OWN = (
+TORCH_OWN = (
     '''
     def inputs(self, z):
         """Return the largest log-probabilities of each row, none below -30."""
@@ -267,7 +279,7 @@ TORCH_RAISED = f'''
         return torch.softmax(scores - scores.amax(dim=1, keepdim=True), dim=1)
 '''
 
-_TORCH_DIVIDED = '''
+TORCH_DIVIDED = '''
     def calibrated(self, z):
         """Divide the logits of each row by a temperature of its own."""
         shifted = z - z.amax(dim=1, keepdim=True)
@@ -299,7 +311,8 @@ _TORCH_CORRECTNESS_COPIES = _TORCH_CORRECTNESS.replace(
 ).replace("self.inputs(z)", "self.inputs(z, copies)")
 
 
-def _tensors(state: State) -> dict[str, FloatArray]:
+def tensors(state: State) -> dict[str, FloatArray]:
+    """Return the buffers of a network and of what stands beside it."""
     found: dict[str, Any] = {
         key: value for key, value in state.items() if key not in ("layers", "n_copies")
     }
@@ -325,19 +338,19 @@ EXPORTS = {
         Writer(
             formula=_FORMULA + _OF_ROW,
             constants=_NAMES,
-            code=_DIVIDED + _OWN_SCORES + _NETWORK,
+            code=DIVIDED + OWN_SCORES + _NETWORK,
         ),
         GraphWriter(_own, needs_double=True),
-        TorchWriter(_TORCH_DIVIDED + _TORCH_OWN + _TORCH_NETWORK, _tensors),
+        TorchWriter(TORCH_DIVIDED + TORCH_OWN + _TORCH_NETWORK, tensors),
     ),
     "correctness-aware": Export(
         Writer(
             formula=_FORMULA + _OF_ROW,
             constants=_NAMES | {"LOG_ODDS_CHANGE": "log_odds_change"},
-            code=_CORRECTNESS + _OWN_SCORES + _NETWORK,
+            code=_CORRECTNESS + OWN_SCORES + _NETWORK,
         ),
         GraphWriter(_own, needs_double=True),
-        TorchWriter(_TORCH_CORRECTNESS + _TORCH_OWN + _TORCH_NETWORK, _tensors),
+        TorchWriter(_TORCH_CORRECTNESS + TORCH_OWN + _TORCH_NETWORK, tensors),
         with_copies=Export(
             Writer(
                 formula=_FORMULA + _OF_COPIES,
@@ -346,7 +359,7 @@ EXPORTS = {
             ),
             GraphWriter(_of_copies, needs_double=True),
             TorchWriter(
-                _TORCH_CORRECTNESS_COPIES + _TORCH_COPIES + _TORCH_NETWORK, _tensors
+                _TORCH_CORRECTNESS_COPIES + _TORCH_COPIES + _TORCH_NETWORK, tensors
             ),
         ),
     ),
@@ -363,7 +376,7 @@ EXPORTS = {
         ),
         GraphWriter(_released, needs_double=True),
         TorchWriter(
-            _TORCH_DIVIDED_COPIES + _TORCH_COPIES + _TORCH_RELEASED_NETWORK, _tensors
+            _TORCH_DIVIDED_COPIES + _TORCH_COPIES + _TORCH_RELEASED_NETWORK, tensors
         ),
     ),
 }
