@@ -18,6 +18,7 @@ __all__ = [
     "bin_edges",
     "bin_statistics",
     "bin_sums",
+    "grouped_size",
     "mean_outcome",
 ]
 
@@ -190,7 +191,7 @@ def bin_statistics(
         unit = 1.0 if sample_weight is None else np.asarray(sample_weight, np.float64)
         index = assign_bins(confidence, edges, closed=closed)
         residual = unit * (outcome - np.nan_to_num(accuracy)[index])
-        independent = _grouped_size(index, residual, groups, accuracy, mass)
+        independent = grouped_size(index, residual, groups, accuracy, mass)
         independent = np.minimum(independent, count)
     low, high = wilson_interval(accuracy, independent, level)
     return BinStatistics(
@@ -264,14 +265,23 @@ def mean_outcome(
     return float(one.accuracy[0]), float(one.low[0]), float(one.high[0])
 
 
-def _grouped_size(
+def grouped_size(
     index: IndexArray,
     residual: FloatArray,
     groups: IndexArray,
     accuracy: FloatArray,
     mass: FloatArray,
 ) -> FloatArray:
-    """Return how many independent rows have a mean as variable as each bin's."""
+    """Return how many independent rows have a mean as variable as each bin's.
+
+    Parameters
+    ----------
+    index, residual : ndarray of shape (n,)
+        Bin of each row, and its weight times its deviation from the bin's mean.
+    groups : ndarray of int of shape (n,)
+    accuracy, mass : ndarray of shape (n_bins,)
+        Mean outcome and total weight of the bins.
+    """
     size = accuracy.shape[0]
     cells, cell = np.unique(groups * size + index, return_inverse=True)
     sums = np.bincount(cell, weights=residual)

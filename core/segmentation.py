@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,13 +12,18 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, optimize
 
 from core.calibrators.scaling import HIGHEST, LOWEST, TemperatureScaling
-from core.messages import DataError, Note, Progress, no_progress
+from core.messages import DataError, Note, Progress, no_progress, part_of
+from core.registry import Registry
 from core.softmax import log_softmax
 
-__all__ = ["FEATURES", "LocalTemperature", "SegmentationMaps"]
+__all__ = ["FEATURES", "MAP_CALIBRATORS", "LocalTemperature", "SegmentationMaps"]
 
 FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+MAP_CALIBRATORS = Registry("map calibrator")
+"""Calibrators of segmentation maps by id; they read a pixel's surroundings."""
 
 FEATURES = ("constant", "local entropy", "local margin", "distance to a boundary")
 """What the temperature of a pixel depends on."""
@@ -43,6 +49,10 @@ class SegmentationMaps:
     name : str
     fingerprint : str
         sha256 over the arrays and the classes.
+    is_test : ndarray of bool of shape (b,), or None
+        Images that the file holds out; None where it does not say.
+    notes : tuple of Note
+        Remarks made while reading.
     """
 
     logits: FloatArray
@@ -50,6 +60,8 @@ class SegmentationMaps:
     classes: tuple[str, ...]
     name: str
     fingerprint: str
+    is_test: BoolArray | None = None
+    notes: tuple[Note, ...] = ()
 
     @classmethod
     def from_arrays(
@@ -60,6 +72,8 @@ class SegmentationMaps:
         ignore_index: int | None = None,
         classes: tuple[str, ...] | None = None,
         name: str = "maps",
+        is_test: ArrayLike | None = None,
+        notes: tuple[Note, ...] = (),
     ) -> Self:
         """Return maps, everything checked once.
 
@@ -71,6 +85,9 @@ class SegmentationMaps:
             Label of pixels that do not count, such as 255; -1 never counts.
         classes : tuple of str, optional
         name : str, default="maps"
+        is_test : array-like of bool of shape (b,), optional
+            Images to hold out.
+        notes : tuple of Note, optional
 
         Raises
         ------
@@ -97,12 +114,16 @@ class SegmentationMaps:
         if len(names) != k:
             what = f"There are {len(names)} class names for {k} classes."
             raise DataError(what, "classes", f"Give {k} names.")
+        held_out = None if is_test is None else np.array(is_test, dtype=bool)
+        if held_out is not None and held_out.shape != (b,):
+            what = f"The roles have shape {held_out.shape} for {b} images."
+            raise DataError(what, "split", "Give one role per image.")
         found = hashlib.sha256(repr((z.shape, z.dtype.str, names)).encode())
-        for array in (z, y):
+        for array in (z, y, held_out):
             if array is not None:
                 array.setflags(write=False)
                 found.update(array.tobytes())
-        return cls(z, y, tuple(names), name, found.hexdigest())
+        return cls(z, y, tuple(names), name, found.hexdigest(), held_out, notes)
 
     @property
     def n_pixels(self) -> int:
@@ -112,13 +133,41 @@ class SegmentationMaps:
 
     def pixels(self) -> tuple[FloatArray, IndexArray]:
         """Return the logits (n, k) and labels (n,) of the labelled pixels."""
+        labels, used = self._labelled()
+        return np.moveaxis(self.logits, 1, -1)[used], labels[used]
+
+    def places(self, images: Iterable[int]) -> IndexArray:
+        """Return where the labelled pixels of some images are: (image, pixel)."""
+        _, used = self._labelled()
+        flat = used.reshape(len(used), -1)
+        parts = [np.flatnonzero(flat[image]) for image in images]
+        owners = [np.full(p.size, i) for p, i in zip(parts, images, strict=True)]
+        empty = np.empty(0, dtype=np.int64)
+        return np.stack([np.concatenate([empty, *x]) for x in (owners, parts)])
+
+    def _labelled(self) -> tuple[IndexArray, BoolArray]:
         if self.labels is None:
             what = "The maps have no labels."
             raise DataError(what, self.name, "Give a label for some pixels.")
-        used = self.labels >= 0
-        return np.moveaxis(self.logits, 1, -1)[used], self.labels[used]
+        return self.labels, self.labels >= 0
 
 
+@MAP_CALIBRATORS.register(
+    "local-temperature",
+    label="Local temperature",
+    reference="Ding et al. 2021, arXiv:2008.05105",
+    formula=(
+        r"\mathrm{softmax}(z_p / T_p),\quad"
+        r" \ln T_p = \ln T_0 - \theta^\top \varphi_p"
+    ),
+    tier="more",
+    aliases=("local-temperature-scaling", "lts"),
+    when="Segmentation maps whose scores are too sure next to boundaries or in "
+    "uncertain regions.",
+    not_when="Your rows are not pixels of maps, or fewer than about ten images are "
+    "labelled.",
+    cost="Seconds for 200,000 pixels; more pixels are thinned to that many.",
+)
 class LocalTemperature:
     """Divide the scores of each pixel by a temperature that follows its surroundings.
 
@@ -156,26 +205,33 @@ class LocalTemperature:
     nll_after_: float
     notes_: list[Note]
 
-    def fit(self, maps: SegmentationMaps, *, progress: Progress = no_progress) -> Self:
+    def fit(
+        self,
+        maps: SegmentationMaps,
+        images: IndexArray | None = None,
+        *,
+        progress: Progress = no_progress,
+    ) -> Self:
         """Fit on the labelled pixels of maps, which are not those reported on.
 
         Parameters
         ----------
         maps : SegmentationMaps
+        images : ndarray of int, optional
+            Numbers of the images to fit on; all by default.
         progress : callable, optional
             Told the fraction done and what is being done; may raise `Cancelled`.
         """
         self.notes_ = []
-        z, y = maps.pixels()
-        if not y.size:
+        chosen = np.arange(len(maps.logits)) if images is None else images
+        places = maps.places(chosen)
+        if not places.size:
             what = "No pixel has a label."
             raise DataError(what, maps.name, "Give a label for some pixels.")
-        assert maps.labels is not None  # noqa: S101 - pixels() has looked
-        progress(0.0, "Reading the surroundings of pixels")
-        phi = pixel_features(maps.logits)[maps.labels >= 0]
-        if y.size > _MOST_PIXELS:
-            some = np.linspace(0, y.size - 1, _MOST_PIXELS).astype(np.int64)
-            z, y, phi = z[some], y[some], phi[some]
+        if places.shape[1] > _MOST_PIXELS:
+            some = np.linspace(0, places.shape[1] - 1, _MOST_PIXELS).astype(np.int64)
+            places = places[:, some]
+        z, y, phi = _pixels_at(maps, places, part_of(progress, 0.0, 0.3))
         first = TemperatureScaling().fit(z, y)
         self.notes_ += first.notes_
         self.temperature_ = first.temperature_
@@ -193,7 +249,7 @@ class LocalTemperature:
         def value(theta: FloatArray) -> tuple[float, FloatArray]:
             nonlocal n_done
             n_done += 1
-            progress(min(0.95, 0.1 + n_done / 60), "Fitting temperatures of pixels")
+            progress(min(0.95, 0.3 + n_done / 60), "Fitting temperatures of pixels")
             loss, slope = _loss(z, y, phi, theta)
             return loss + 0.5 * _RIDGE * float(theta @ theta), slope + _RIDGE * theta
 
@@ -216,18 +272,32 @@ class LocalTemperature:
 
     def temperatures(self, maps: SegmentationMaps) -> FloatArray:
         """Return the temperature of every pixel, shape (b, h, w)."""
-        phi = (pixel_features(maps.logits) - self.centre_) / self.scale_
-        logs = np.log(self.temperature_) - phi @ self.weights_
-        return np.asarray(np.exp(np.clip(logs, np.log(LOWEST), np.log(HIGHEST))))
+        return np.stack([self._temperature(z) for z in maps.logits])
 
     def transform(self, maps: SegmentationMaps) -> FloatArray:
         """Return calibrated log-probabilities of shape (b, k, h, w)."""
-        z = np.moveaxis(maps.logits, 1, -1)
-        shifted = z - z.max(axis=-1, keepdims=True)
-        scaled = shifted / self.temperatures(maps)[..., None]
+        found = np.empty_like(maps.logits)
+        for image, z in enumerate(maps.logits):
+            found[image] = self.calibrated(z)[0]
+        return found
+
+    def calibrated(self, logits: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return log-probabilities and temperatures of one image, in float64.
+
+        Parameters
+        ----------
+        logits : ndarray of shape (k, h, w)
+        """
+        t = self._temperature(logits)
+        z = np.moveaxis(logits.astype(np.float64), 0, -1)
+        scaled = (z - z.max(axis=-1, keepdims=True)) / t[..., None]
         flat = log_softmax(scaled.reshape(-1, z.shape[-1]), algorithm="three-pass")
-        found = np.moveaxis(flat.reshape(z.shape), -1, 1)
-        return np.ascontiguousarray(found, dtype=maps.logits.dtype)
+        return np.moveaxis(flat.reshape(z.shape), -1, 0), t
+
+    def _temperature(self, logits: FloatArray) -> FloatArray:
+        phi = (pixel_features(logits[None])[0] - self.centre_) / self.scale_
+        logs = np.log(self.temperature_) - phi @ self.weights_
+        return np.asarray(np.exp(np.clip(logs, np.log(LOWEST), np.log(HIGHEST))))
 
     def to_dict(self) -> dict[str, Any]:
         """Return "temperature" T0, "weights", "centre" and "scale" of the features."""
@@ -272,10 +342,11 @@ def pixel_features(logits: FloatArray) -> FloatArray:
     """Return the `FEATURES` of every pixel, shape (b, h, w, 4)."""
     b, _, h, w = logits.shape
     found = np.ones((b, h, w, len(FEATURES)))
-    for image, z in enumerate(logits):
+    for image, given in enumerate(logits):
+        z = given.astype(np.float64)
         shifted = z - z.max(axis=0)
         logs = shifted - np.log(np.exp(shifted).sum(axis=0))
-        p = np.exp(logs.astype(np.float64))
+        p = np.exp(logs)
         top = np.partition(p, -2, axis=0)[-2:]
         maps = -(p * logs).sum(axis=0), top[1] - top[0]
         for place, one in enumerate(maps, start=1):
@@ -295,6 +366,28 @@ def pixel_features(logits: FloatArray) -> FloatArray:
             distance = np.minimum(ndimage.distance_transform_edt(same), _FARTHEST)
         found[image, ..., 3] = np.log1p(distance)
     return found
+
+
+def _pixels_at(
+    maps: SegmentationMaps, places: IndexArray, progress: Progress
+) -> tuple[FloatArray, IndexArray, FloatArray]:
+    """Return the logits, labels and features of some pixels, image by image."""
+    assert maps.labels is not None  # noqa: S101 - `places` has looked
+    k = maps.logits.shape[1]
+    n = places.shape[1]
+    z, phi = np.empty((n, k), maps.logits.dtype), np.empty((n, len(FEATURES)))
+    y = np.empty(n, dtype=np.int64)
+    owners, starts = np.unique(places[0], return_index=True)
+    for number, (image, start) in enumerate(zip(owners, starts, strict=True)):
+        progress(number / owners.size, "Reading the surroundings of pixels")
+        stop = n if number + 1 == owners.size else int(starts[number + 1])
+        own = places[1, start:stop]
+        logits = maps.logits[image]
+        z[start:stop] = logits.reshape(k, -1)[:, own].T
+        y[start:stop] = maps.labels[image].ravel()[own]
+        found = pixel_features(logits[None])[0]
+        phi[start:stop] = found.reshape(-1, len(FEATURES))[own]
+    return z, y, phi
 
 
 def _loss(
