@@ -38,6 +38,8 @@ CONFIDENCES_ONLY = (
     "The file has one confidence per row: it can be measured. To fit or apply a "
     "calibrator takes the scores of every class."
 )
+OF_OTHER_FILES = ("segmentation",)
+"""Pages with files of their own kind: the rows do not concern them."""
 OTHER_KIND = {"logits": "probabilities", "probabilities": "logits"}
 # Ctrl+Z belongs to the text field that somebody writes in.
 UNDO, REDO = "Alt+Z", "Alt+Shift+Z"
@@ -61,6 +63,8 @@ def draw(page: str) -> None:
     """Draw the line above a page with the settings that every page shares."""
     study, schema = state.study(), state.schema()
     assigned = state.fill(page)
+    if page in OF_OTHER_FILES:
+        study = schema = None
     with st.container(
         horizontal=True,
         horizontal_alignment="distribute",
@@ -76,7 +80,7 @@ def draw(page: str) -> None:
         with st.container(
             horizontal=True, width="content", gap="xsmall", vertical_alignment="center"
         ):
-            if page != "data":
+            if page not in ("data", *OF_OTHER_FILES):
                 with st.popover("Open", icon=":material/upload_file:", type="tertiary"):
                     uploader("upload_bar", "Predictions")
             if study is not None and schema is not None and page != "data":

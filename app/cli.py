@@ -1,4 +1,4 @@
-"""Command line: python -m app {evaluate, compare, calibrate, apply, ood, check, ...}.
+"""Command line: python -m app {evaluate, compare, calibrate, apply, ood, ...}.
 
 Everything heavy is imported inside the commands, so that `--help` answers at once.
 """
@@ -21,6 +21,7 @@ from app import (
     cli_flags,
     cli_more,
     cli_ood,
+    cli_segment,
     cli_text,
 )
 from core.messages import Cancelled, DataError, FitError, Progress, part_of
@@ -161,6 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     cli_ood.add_commands(commands, _ood)
+    cli_segment.add_command(commands, _segment)
     check = cli_flags.command(
         commands,
         "check",
@@ -406,12 +408,24 @@ def _ood(args: argparse.Namespace) -> int:
     return UNVERIFIED if problems else OK
 
 
+def _segment(args: argparse.Namespace) -> int:
+    with _progress() as report:
+        document, text = cli_segment.run(args, report)
+    if args.json:
+        _print_json(document)
+    else:
+        print(text)
+    return UNVERIFIED if document["problems"] else OK
+
+
 def _methods(args: argparse.Namespace) -> int:
     from core.calibrators import CALIBRATORS
     from core.metrics import METRICS
     from core.ood import DETECTORS
+    from core.segmentation import MAP_CALIBRATORS
 
     families = {"Calibrators": CALIBRATORS, "Detectors": DETECTORS, "Metrics": METRICS}
+    families["Maps"] = MAP_CALIBRATORS
     if not args.json:
         members = {title: list(found.values()) for title, found in families.items()}
         print(cli_text.methods_text(members))

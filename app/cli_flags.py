@@ -25,6 +25,7 @@ __all__ = [
     "add_method_flags",
     "add_session_flags",
     "add_settings_flags",
+    "add_some_flags",
     "answer_flag",
     "chosen_settings",
     "command",
@@ -71,6 +72,16 @@ def add_settings_flags(
             section = parser.add_argument_group(titles[group])
             for name in names:
                 _add_flag(section, by_name[name])
+
+
+def add_some_flags(
+    parser: argparse.ArgumentParser, title: str, names: Sequence[str]
+) -> None:
+    """Add the flags of some fields of `Settings`, for what does not use the others."""
+    by_name = {item.name: item for item in fields(Settings)}
+    section = parser.add_argument_group(title)
+    for name in names:
+        _add_flag(section, by_name[name])
 
 
 def add_files(parser: argparse.ArgumentParser, text: str) -> None:

@@ -63,6 +63,12 @@ page = st.navigation(
             help="Scores that tell rows which the model should not trust itself with.",
         ),
         st.Page(
+            "views/segmentation.py",
+            title="Segmentation",
+            icon=":material/grid_on:",
+            help="Maps with a class for every pixel: one temperature, or local ones.",
+        ),
+        st.Page(
             "views/data.py",
             title="Data",
             icon=":material/table_view:",

@@ -47,10 +47,12 @@ __all__ = [
     "kept",
     "open_beside",
     "open_copies",
+    "open_maps",
     "open_model",
     "open_path",
     "open_sample",
     "open_sample_copies",
+    "open_sample_maps",
     "open_sample_strangers",
     "open_session",
     "open_upload",
@@ -265,6 +267,20 @@ def open_model(widget: str) -> None:
     if upload is not None:
         st.session_state["_model"] = kept(upload)
         empty_uploaders()
+
+
+def open_maps(widget: str) -> None:
+    """Take a file of segmentation maps from an uploader; it stays with the session."""
+    upload = given_file(widget)
+    if upload is not None:
+        st.session_state["_maps"] = kept(upload)
+        empty_uploaders()
+
+
+def open_sample_maps() -> None:
+    """Take the maps that are bundled."""
+    path = compute.SAMPLE.with_name("digit_scenes.npz")
+    st.session_state["_maps"] = Source(path.name, path, "sample")
 
 
 def given_files(widget: str) -> list[Any]:

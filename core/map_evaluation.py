@@ -21,7 +21,10 @@ from core.uncertainty import Estimate, wilson_interval
 
 __all__ = [
     "FEWEST_IMAGES",
+    "LOCAL",
     "METHODS",
+    "TEMPERATURE",
+    "UNCALIBRATED",
     "ImageMaps",
     "MapAnalysis",
     "MapResult",
@@ -83,6 +86,18 @@ class ImageMaps:
     def is_wrong(self) -> NDArray[np.bool_]:
         """Pixels that count and are taken for another class."""
         return np.asarray((self.labels >= 0) & (self.prediction != self.labels))
+
+    @property
+    def mean_temperatures(self) -> tuple[float, float]:
+        """Mean temperature where right and where wrong; NaN where there is none."""
+        is_right = (self.labels >= 0) & ~self.is_wrong
+        right, wrong = (
+            float(self.temperatures[mask].mean(dtype=np.float64))
+            if mask.any()
+            else float("nan")
+            for mask in (is_right, self.is_wrong)
+        )
+        return right, wrong
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,7 +203,7 @@ class _PixelSample(Sample):
         weight, groups = self.sample_weight, self.groups
         assert weight is not None  # noqa: S101 - `_sample` gives both
         assert groups is not None  # noqa: S101
-        mass: FloatArray = np.bincount(index, weights=weight, minlength=n_bins)
+        mass = np.bincount(index, weights=weight, minlength=n_bins).astype(np.float64)
         right = np.bincount(index, weights=weight * scores.outcome, minlength=n_bins)
         share = np.divide(right, mass, out=np.full(n_bins, np.nan), where=mass > 0)
         residual = weight * (scores.outcome - share[index])

@@ -42,6 +42,15 @@ TRAINING_BATCHES = 12
 KNOWN_DIGITS = 8
 """The second network knows the digits 0 to 7; 8 and 9 are strangers to it."""
 LAYERS = (64, 32)
+SCENE_CLASSES = ("paper", "zero", "four", "seven")
+SCENE_DIGITS = (("zero", 0), ("four", 4), ("seven", 7))
+SCENES = 24
+SCENE_SIZE, CELL = 36, 12
+"""Pixels along a side of a scene, and of the cell that holds one digit."""
+PATCH = 9
+"""Pixels along a side of what the pixel classifier sees."""
+UNCLEAR = 255
+"""Label of the rim between ink and paper, which does not count."""
 MEAN_FEATURES = slice(0, 10)
 """Radius, texture, perimeter, area, ...: the first ten columns, means per image."""
 
@@ -132,6 +141,7 @@ def train_network(
     labels: NDArray[np.int64],
     layers: tuple[int, ...] = (HIDDEN_UNITS,),
     seed: int = SEED,
+    epochs: int = EPOCHS,
 ) -> MLPClassifier:
     """Train the network for a fixed number of epochs.
 
@@ -140,8 +150,8 @@ def train_network(
     """
     network = MLPClassifier(
         layers,
-        max_iter=EPOCHS,
-        n_iter_no_change=EPOCHS,
+        max_iter=epochs,
+        n_iter_no_change=epochs,
         tol=0.0,
         random_state=seed,
     )
@@ -465,6 +475,93 @@ def layered_pass(
     return LayeredRows(frame, (early, late), logits.astype(np.float32))
 
 
+def scenes(
+    images: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    n: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """Lay five of nine digits, half as large again, out on sheets of paper.
+
+    Parameters
+    ----------
+    images, labels : ndarray of shape (m, 64) and (m,)
+        Digits to take; only those of `SCENE_CLASSES` are used.
+    n : int
+        Scenes to make.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ink : ndarray of shape (n, SCENE_SIZE, SCENE_SIZE), 0 to 16
+    classes : ndarray of uint8 of the same shape
+        Place in `SCENE_CLASSES`, or `UNCLEAR` where ink fades into paper.
+    """
+    ink = np.zeros((n, SCENE_SIZE, SCENE_SIZE))
+    kind = np.zeros((n, SCENE_SIZE, SCENE_SIZE), dtype=np.uint8)
+    places = {name: np.flatnonzero(labels == digit) for name, digit in SCENE_DIGITS}
+    across = SCENE_SIZE // CELL
+    for scene in range(n):
+        for cell in rng.choice(across**2, 5, replace=False):
+            number = int(rng.integers(1, len(SCENE_CLASSES)))
+            chosen = rng.choice(places[SCENE_CLASSES[number]])
+            row, column = (CELL * int(i) for i in divmod(cell, across))
+            window = (scene, slice(row, row + CELL), slice(column, column + CELL))
+            ink[window] = ndimage.zoom(images[chosen].reshape(8, 8), 1.5, order=1)
+            kind[window] = number
+    kind[ink < 3.0] = 0
+    kind[(ink >= 3.0) & (ink < 6.0)] = UNCLEAR
+    return ink, kind
+
+
+def patches(ink: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what stands around every pixel: (n * height * width, PATCH ** 2)."""
+    half = PATCH // 2
+    wide = np.pad(ink, ((0, 0), (half, half), (half, half)))
+    windows = np.lib.stride_tricks.sliding_window_view(wide, (PATCH, PATCH), (1, 2))
+    return windows.reshape(-1, PATCH**2) / 16.0
+
+
+def write_scenes(out: Path) -> str:
+    """Write ``digit_scenes.npz``: pixels of sheets, classified by what is around them.
+
+    The network learns from scenes with little noise, and meets more of it.
+
+    Returns
+    -------
+    str
+        What it makes of them: accuracy, confidence, and the pixels that count.
+    """
+    rng = np.random.default_rng(SEED + 2)
+    pixels, labels = load_digits(return_X_y=True)
+    _, role = assign_roles(len(labels), SCANS_PER_SHEET, TRAINING_SHEETS, rng)
+    is_training = role == "train"
+    ink, kind = scenes(pixels[is_training], labels[is_training], 30, rng)
+    seen = patches(np.clip(ink + rng.normal(size=ink.shape) * 0.5, 0.0, 16.0))
+    counts = np.flatnonzero(kind.ravel() != UNCLEAR)
+    some = rng.choice(counts, 6_000, replace=False)
+    network = train_network(seen[some], kind.ravel()[some], (32,), epochs=150)
+    ink, kind = scenes(pixels[~is_training], labels[~is_training], SCENES, rng)
+    noise = rng.normal(size=ink.shape) * rng.uniform(1.0, 4.0, size=(SCENES, 1, 1))
+    shape = (SCENES, SCENE_SIZE, SCENE_SIZE, len(SCENE_CLASSES))
+    z = logits_of(network, patches(np.clip(ink + noise, 0.0, 16.0))).reshape(shape)
+    z = np.round(z - z.mean(axis=-1, keepdims=True), 1)
+    np.savez_compressed(
+        out / "digit_scenes.npz",
+        logits=np.moveaxis(z, -1, 1).astype(np.float16),
+        labels=kind,
+        classes=np.array(SCENE_CLASSES),
+        ignore_index=np.array(UNCLEAR),
+    )
+    is_used = kind != UNCLEAR
+    right = (z.argmax(axis=-1) == kind)[is_used].mean()
+    sure = softmax(z, axis=-1).max(axis=-1)[is_used].mean()
+    return (
+        f"scenes: {is_used.sum():,} pixels count; accuracy {right:.1%}, confidence "
+        f"{sure:.1%}"
+    )
+
+
 def make_breast_cancer() -> pd.DataFrame:
     """Train a naive Bayes classifier on 120 cases and predict the other 449."""
     rng = np.random.default_rng(SEED)
@@ -648,6 +745,7 @@ def main(arguments: list[str] | None = None) -> int:
         write_digits(rows, out)
         write_copies(world, out)
         write_strangers(*strange, out)
+        scene_line = write_scenes(out)
         cancer.to_csv(
             out / "breast_cancer_binary.csv", index=False, lineterminator="\n"
         )
@@ -663,6 +761,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"digits without noise: {world.n_errors} errors in {world.n_clean:,}",
             f"exact probabilities of 0 or 1: {np.isin(probability, [0, 1]).sum()}",
             stranger_line(strange[1]),
+            scene_line,
         ]
     sys.stdout.write("\n".join(lines) + "\n")
     return 0

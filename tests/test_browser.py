@@ -29,6 +29,7 @@ PAGES = (
     "Reliability",
     "Calibrators",
     "Decisions",
+    "Segmentation",
     "Data",
     "Export",
     "Methods",

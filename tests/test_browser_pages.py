@@ -14,7 +14,7 @@ import onnxruntime
 import pandas as pd
 import pytest
 import safetensors.numpy
-from browser_server import Server, Visitor, visit
+from browser_server import Server, Visitor, run_alone, visit
 from onnx_models import classifier
 from playwright.sync_api import Browser, TimeoutError, expect
 from prediction_files import Sample, predictions
@@ -296,3 +296,27 @@ def test_methods_are_found_by_word_and_family(owner: Visitor) -> None:
     expect(v.key("method_temperature")).to_have_count(0)
     assert 0 < entries.count() < everything
     v.no_complaints()
+
+
+def test_maps_go_in_and_a_module_that_runs_comes_out(owner, tmp_path) -> None:
+    v = owner.go("Segmentation")
+    assert "mine.csv" not in v.words()
+    rng = np.random.default_rng(0)
+    z = 4 * rng.normal(size=(4, 3, 12, 16))
+    packed = io.BytesIO()
+    np.savez(packed, logits=z, labels=(z / 3 + rng.gumbel(size=z.shape)).argmax(1))
+    v.upload("maps.npz", packed.getvalue(), to="maps")
+    v.charts(3)
+    assert "4 images" in v.words()
+    assert v.overflow() <= 0
+    name, module = v.download(v.key("get_maps_python").get_by_role("button"))
+    (tmp_path / name).write_bytes(module)
+    np.save(tmp_path / "in.npy", z)
+    run_alone(tmp_path / name, tmp_path / "in.npy", tmp_path / "out.npy")
+    found = np.load(tmp_path / "out.npy")
+    assert (found.argmax(1) == z.argmax(1)).all()
+    numbers = given(v, "get_map_numbers")
+    assert set(numbers["metric"]) == {"nll", "brier", "gap", "ece", "accuracy"}
+    v.no_complaints()
+    owner.go("Overview")
+    assert "mine.csv" in owner.words()

@@ -13,6 +13,10 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from core.loading.maps import read_maps
+from core.map_evaluation import evaluate_maps
+from core.settings import Settings
+
 Scores = tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.str_]]
 FOLDER = Path(__file__).resolve().parents[1] / "sample_data"
 DIGITS_CSV = "digits_noisy.csv"
@@ -20,6 +24,7 @@ DIGITS_NPZ = "digits_features.npz"
 CANCER_CSV = "breast_cancer_binary.csv"
 STRANGE_NPZ, REFERENCE_NPZ = "digits_ood.npz", "digits_reference.npz"
 COPIES_NPZ, SHIFTED_NPZ = "digits_noisy_copies.npz", "digits_shifted.npz"
+SCENES_NPZ = "digit_scenes.npz"
 CLASSES = [
     *("zero", "one", "two", "three", "four"),
     *("five", "six", "seven", "eight", "nine"),
@@ -331,6 +336,22 @@ def test_readme_has_the_comparison_of_row_temperatures() -> None:
         assert text.count(f"| {line}") == 2
 
 
+def test_scenes_are_overconfident_pixels_that_local_temperatures_repair() -> None:
+    given = read_maps(FOLDER / SCENES_NPZ)
+    assert given.logits.shape == (24, 4, 36, 36)
+    assert given.classes == ("paper", "zero", "four", "seven")
+    found = evaluate_maps(given, Settings(n_resamples=200))
+    gap = found.results["uncalibrated"].estimates["gap"]
+    assert gap.low is not None
+    assert gap.low > 0
+    change = found.changes["temperature", "local-temperature"]["nll"]
+    assert change.high is not None
+    assert change.high < 0
+    values = [f"{item.estimates['nll'].value:.3f}" for item in found.results.values()]
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert f"NLL {values[0]}, {values[1]} and {values[2]}" in readme
+
+
 def load_script() -> ModuleType:
     spec = importlib.util.spec_from_file_location(
         "generate_sample_data", FOLDER / "generate.py"
@@ -356,7 +377,7 @@ def test_script_makes_the_same_files(
     assert set(table) <= set(readme)
     assert {path.name for path in tmp_path.iterdir()} == {
         *(DIGITS_CSV, DIGITS_NPZ, CANCER_CSV, STRANGE_NPZ, REFERENCE_NPZ),
-        *(COPIES_NPZ, SHIFTED_NPZ),
+        *(COPIES_NPZ, SHIFTED_NPZ, SCENES_NPZ),
     }
     for name in (DIGITS_CSV, CANCER_CSV):
         pd.testing.assert_frame_equal(
@@ -373,6 +394,10 @@ def test_script_makes_the_same_files(
                 np.testing.assert_allclose(made[name], array, rtol=1e-4, atol=1e-4)
             else:
                 np.testing.assert_array_equal(made[name], array)
+    made, stored = read_npz(tmp_path / SCENES_NPZ), read_npz(FOLDER / SCENES_NPZ)
+    np.testing.assert_array_equal(made["labels"], stored["labels"])
+    # The logits are rounded to tenths.
+    np.testing.assert_allclose(made["logits"], stored["logits"], atol=0.11)
     again = tmp_path / "again"
     load_script().main(["--out", str(again)])
     for path in again.iterdir():

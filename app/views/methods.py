@@ -10,11 +10,13 @@ from core.calibrators import CALIBRATORS
 from core.metrics import CURVES, METRICS
 from core.ood import DETECTORS, DetectorMethod
 from core.registry import Method, Registry
+from core.segmentation import MAP_CALIBRATORS
 
 FAMILIES: dict[str, Registry] = {
     "Metrics": METRICS,
     "Reliability curves": CURVES,
     "Calibrators": CALIBRATORS,
+    "Segmentation maps": MAP_CALIBRATORS,
     "Out-of-distribution": DETECTORS,
 }
 

@@ -240,16 +240,17 @@ def maps_from_json(text: str | bytes) -> tuple[LocalTemperature, tuple[str, ...]
     """Read what `maps_to_json` wrote: the temperatures, and the names of classes."""
     try:
         document = json.loads(text)
-        if document["format"] != FORMAT or document["version"] != VERSION:
-            raise KeyError(FORMAT)
+        kind = document["format"], document["version"]
         classes = tuple(str(name) for name in document["classes"])
         parameters = dict(document["parameters"])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError):
+        kind, classes, parameters = ("", 0), (), {}
+    if kind != (FORMAT, VERSION):
         raise DataError(
             "This is not a file of local temperatures.",
             "calibrator file",
             f"Give the {MAP_FILES['json']} that Plumbline wrote.",
-        ) from error
+        )
     return LocalTemperature.from_dict(parameters), classes
 
 

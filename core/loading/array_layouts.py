@@ -50,6 +50,7 @@ def raw_of_arrays(name: str, kind: str, found: Bag, notes: list[Note]) -> Raw:
     arrays = _flat_tokens(arrays, notes)
     arrays = _in_order(arrays, notes)
     arrays = _upright(arrays, notes)
+    _refuse_maps(arrays, name)
     n_rows = _n_rows(arrays)
     if n_rows == 0:
         raise DataError(
@@ -75,6 +76,18 @@ def raw_of_arrays(name: str, kind: str, found: Bag, notes: list[Note]) -> Raw:
         notes.append(Note("array-not-used", "warning", text))
     table = pa.table(columns) if columns else pa.table({})
     return Raw(name, kind, table, n_rows, others, notes=notes)
+
+
+def _refuse_maps(arrays: Bag, name: str) -> None:
+    """Send scores of pixels where images are the rows."""
+    by_name = {plain(key): array for key, array in arrays.items()}
+    scores = next((by_name[k] for k in ARRAY_SCORES if k in by_name), None)
+    if scores is not None and scores.ndim == 4 and min(scores.shape) > 1:
+        raise DataError(
+            f"These are segmentation maps: scores of shape {scores.shape}.",
+            name,
+            "Open them on the Segmentation page, or with `python -m app segment`.",
+        )
 
 
 def _joined_parts(arrays: Bag, name: str, notes: list[Note]) -> Bag:

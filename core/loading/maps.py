@@ -13,7 +13,7 @@ from core.loading.sources import as_source, recognise
 from core.messages import DataError, Note, Progress, no_progress
 from core.segmentation import SegmentationMaps
 
-__all__ = ["IGNORED", "read_maps"]
+__all__ = ["IGNORED", "SAVE_MAPS", "read_maps"]
 
 Array = NDArray[Any]
 
@@ -23,14 +23,14 @@ IGNORED = (-1, -100, 255)
 _SCORES = ("logits", "scores", "predictions", "arr_0")
 _LABELS = ("labels", "targets", "masks", "ground_truth", "y_true", "arr_1")
 _TEST_WORDS = ("test", "held-out", "holdout", "evaluation")
-_SAVE = """\
+SAVE_MAPS = """\
 Save both in one NPZ file.
 import numpy as np
 
 np.savez(
     "maps.npz",
-    logits=logits,  # (images, classes, height, width), before the softmax
-    labels=labels,  # (images, height, width), whole numbers from 0
+    logits=logits,  # (images, classes, height, width)
+    labels=labels,  # (images, height, width), from 0
     ignore_index=255,
 )"""
 
@@ -68,7 +68,7 @@ def read_maps(
     kind = recognise(given)
     if kind not in ("npz", "safetensors"):
         raise DataError(
-            "Segmentation maps are read from an NPZ file.", given.name, _SAVE
+            "Segmentation maps are read from an NPZ file.", given.name, SAVE_MAPS
         )
     bag, notes = read_bag(given, kind, progress)
     logits = _named(bag, _SCORES, given.name, "scores")
@@ -104,7 +104,7 @@ def _named(
     raise DataError(
         f"There is no array {names[0]!r} with the {what} of the maps.",
         f"{where}, which holds: {there}",
-        _SAVE,
+        SAVE_MAPS,
     )
 
 
@@ -129,7 +129,7 @@ def _laid_out(
         f"Scores of shape {logits.shape} and labels of shape {shape} are not maps of "
         "the same pixels.",
         where,
-        _SAVE,
+        SAVE_MAPS,
     )
 
 
