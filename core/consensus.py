@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
 
 __all__ = [
     "FEWEST_DATA_SETS",
@@ -145,7 +143,7 @@ def consensus(names: Sequence[str], scores: ArrayLike) -> Consensus:
     Kemeny orders".
     """
     values = _checked(names, scores)
-    ranks = stats.rankdata(values, axis=0)
+    ranks = scipy.stats.rankdata(values, axis=0)
     wins = _wins(values)
     order, is_exact = _kemeny(wins, ranks.mean(axis=1))
     n, t = values.shape
@@ -196,7 +194,7 @@ def critical_difference(
     m, t = values.shape
     if t < FEWEST_DATA_SETS or m < 2:
         return None
-    ranks = stats.rankdata(values, axis=0)
+    ranks = scipy.stats.rankdata(values, axis=0)
     mean = ranks.mean(axis=1)
     # Friedman's statistic with ties, as the ratio of two sums of squares.
     between = t * float(((mean - (m + 1) / 2) ** 2).sum())
@@ -204,8 +202,8 @@ def critical_difference(
     chi2 = between / within if within > 0 else 0.0
     remainder = t * (m - 1) - chi2
     f = math.inf if remainder <= 0 else (t - 1) * chi2 / remainder
-    p = float(stats.f.sf(f, m - 1, (m - 1) * (t - 1)))
-    quantile = float(stats.studentized_range.ppf(level, m, np.inf)) / math.sqrt(2)
+    p = float(scipy.stats.f.sf(f, m - 1, (m - 1) * (t - 1)))
+    quantile = float(scipy.stats.studentized_range.ppf(level, m, np.inf)) / math.sqrt(2)
     distance = quantile * math.sqrt(m * (m + 1) / (6 * t))
     order = np.argsort(mean, kind="stable")
     groups: list[tuple[int, int]] = []
@@ -242,7 +240,9 @@ def _wins(values: FloatArray) -> FloatArray:
 
 def _kemeny(wins: FloatArray, mean_rank: FloatArray) -> tuple[list[int], bool]:
     beats = wins > wins.T
-    n_parts, part = connected_components(csr_array(beats), connection="strong")
+    n_parts, part = scipy.sparse.csgraph.connected_components(
+        scipy.sparse.csr_array(beats), connection="strong"
+    )
     members = [np.flatnonzero(part == number) for number in range(n_parts)]
     # Between parts majorities all point one way; those that nobody left beats come
     # first, the best by Borda among them.
@@ -318,8 +318,10 @@ def _searched(wins: FloatArray) -> list[int]:
 
 def _without(values: FloatArray, column: int) -> list[int]:
     kept = np.delete(values, column, axis=1)
-    return _kemeny(_wins(kept), stats.rankdata(kept, axis=0).mean(axis=1))[0]
+    return _kemeny(_wins(kept), scipy.stats.rankdata(kept, axis=0).mean(axis=1))[0]
 
 
 def _tau(first: Sequence[int], second: Sequence[int]) -> float:
-    return float(stats.kendalltau(np.argsort(first), np.argsort(second)).statistic)
+    return float(
+        scipy.stats.kendalltau(np.argsort(first), np.argsort(second)).statistic
+    )

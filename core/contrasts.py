@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from core.comparison import Comparison
 from core.measurement import UNCALIBRATED
@@ -239,7 +239,7 @@ def _p_value(
     spread = float(kept.std(ddof=1)) * np.sqrt(sample.n_units / (sample.n_units - 1))
     if spread <= 1e-12 * max(1.0, abs(value)):
         return 1.0 if abs(value) <= 1e-12 else 0.0
-    return float(2 * stats.t.sf(abs(value) / spread, sample.n_units - 1))
+    return float(2 * special.stdtr(sample.n_units - 1, -abs(value) / spread))
 
 
 def _plain(value: float) -> float | None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.optimize import linear_sum_assignment
+from scipy import special
 
 from core.messages import Note
 from core.predictions import Predictions
@@ -132,7 +132,7 @@ def _training_rows(evidence: _Evidence) -> Note | None:
         return None
     if confidence < 0.9995 and wilson_interval(accuracy, n, _LIKELY)[0] < _GOOD:
         claimed = float((1 - evidence.rows.confidence[evidence.used]).sum())
-        if stats.poisson.cdf(round(n * (1 - accuracy)), claimed) > _SELDOM:
+        if special.pdtr(round(n * (1 - accuracy)), claimed) > _SELDOM:
             return None
     text = (
         f"Accuracy is {100 * accuracy:.1f} % and mean confidence "
@@ -252,7 +252,9 @@ def _labels_against_columns(evidence: _Evidence) -> Note | None:
 def _best_columns(labels: IndexArray, predicted: IndexArray, k: int) -> IndexArray:
     """Return the column for each label that makes most predictions right."""
     table = np.bincount(labels * k + predicted, minlength=k * k).reshape(k, k)
-    return np.asarray(linear_sum_assignment(table, maximize=True)[1], dtype=np.int64)
+    return np.asarray(
+        scipy.optimize.linear_sum_assignment(table, maximize=True)[1], dtype=np.int64
+    )
 
 
 def _moves(own: Predictions, labels: IndexArray, columns: IndexArray) -> str:
@@ -416,9 +418,7 @@ def _is_no_coincidence(
     left, right = order[:-1][is_pair], order[1:][is_pair]
     n_different = int((outcome[left] != outcome[right]).sum())
     if (
-        stats.poisson.cdf(
-            n_different, _expected_different(evidence, left, outcome[left])
-        )
+        special.pdtr(n_different, _expected_different(evidence, left, outcome[left]))
         < _RARE
     ):
         return True

@@ -12,11 +12,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from core.calibrators import CALIBRATORS, Calibrator
 from core.companions import companions_of, copies_problem
+from core.folds import fold_numbers
 from core.messages import FitError, Note, Progress, no_progress
 from core.predictions import Predictions, Study
 from core.row_statistics import RowStatistics
 from core.settings import Settings
-from core.splitting import Round, Split, fold_numbers, make_split, refit_rounds
+from core.splitting import Round, Split, make_split, refit_rounds
 
 __all__ = [
     "FEW_FIT_ROWS",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from core.calibrators import CALIBRATORS
 from core.fitting import Maker, fit_source, inner_split
@@ -146,7 +146,7 @@ def _curve(
     every = np.concatenate(tested)
     table = np.stack([np.concatenate(parts) for parts in losses])
     means, errors, n_units = _means(table, every, maker)
-    quantile = float(stats.t.ppf(0.5 + settings.level / 2, max(n_units - 1, 1)))
+    quantile = float(special.stdtrit(max(n_units - 1, 1), 0.5 + settings.level / 2))
     last = table[-2] - table[-1] if n_sizes > 1 else np.zeros(every.size)
     step, error, _ = _means(last[None], every, maker)
     half = quantile * float(error[0])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from core.analysis import UNCALIBRATED, Overview
 from core.binning import BinStatistics, bin_statistics, bin_sums
@@ -239,7 +239,7 @@ def class_gaps(scores: ClassScores, level: float = 0.95) -> ClassGaps:
         residual -= probability[block] - share[block]
         residual *= weight[:, None]
         error[block] = _standard_error(residual, scores.groups)
-    z = float(stats.norm.ppf(0.5 + level / 2))
+    z = float(special.ndtri(0.5 + level / 2))
     gap, count = probability - share, np.bincount(scores.labels, minlength=k)
     design = Design(sample_weight=scores.sample_weight, groups=scores.groups)
     low, high = wilson_interval(share, design.n_units(n), level)

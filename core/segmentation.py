@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage, optimize
 
 from core.calibrators.scaling import HIGHEST, LOWEST, TemperatureScaling
 from core.messages import DataError, Note, Progress, no_progress, part_of
@@ -254,7 +254,7 @@ class LocalTemperature:
             return loss + 0.5 * _RIDGE * float(theta @ theta), slope + _RIDGE * theta
 
         self.nll_before_ = _loss(z, y, phi, self.weights_)[0]
-        found = optimize.minimize(
+        found = scipy.optimize.minimize(
             value,
             self.weights_,
             method="L-BFGS-B",
@@ -350,7 +350,7 @@ def pixel_features(logits: FloatArray) -> FloatArray:
         top = np.partition(p, -2, axis=0)[-2:]
         maps = -(p * logs).sum(axis=0), top[1] - top[0]
         for place, one in enumerate(maps, start=1):
-            found[image, ..., place] = ndimage.uniform_filter(
+            found[image, ..., place] = scipy.ndimage.uniform_filter(
                 one, _WINDOW, mode="nearest"
             )
         prediction = z.argmax(axis=0)
@@ -363,7 +363,7 @@ def pixel_features(logits: FloatArray) -> FloatArray:
         same[:, :-1] &= across
         distance = np.full((h, w), _FARTHEST)
         if not same.all():
-            distance = np.minimum(ndimage.distance_transform_edt(same), _FARTHEST)
+            distance = np.minimum(scipy.ndimage.distance_transform_edt(same), _FARTHEST)
         found[image, ..., 3] = np.log1p(distance)
     return found
 

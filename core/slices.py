@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from core.binning import bin_sums
 
@@ -202,7 +202,7 @@ def _gaps(sums: list[FloatArray], count: IndexArray, level: float) -> Gaps:
         n = np.minimum(mass**2 / squares, count)
     tail = (1 - level) / 2
     right, wrong = share * n, (1 - share) * n
-    low = np.where(right > 0, stats.beta.ppf(tail, right, wrong + 1), 0.0)
-    high = np.where(wrong > 0, stats.beta.ppf(1 - tail, right + 1, wrong), 1.0)
+    low = np.where(right > 0, special.betaincinv(right, wrong + 1, tail), 0.0)
+    high = np.where(wrong > 0, special.betaincinv(right + 1, wrong, 1 - tail), 1.0)
     low, high = (np.where(is_empty, np.nan, end) for end in (low, high))
     return Gaps(centre - share, centre - high, centre - low)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
+from core.folds import fold_numbers
 from core.messages import FitError, Note
 from core.predictions import Predictions, Study, as_keys
 from core.settings import Settings
@@ -16,7 +16,6 @@ __all__ = [
     "ROLE_NAMES",
     "Round",
     "Split",
-    "fold_numbers",
     "make_split",
     "refit_rounds",
     "usable_rows",
@@ -31,8 +30,6 @@ ROLE_NAMES = {
     "train": ("train", "training"),
 }
 _PIECES = 20  # a holdout is dealt in pieces of 5 %, whole groups at a time
-# StratifiedGroupKFold keeps a groups x classes table and loops over the groups.
-_STRATIFY_CELLS = 2_000_000
 _NONE = np.empty(0, dtype=np.int64)
 
 
@@ -208,40 +205,6 @@ def refit_rounds(study: Study, settings: Settings, n_repeats: int) -> list[Split
         drawn = Round(np.repeat(round_.fit, counts[unit]), _NONE, round_.test)
         splits.append(Split(base.kind, (drawn,), base.fold))
     return splits
-
-
-def fold_numbers(
-    labels: NDArray[np.int64],
-    groups: NDArray[np.int64] | None,
-    n_folds: int,
-    seed: int,
-) -> IndexArray:
-    """Return a fold number per row: stratified by label, whole groups together."""
-    strata = _strata(labels, n_folds)
-    blank = np.zeros(labels.shape[0])
-    if groups is None:
-        folds = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
-        parts = folds.split(blank, strata)
-    elif np.unique(groups).size * np.unique(strata).size > _STRATIFY_CELLS:
-        grouped = GroupKFold(n_folds, shuffle=True, random_state=seed)
-        parts = grouped.split(blank, strata, groups)
-    else:
-        both = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
-        parts = both.split(blank, strata, groups)
-    numbers = np.full(labels.shape[0], -1, dtype=np.int64)
-    for number, (_, test) in enumerate(parts):
-        numbers[test] = number
-    return numbers
-
-
-def _strata(labels: NDArray[np.int64], n_folds: int) -> NDArray[np.int64]:
-    """Merge classes with fewer rows than folds, which cannot be stratified."""
-    counts = np.bincount(labels)
-    is_rare = counts[labels] < n_folds
-    strata = np.where(is_rare, counts.size, labels)
-    if 0 < is_rare.sum() < n_folds:
-        strata[is_rare] = counts.argmax()
-    return strata
 
 
 def _outcomes(own: Predictions, rows: IndexArray) -> NDArray[np.int64]:

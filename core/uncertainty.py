@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 from core.kernels.resampling import (
     LANES,
@@ -242,8 +242,8 @@ def percentile_interval(
         return float("nan"), float("nan")
     tail = (1 - level) / 2
     if math.isfinite(n_units):
-        t = stats.t.ppf(tail, n_units - 1)
-        tail = float(stats.norm.cdf(t * math.sqrt(n_units / (n_units - 1))))
+        t = special.stdtrit(n_units - 1, tail)
+        tail = float(special.ndtr(t * math.sqrt(n_units / (n_units - 1))))
     low, high = np.quantile(kept, [tail, 1 - tail], method="weibull")
     return float(low), float(high)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from core.uncertainty import Estimate
 
@@ -128,7 +128,7 @@ def sample_size(
 
     def counted(k: int) -> float:
         """Return how many independent rows k groups like these are."""
-        quantiles = stats.t.ppf(0.975, [k * n / n_groups - 1, k - 1])
+        quantiles = special.stdtrit([k * n / n_groups - 1, k - 1], 0.975)
         return independent * k / n_groups * float(quantiles[0] / quantiles[1]) ** 2
 
     most = n_groups

@@ -12,10 +12,10 @@ from core.analysis import analyze
 from core.calibrators import CALIBRATORS, AutoCalibration, Calibrator
 from core.calibrators.auto import DETECTABLE, FEWEST_PER_CLASS, N_FOLDS
 from core.export import export, from_json, to_json
+from core.folds import fold_numbers
 from core.predictions import Predictions, Study
 from core.settings import Settings
 from core.softmax import softmax
-from core.splitting import fold_numbers
 
 
 def draw(n=1200, k=4, shift=1.5, seed=0):

@@ -13,11 +13,11 @@ from scipy import stats
 from core.analysis import analyze
 from core.calibrators import CALIBRATORS
 from core.contrasts import contrasts, flips, holm, refit_changes
+from core.folds import fold_numbers
 from core.predictions import ColumnRoles, Predictions, Study
 from core.row_statistics import RowStatistics
 from core.settings import Settings
 from core.softmax import softmax
-from core.splitting import fold_numbers
 from core.standings import standings
 
 METHODS = ("temperature", "vector", "histogram")

@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 from core.calibrators import CALIBRATORS
+from core.folds import fold_numbers
 from core.learning_curve import learning_curves
 from core.messages import Cancelled, FitError
 from core.predictions import ColumnRoles, Predictions, Study
 from core.settings import Settings
-from core.splitting import fold_numbers, make_split
+from core.splitting import make_split
 
 CHOSEN = Settings(split="holdout", n_folds=3, seed=2)
 

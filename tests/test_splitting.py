@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, StratifiedKFold
 
+from core.folds import fold_numbers
 from core.messages import FitError
 from core.predictions import ColumnRoles, Predictions, Study
 from core.settings import Settings
-from core.splitting import fold_numbers, make_split, refit_rounds, usable_rows
+from core.splitting import make_split, refit_rounds, usable_rows
 
 
 def rows(n=60, k=3, seed=0, labels=None, name="rows", **columns):
@@ -113,8 +115,37 @@ def test_rare_classes_are_dealt_without_complaint():
     assert np.bincount(numbers).tolist() == [17, 17, 17, 16, 16]
 
 
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(2, 7),
+    st.integers(1, 6),
+    st.integers(0, 1),
+    st.sampled_from(["rows", "groups", "many groups"]),
+)
+def test_folds_are_those_of_scikit_learn(seed, n_folds, n_classes, gap, kind):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(60, 300))
+    labels = np.r_[
+        np.repeat(np.arange(n_classes), n_folds), rng.integers(0, n_classes, n)
+    ]
+    labels = rng.permutation(labels) * (gap + 1)
+    groups = rng.integers(0, 60, labels.size) * 3
+    options = {"n_splits": n_folds, "shuffle": True, "random_state": seed}
+    with pytest.MonkeyPatch.context() as patch:
+        if kind == "rows":
+            made, groups = StratifiedKFold(**options), None
+        elif kind == "groups":
+            made = StratifiedGroupKFold(**options)
+        else:
+            patch.setattr("core.folds._STRATIFY_CELLS", 10)
+            made = GroupKFold(**options)
+        found = fold_numbers(labels, groups, n_folds, seed)
+    for number, (_, test) in enumerate(made.split(labels, labels, groups)):
+        np.testing.assert_array_equal(np.flatnonzero(found == number), np.sort(test))
+
+
 def test_many_groups_are_dealt_without_the_table(monkeypatch):
-    monkeypatch.setattr("core.splitting._STRATIFY_CELLS", 10)
+    monkeypatch.setattr("core.folds._STRATIFY_CELLS", 10)
     groups = np.repeat(np.arange(20), 3)
     numbers = fold_numbers(np.arange(60) % 3, groups, 4, 0)
     assert set(numbers) == {0, 1, 2, 3}

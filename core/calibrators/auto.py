@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from core.calibrators.base import CALIBRATORS, Calibrator
 from core.calibrators.one_vs_rest import effective_rows
+from core.folds import fold_numbers
 from core.messages import Note, Progress, part_of
 from core.registry import Param
-from core.splitting import fold_numbers
 
 __all__ = ["FEWEST_PER_CLASS", "AutoCalibration"]
 

@@ -9,10 +9,16 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
 
+from core.calibrators.checks import (
+    checked_features,
+    checked_labels,
+    checked_weight,
+    looks_like_probabilities,
+    validated,
+)
 from core.calibrators.keeping import keep_predictions
+from core.estimator import Estimator
 from core.messages import DataError, Note, Progress, no_progress
 from core.parallel import one_blas_thread
 from core.registry import Method, Registry
@@ -75,7 +81,7 @@ _KEPT = "keeps_predictions"
 _BLOCK = 1 << 22  # scores transformed at once where only statistics of them are kept
 
 
-class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
+class Calibrator(Estimator):
     """Base of all calibrators: fitted on logits and integer labels.
 
     Parameters
@@ -112,11 +118,17 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         self.input = input
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
+        # Only scikit-learn asks, which is then imported already.
+        from sklearn import utils
+
         # Scores of nothing in particular, which scikit-learn's checks fit, hold no
         # information about the labels.
-        tags.classifier_tags.poor_score = True
-        return tags
+        return utils.Tags(
+            estimator_type="classifier",
+            target_tags=utils.TargetTags(required=True),
+            transformer_tags=utils.TransformerTags(),
+            classifier_tags=utils.ClassifierTags(poor_score=True),
+        )
 
     @staticmethod
     @abstractmethod
@@ -215,9 +227,9 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         """
         self.notes_ = []
         scores = self._checked(logits, reset=True, y=y)
-        labels = _checked_labels(y, *scores.shape)
+        labels = checked_labels(y, *scores.shape)
         self.classes_ = np.arange(scores.shape[1])
-        weight = _checked_weight(sample_weight, labels.shape[0])
+        weight = checked_weight(sample_weight, labels.shape[0])
         mass = np.bincount(labels, weights=weight, minlength=scores.shape[1])
         missing = self.classes_[mass == 0]
         if missing.size:
@@ -232,6 +244,12 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         with one_blas_thread():
             self._fit(scores, labels, weight, groups=codes, progress=progress, **extra)
         return self
+
+    def fit_transform(
+        self, logits: ArrayLike, y: ArrayLike, **fit_params: Any
+    ) -> FloatArray:
+        """Fit on rows and return what `transform` makes of them."""
+        return self.fit(logits, y, **fit_params).transform(logits)
 
     def transform(
         self,
@@ -253,7 +271,7 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         ndarray of shape (n, k)
             In the float type of `logits`.
         """
-        check_is_fitted(self)
+        self._check_is_fitted()
         scores = self._checked(logits, reset=False)
         extra = self._extra(self.reads, features, copies, scores.shape)
         found = self._transform(scores, **extra)
@@ -280,6 +298,14 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         """Return the most probable class of each row, shape (n,)."""
         found = self.transform(logits, features=features, copies=copies)
         return np.asarray(self.classes_[found.argmax(axis=1)])
+
+    def score(
+        self, logits: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Return the accuracy, which is what scikit-learn's classifiers score."""
+        is_right = self.predict(logits) == np.asarray(y)
+        weight = None if sample_weight is None else np.asarray(sample_weight)
+        return float(np.average(is_right, weights=weight))
 
     def row_statistics(
         self,
@@ -335,7 +361,7 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
             With "keeps_predictions" among the parameters, rows whose largest class is
             no longer that of z are capped (`core.calibrators.keeping`).
         """
-        check_is_fitted(self)
+        self._check_is_fitted()
         state = self._state()
         if self.keeps_predictions_:
             state[_KEPT] = True
@@ -397,7 +423,7 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
             elif name == "copies":
                 found[name] = self._checked_copies(value, shape)
             else:
-                found[name] = _checked_features(value, shape[0])
+                found[name] = checked_features(value, shape[0])
         return found
 
     def _checked_copies(
@@ -431,20 +457,10 @@ class Calibrator(ClassifierMixin, TransformerMixin, BaseEstimator):
         if self.input not in ("logits", "probabilities"):
             msg = f"input must be 'logits' or 'probabilities', got {self.input!r}"
             raise ValueError(msg)
-        both = {"y": y, "multi_output": False} if reset else {}
-        found = validate_data(
-            self,
-            values,
-            reset=reset,
-            dtype=[np.float64, np.float32],
-            order="C",
-            ensure_all_finite=False,
-            **both,
-        )
-        scores = found[0] if both else found
+        scores = validated(self, values, y, reset=reset)
         if self.input == "probabilities":
             return log_probabilities(scores, "probabilities", renormalise=True)[0]
-        if reset and _looks_like_probabilities(scores):
+        if reset and looks_like_probabilities(scores):
             text = (
                 "Every row lies in 0 to 1 and sums to 1: these look like "
                 "probabilities, not logits. Say input='probabilities' if they are."
@@ -465,70 +481,3 @@ def neg_log_loss_scorer(estimator: Any, X: ArrayLike, y: ArrayLike) -> float:
     chosen = probabilities[np.arange(len(probabilities)), np.asarray(y, dtype=np.int64)]
     tiny = np.finfo(np.float64).tiny
     return float(np.log(np.maximum(chosen, tiny)).mean())
-
-
-def _looks_like_probabilities(scores: FloatArray) -> bool:
-    n, k = scores.shape
-    if k < 2 or not n:
-        return False
-    # Logits give themselves away in the first row.
-    for head in (scores[:1], scores[:1000]):
-        if not ((head >= 0) & (head <= 1)).all():
-            return False
-        if not (np.abs(head.sum(axis=1) - 1) <= 1e-3).all():
-            return False
-    return True
-
-
-def _checked_labels(y: ArrayLike, n: int, k: int) -> IndexArray:
-    labels = np.asarray(y)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.dtype.kind == "f" and (labels == np.floor(labels)).all():
-        labels = labels.astype(np.int64)
-    if labels.dtype.kind not in "iub" or labels.shape != (n,):
-        raise DataError(
-            f"Unknown label type: labels must be whole numbers, got {labels.dtype} of "
-            f"shape {labels.shape}.",
-            "y",
-            "Give the column number of each row's class.",
-        )
-    bad = np.flatnonzero((labels < 0) | (labels >= k))
-    if bad.size:
-        raise DataError(
-            f"The label {labels[bad[0]]} is not a column of the {k} scores.",
-            f"y, row {bad[0] + 1}",
-            "Number the classes from 0 in column order; leave unlabelled rows out.",
-        )
-    return labels.astype(np.int64)
-
-
-def _checked_features(value: ArrayLike, n: int) -> FloatArray:
-    array = np.asarray(value)
-    if array.dtype.kind != "f":
-        array = array.astype(np.float64)
-    is_shaped = array.ndim == 2 and array.shape[0] == n and array.shape[1]
-    if not is_shaped or np.isnan(array).any():
-        raise DataError(
-            f"features has shape {array.shape} or holds NaN.",
-            "features",
-            f"Give numbers of shape ({n}, d), for the same rows as the logits.",
-        )
-    return array
-
-
-def _checked_weight(weight: ArrayLike | None, n: int) -> FloatArray:
-    if weight is None:
-        return np.ones(n)
-    values = np.asarray(weight, dtype=np.float64)
-    if values.shape != (n,) or not np.isfinite(values).all() or (values < 0).any():
-        raise DataError(
-            f"sample_weight has shape {values.shape} or holds values that are negative "
-            "or not finite.",
-            "sample_weight",
-            f"Give {n} finite weights, none of them negative.",
-        )
-    if values.sum() <= 0:
-        what = "All weights are zero."
-        raise DataError(what, "sample_weight", "Give some rows weight.")
-    return values

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize
 
 from core.calibrators.base import CALIBRATORS, Calibrator
 from core.calibrators.scaling import HIGHEST, LOWEST, TemperatureScaling
@@ -206,7 +206,7 @@ class _WeightFit:
         for _ in range(_N_ROUNDS):
             shares = shares * -self.gradient(shares)
             shares /= shares.sum()
-        found = optimize.minimize(
+        found = scipy.optimize.minimize(
             self.loss,
             shares,
             jac=self.gradient,

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.isotonic import IsotonicRegression
 
 from core.calibrators.base import CALIBRATORS
 from core.calibrators.one_vs_rest import (
@@ -78,6 +77,9 @@ class IsotonicCalibration(OneVsRest):
     def _fit_curve(
         self, found: Chances, target: FloatArray, weight: FloatArray
     ) -> Knots:
+        # Importing scikit-learn is slow, and few sessions fit a step function.
+        from sklearn.isotonic import IsotonicRegression
+
         model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
         model.fit(np.exp(found.log_p), target, sample_weight=weight)
         return model.X_thresholds_, model.y_thresholds_

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.interpolate import CubicSpline
-from sklearn.isotonic import isotonic_regression
 
 from core.calibrators.base import CALIBRATORS
 from core.calibrators.isotonic import IsotonicCalibration, Knots
@@ -67,6 +66,9 @@ class CentredIsotonic(IsotonicCalibration):
     def _fit_curve(
         self, found: Chances, target: FloatArray, weight: FloatArray
     ) -> Knots:
+        # Importing scikit-learn is slow, and few sessions fit a step function.
+        from sklearn.isotonic import isotonic_regression
+
         x, mass, hits = distinct(np.exp(found.log_p), target, weight)
         fitted = isotonic_regression(hits / mass, sample_weight=mass)
         first = np.flatnonzero(np.diff(fitted, prepend=-1.0))
@@ -154,7 +156,9 @@ class SplineCalibration(IsotonicCalibration):
         t = np.cumsum(mass)
         gap = np.cumsum(hits - mass * x)
         knots = np.linspace(0.0, 1.0, self.n_knots)
-        basis = CubicSpline(knots, np.eye(self.n_knots), bc_type="natural")
+        basis = scipy.interpolate.CubicSpline(
+            knots, np.eye(self.n_knots), bc_type="natural"
+        )
         at, root = basis(t), np.sqrt(mass)
         free = slice(1, -1)
         values = np.zeros(self.n_knots)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize
 
 from core.calibrators.one_vs_rest import effective_rows
 from core.kernels.logistic import (
@@ -142,7 +142,7 @@ class _Objective:
         point = start.copy()
         if self._newton(point) <= TOLERANCE:
             return point
-        near: FloatArray = optimize.minimize(
+        near: FloatArray = scipy.optimize.minimize(
             self.loss,
             start,
             method="trust-exact",

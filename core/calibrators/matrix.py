@@ -14,10 +14,10 @@ from core.calibrators.matrix_fit import MatrixFit, Ridge
 from core.calibrators.one_vs_rest import LOWEST_LOG
 from core.calibrators.scaling import TemperatureScaling
 from core.calibrators.structured import checked_numbers, matrix_summary, row_blocks
+from core.folds import fold_numbers
 from core.messages import Note, Progress, no_progress, part_of
 from core.registry import Param
 from core.softmax import log_softmax
-from core.splitting import fold_numbers
 
 __all__ = ["DirichletCalibration", "MatrixScaling"]
 

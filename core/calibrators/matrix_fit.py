@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import linalg, optimize
 
 from core.calibrators.one_vs_rest import effective_rows
 from core.kernels.matrix import _residual_kernel
@@ -241,7 +241,7 @@ class MatrixFit:
             "maxfun": 2 * _MAX_ITERATIONS,
         }
         for dtype in (np.float32, np.float64)[not self.is_single :]:
-            found = optimize.minimize(
+            found = scipy.optimize.minimize(
                 value, u, args=(dtype,), method="L-BFGS-B", jac=True, options=options
             )
             u = found.x
@@ -271,7 +271,7 @@ class _Shape:
         scaled[-1] /= np.sqrt(ratio)
         scaled[:, -1] /= np.sqrt(ratio)
         largest = float(a.max(initial=0.0) * np.diag(moments).max())
-        values, vectors = linalg.eigh(scaled)
+        values, vectors = scipy.linalg.eigh(scaled)
         return cls(a, values, vectors, ratio, largest)
 
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize
 
 from core.messages import Progress
 
@@ -271,7 +271,7 @@ class _Fit:
             n_steps += 1
             return self.penalised(flat, rows, inputs)
 
-        found = optimize.minimize(
+        found = scipy.optimize.minimize(
             value,
             start,
             method="L-BFGS-B",

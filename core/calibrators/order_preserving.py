@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize
 
 from core.calibrators.base import CALIBRATORS, Calibrator
 from core.calibrators.one_vs_rest import effective_rows
@@ -268,7 +268,7 @@ class _GapFit:
             progress(min(0.95, self.n_passes / 60), "Fitting the factors of the gaps")
             return self.objective(factors)
 
-        found = optimize.minimize(
+        found = scipy.optimize.minimize(
             value,
             np.ones(n_factors),
             method="L-BFGS-B",

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize
 
 from core.calibrators.base import CALIBRATORS, Calibrator
 from core.calibrators.one_vs_rest import effective_rows
@@ -262,7 +262,7 @@ def _likeliest_offsets(
     options = {"gtol": 1e-9, "ftol": 0.0, "maxiter": 500, "maxcor": 20}
     start = np.zeros(int(is_free.sum()))
     bounds = [(-_LARGEST, _LARGEST)] * start.size
-    found = optimize.minimize(
+    found = scipy.optimize.minimize(
         value, start, method="L-BFGS-B", jac=True, bounds=bounds, options=options
     )
     bias[is_free] = found.x

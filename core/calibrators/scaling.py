@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from core.calibrators.base import CALIBRATORS, Calibrator
 from core.messages import Note, Progress, no_progress
@@ -145,7 +145,7 @@ class TemperatureScaling(Calibrator):
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Return the sandwich interval of T, symmetric in ln T."""
-        half = stats.norm.ppf(0.5 + level / 2) * self.log_standard_error_
+        half = special.ndtri(0.5 + level / 2) * self.log_standard_error_
         return (
             float(self.temperature_ * np.exp(-half)),
             float(self.temperature_ * np.exp(half)),

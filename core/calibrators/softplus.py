@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import special
 
 from core.calibrators.base import CALIBRATORS, Calibrator
 from core.calibrators.scaling import HIGHEST, LOWEST, TemperatureScaling
@@ -211,12 +212,12 @@ class _LinkFit:
 
     def minimise(self, start: FloatArray) -> FloatArray:
         """Return the point of least NLL near a start."""
-        found = optimize.minimize(
+        found = scipy.optimize.minimize(
             self.value,
             np.clip(start, *self.bounds),
             jac=True,
             method="L-BFGS-B",
-            bounds=optimize.Bounds(*self.bounds),
+            bounds=scipy.optimize.Bounds(*self.bounds),
             options={"gtol": _TOLERANCE / 2, "ftol": 0.0, "maxiter": 100},
         )
         return np.asarray(found.x)

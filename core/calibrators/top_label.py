@@ -6,8 +6,8 @@ from abc import abstractmethod
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize
 
 from core.calibrators.base import CALIBRATORS, Calibrator
 from core.calibrators.histogram import HistogramBinning
@@ -232,7 +232,7 @@ class TopVersusAll(_TopLabel):
         if not self.is_at_bound_:
             low, high = grid[best - 1], grid[best + 1]
             options = {"xatol": 1e-8, "maxiter": 100}
-            near = optimize.minimize_scalar(
+            near = scipy.optimize.minimize_scalar(
                 value, bounds=(low, high), method="bounded", options=options
             )
             if near.fun <= self.loss_after_:

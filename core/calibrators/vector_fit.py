@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize
 
 from core.calibrators.one_vs_rest import effective_rows
 from core.kernels.vector import (
@@ -169,7 +169,7 @@ class VectorFit:
         if not self.is_free.any():
             return self.start[0].copy(), self.start[1].copy()
         size, moved, pulled, ends = self.coordinates()
-        bounds = optimize.Bounds(
+        bounds = scipy.optimize.Bounds(
             np.r_[ends[0], np.full(size - 1, -np.inf)],
             np.r_[ends[1], np.full(size - 1, np.inf)],
         )
@@ -184,7 +184,7 @@ class VectorFit:
             loss += 0.5 * float((hold * steps**2).sum())
             return loss, pulled(gradient + hold * steps)
 
-        found = optimize.minimize(
+        found = scipy.optimize.minimize(
             value,
             np.zeros(size),
             method="L-BFGS-B",

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
 
 from core.calibrators.base import CALIBRATORS
 from core.calibrators.logistic_fit import counted
@@ -156,7 +155,7 @@ class VennAbers(OneVsRest):
         low, high : ndarray of shape (n, k)
             Of each class against the rest, not renormalised.
         """
-        check_is_fitted(self)
+        self._check_is_fitted()
         scores = self._checked(logits, reset=False)
         p = np.exp(log_probabilities(scores, row_offsets(scores)))
         if p.shape[1] == 2:

@@ -7,10 +7,10 @@ import platform
 import textwrap
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
-import sklearn
 from numpy.typing import NDArray
 
 from core.analysis import UNCALIBRATED, Analysis
@@ -151,7 +151,7 @@ def export_metadata(analysis: Analysis, method: str) -> dict[str, Any]:
             "plumbline_format": VERSION,
             "python": platform.python_version(),
             "numpy": np.__version__,
-            "scikit-learn": sklearn.__version__,
+            "scikit-learn": version("scikit-learn"),
         },
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

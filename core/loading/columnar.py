@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
 
 from core.loading.dialect import check_names, check_width
 from core.loading.settled import settled
@@ -35,7 +34,10 @@ def read_parquet(source: Source, progress: Progress) -> Raw:
 
 
 def _read_parquet(opened: Any, name: str, progress: Progress) -> Any:
-    file = pyarrow.parquet.ParquetFile(opened)
+    # It loads what reads remote file systems, which text and arrays do without.
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(opened)
     schema = file.schema_arrow
     _check_columns(schema.names, name)
     lengths = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
@@ -47,7 +49,7 @@ def _read_parquet(opened: Any, name: str, progress: Progress) -> Any:
     # Text is kept as numbers of distinct values: a page of one long value may
     # stand for a million rows.
     texts = [item.name for item in schema if pa.types.is_string(item.type)]
-    file = pyarrow.parquet.ParquetFile(opened, read_dictionary=texts)
+    file = parquet.ParquetFile(opened, read_dictionary=texts)
     n_read, n_bytes = 0, 0
     columns: list[list[Any]] = [[] for _ in schema.names]
     for group, length in enumerate(lengths):

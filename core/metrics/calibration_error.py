@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse, stats
+from scipy import sparse, special
 
 from core.binning import BinStatistics, assign_bins, bin_statistics, bin_sums, combined
 from core.messages import Progress, no_progress
@@ -190,7 +190,7 @@ def squared_error_estimate(scores: RowScores, bins: Bins) -> Estimate:
     weight = bins.statistics.weight
     covariance = _gram(bins.contributions())
     value, error = _quadratic_form(gaps, weight, covariance)
-    z = float(stats.norm.ppf(0.5 + bins.statistics.level / 2))
+    z = float(special.ndtri(0.5 + bins.statistics.level / 2))
     low, high = value - z * error, value + z * error
     if bins.groups is not None:
         scaled = weight[:, None] * covariance
@@ -219,7 +219,7 @@ def squared_error_change(before: Bins, after: Bins) -> Estimate:
     both = sparse.hstack([before.contributions(), after.contributions()])
     value, error = _quadratic_form(gaps, weight, _gram(both), paired=True)
     level = after.statistics.level
-    z = float(stats.norm.ppf(0.5 + level / 2))
+    z = float(special.ndtri(0.5 + level / 2))
     return Estimate(
         value=value,
         low=value - z * error,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse, special, stats
+from scipy import sparse, special
 
 from core.binning import bin_edges
 from core.kernels.classwise import _class_cells_kernel
@@ -286,24 +287,54 @@ def ece_estimate(scores: RowScores, design: Design) -> Estimate:
     third = (
         _THIRD_CUMULANT * float((error**3).sum()) * (variance / max(alone, 1e-300)) ** 2
     )
-    null = _pearson(float(expected.sum()), variance, third, k)
+    null = _Pearson(float(expected.sum()), variance, third, k)
     value = float(cells.errors.mean())
     tail = (1 - design.level) / 2
     return Estimate(
         value=value,
         level=design.level,
         n=len(scores),
-        null_low=float(null.ppf(tail)),
-        null_high=float(null.ppf(1 - tail)),
-        p_value=float(null.sf(value)),
+        null_low=null.quantile(tail),
+        null_high=null.quantile(1 - tail),
+        p_value=null.beyond(value),
         method=f"{_words(scores, design)}; null in closed form",
     )
 
 
-def _pearson(mean: float, variance: float, third: float, k: int) -> Any:
-    spread = max(variance, 1e-300) ** 0.5
-    skewness = third / spread**3 if variance > 0 else 0.0
-    return stats.pearson3(skewness, loc=mean / k, scale=spread / k)
+class _Pearson:
+    """Pearson's type III distribution (a shifted gamma) with given moments.
+
+    Parameters
+    ----------
+    mean, variance, third : float
+        Mean and central moments of a sum.
+    k : int
+        What the sum is divided by.
+    """
+
+    def __init__(self, mean: float, variance: float, third: float, k: int) -> None:
+        self.mean, self.scale = mean / k, max(variance, 1e-300) ** 0.5 / k
+        skewness = third / (self.scale * k) ** 3 if variance > 0 else 0.0
+        # The normal limit, where the shape of the gamma is past its precision.
+        self.root = 2 / skewness if abs(skewness) >= 1.6e-5 else math.inf
+
+    def quantile(self, q: float) -> float:
+        """Return the value that a share q of draws stays under."""
+        root = self.root
+        if math.isinf(root):
+            z = special.ndtri(q)
+        else:
+            share = q if root > 0 else 1 - q
+            z = special.gammaincinv(root**2, share) / root - root
+        return float(self.mean + self.scale * z)
+
+    def beyond(self, value: float) -> float:
+        """Return the share of draws above a value."""
+        z, root = (value - self.mean) / self.scale, self.root
+        if math.isinf(root):
+            return float(special.ndtr(-z))
+        tail = special.gammaincc if root > 0 else special.gammainc
+        return float(tail(root**2, max(root * (z + root), 0.0)))
 
 
 def _square_point(scores: RowScores, design: Design) -> float:
@@ -321,7 +352,7 @@ def square_estimate(scores: RowScores, design: Design) -> Estimate:
     linear = float((a**2 * v * np.maximum(s**2 - v, 0.0)).sum())
     linear += 2.0 * float((a[i] * a[j] * c * (s[i] * s[j] - c)).sum())
     noise = 2.0 * float((a**2 * v**2).sum() + 2.0 * (a[i] * a[j] * c**2).sum())
-    z = float(stats.norm.ppf(0.5 + design.level / 2))
+    z = float(special.ndtri(0.5 + design.level / 2))
     half = z * float(np.sqrt(4.0 * max(linear, 0.0) + noise))
     low, high = value - half, value + half
     if design.groups is not None:
@@ -349,7 +380,7 @@ def _square_p_value(cells: ClassBins, pairs: tuple[Any, Any, FloatArray]) -> flo
     variance = alone + shared
     third = 8.0 * float((a**3 * v**3).sum()) * (variance / max(alone, 1e-300)) ** 2
     observed = float(a @ (cells.residual.ravel() ** 2 - v))
-    return float(_pearson(0.0, variance, third, 1).sf(observed))
+    return _Pearson(0.0, variance, third, 1).beyond(observed)
 
 
 @METRICS.register(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from core.binning import mean_outcome
 from core.messages import Note, Progress, no_progress, part_of
@@ -307,7 +307,7 @@ def _gap_interval(value: float, name: str, sample: Sample) -> tuple[float, float
     confidence = sample.scores[name].confidence
     centre = float(np.average(confidence, weights=weight))
     sums = np.bincount(unit, weights=weight * (confidence - centre))
-    z = float(stats.norm.ppf(0.5 + sample.settings.level / 2))
+    z = float(special.ndtri(0.5 + sample.settings.level / 2))
     half = z * float(np.sqrt(sums @ sums)) / weight.sum()
     low, high = sample.accuracy_interval(name)
     share = centre - value

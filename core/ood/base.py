@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
 
+from core.estimator import Estimator
 from core.head import Head, check_head
 from core.messages import DataError, FitError, Note, Progress, no_progress
 from core.ood.rows import PERTURBED, Rows, layers_of
@@ -63,7 +63,7 @@ DETECTORS = Registry("detector", DetectorMethod)
 """Out-of-distribution detectors by id."""
 
 
-class Detector(BaseEstimator):
+class Detector(Estimator):
     """Base of all detectors: larger scores are more out-of-distribution, always.
 
     Attributes

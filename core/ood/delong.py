@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from core.messages import DataError
 from core.ood.resampling import Basis
@@ -76,12 +76,12 @@ def compare_aurocs(
     low = high = p_value = None
     if math.isfinite(variance):
         error = math.sqrt(variance)
-        half = float(stats.norm.ppf(0.5 + level / 2)) * error
+        half = float(special.ndtri(0.5 + level / 2)) * error
         low, high = max(difference - half, -1.0), min(difference + half, 1.0)
         p_value = 1.0
         if difference:
             z = abs(difference) / error if error else math.inf
-            p_value = float(2 * stats.norm.sf(z))
+            p_value = float(2 * special.ndtr(-z))
     return Estimate(
         difference,
         *(low, high, level, n),
@@ -160,7 +160,7 @@ def auroc_estimate(
     if not math.isfinite(variance):
         method = "no interval: a set has one row or group"
     elif 0 < value < 1 and variance > 0:
-        z = float(stats.norm.ppf(0.5 + basis.level / 2))
+        z = float(special.ndtri(0.5 + basis.level / 2))
         half = z * math.sqrt(variance) / (value * (1 - value))
         centre = math.log(value / (1 - value))
         low, high = _logistic(centre - half), _logistic(centre + half)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import linalg
 
 from core.messages import FitError
 
@@ -127,7 +127,7 @@ class Whitening:
             found = cls._by_cholesky(covariance)
             if found is not None:
                 return found
-        values, vectors = linalg.eigh(covariance)
+        values, vectors = scipy.linalg.eigh(covariance)
         cut = max(values[-1], 0.0) * d * _NOISE
         rank = int((values > cut).sum())
         if how == "cholesky":
@@ -149,14 +149,14 @@ class Whitening:
         """Return the inverse of the Cholesky factor, or None without full rank."""
         d = len(covariance)
         try:
-            factor = linalg.cholesky(covariance, lower=True)
-        except linalg.LinAlgError:
+            factor = scipy.linalg.cholesky(covariance, lower=True)
+        except scipy.linalg.LinAlgError:
             return None
         size = np.abs(covariance).sum(axis=0).max()
-        condition, _ = linalg.lapack.dpocon(factor, size, uplo="L")
+        condition, _ = scipy.linalg.lapack.dpocon(factor, size, uplo="L")
         if condition < d * _NOISE:
             return None
-        inverse = linalg.solve_triangular(factor, np.eye(d), lower=True)
+        inverse = scipy.linalg.solve_triangular(factor, np.eye(d), lower=True)
         return cls(np.ascontiguousarray(inverse.T), d, 0.0, "cholesky")
 
 

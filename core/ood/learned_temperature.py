@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import optimize, special
+from scipy import special
 
 from core.calibrators import TemperatureScaling
 from core.messages import FitError, Note, Progress
@@ -141,7 +142,7 @@ class LearnedTemperatureEnergy(Detector):
             gradient[:d] += self.ridge * a
             return float(found.loss.mean() + self.ridge / 2 * a @ a), gradient
 
-        found = optimize.minimize(
+        found = scipy.optimize.minimize(
             loss,
             np.zeros(d + 1),
             jac=True,

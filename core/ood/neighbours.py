@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
 
 from core.messages import FitError, Note, Progress
 from core.ood.base import DETECTORS, Detector
@@ -119,11 +118,14 @@ class NearestNeighbour(Detector):
         return min(self.k, len(self.bank_))
 
     def _ready(self) -> None:
-        self._indexes: dict[str, NearestNeighbors] = {}
+        self._indexes: dict[str, Any] = {}
 
-    def _index(self, kind: np.dtype[Any]) -> NearestNeighbors:
+    def _index(self, kind: np.dtype[Any]) -> Any:
         """Return the library's index in a float type, made once."""
         if kind.str not in self._indexes:
+            # Importing scikit-learn is slow, and few detectors ask for neighbours.
+            from sklearn.neighbors import NearestNeighbors
+
             made = NearestNeighbors(n_neighbors=self._nth, algorithm="brute")
             made.fit(self.bank_.astype(kind, copy=False))
             self._indexes[kind.str] = made

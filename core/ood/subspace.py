@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import linalg
 
 from core.messages import FitError, Note, Progress, part_of
 from core.ood.base import DETECTORS, Detector
@@ -82,12 +82,12 @@ class Residual(Detector):
                 f"Choose fewer than {d:,}, or 0.",
             )
         weight = self.head_.weight.astype(np.float64)
-        self.origin_ = -linalg.pinv(weight) @ self.head_.bias.astype(np.float64)
+        self.origin_ = -scipy.linalg.pinv(weight) @ self.head_.bias.astype(np.float64)
         moments, n = np.zeros((d, d)), len(rows)
         for block in rows.blocks(part_of(progress, 0, 0.6), "Gathering covariance"):
             gap = block.double_features(self.layer_) - self.origin_
             moments += gap.T @ gap
-        _, vectors = linalg.eigh(moments / n)
+        _, vectors = scipy.linalg.eigh(moments / n)
         # In ascending order: what varies least comes first.
         self.null_space_ = np.ascontiguousarray(vectors[:, : d - dimension])
         if n < d:

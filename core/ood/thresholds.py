@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from core.messages import DataError, FitError, Note
 from core.ood.delong import checked_scores
@@ -166,8 +166,8 @@ def binomial_share(
     if not n:
         return Estimate(math.nan, level=level, rows=rows, method="no rows")
     tail = (1 - level) / 2
-    low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits else 0.0
-    high = float(stats.beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
+    low = float(special.betaincinv(hits, n - hits + 1, tail)) if hits else 0.0
+    high = float(special.betaincinv(hits + 1, n - hits, 1 - tail)) if hits < n else 1.0
     method = "exact binomial interval"
     return Estimate(hits / n, low, high, level, n, rows=rows, method=method)
 
@@ -192,8 +192,8 @@ def _accepting(
     tail = (1 - level) / 2
     acceptance = Estimate(
         value=k / (n + 1),
-        low=float(stats.beta.ppf(tail, k, n + 1 - k)),
-        high=float(stats.beta.ppf(1 - tail, upto, n + 1 - upto)),
+        low=float(special.betaincinv(k, n + 1 - k, tail)),
+        high=float(special.betaincinv(upto, n + 1 - upto, 1 - tail)),
         level=level,
         n=n,
         rows="threshold",

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
 
+from core.folds import fold_numbers
 from core.messages import Note
 from core.ood.rows import Rows
-from core.splitting import fold_numbers
 
 __all__ = ["WeightedSum", "held_out_fifth", "logistic_weights"]
 
@@ -131,6 +130,9 @@ def logistic_weights(inside: FloatArray, outside: FloatArray) -> FloatArray:
 
     Both sets count alike, whatever their sizes; scores should be standardised.
     """
+    # Importing scikit-learn is slow, and few detectors learn weights.
+    from sklearn.linear_model import LogisticRegression
+
     scores = np.vstack([inside, outside])
     is_ood = np.repeat([0, 1], [len(inside), len(outside)])
     model = LogisticRegression(class_weight="balanced", max_iter=1000)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-import sklearn
 from numpy.typing import NDArray
 
 from core.export.portable import as_given
@@ -259,7 +259,7 @@ def fitted_detector(found: Detection, method: str) -> FittedDetector:
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,
-            "scikit-learn": sklearn.__version__,
+            "scikit-learn": version("scikit-learn"),
         },
     }
     return FittedDetector(detector, result.threshold, metadata)
