@@ -70,6 +70,20 @@ def test_rooms_import_downwards_only() -> None:
     assert not {file: names for file, names in wrong.items() if names}
 
 
+def test_modules_are_imported_without_scikit_learn_and_distributions() -> None:
+    slow = ("sklearn.", "scipy.stats.", "scipy.optimize.")
+    wrong = {}
+    for file in FILES:
+        names: set[str] = set()
+        for node in ast.parse((ROOT / file).read_text(encoding="utf-8"), file).body:
+            if isinstance(node, ast.Import):
+                names.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        wrong[file] = {name for name in names if f"{name}.".startswith(slow)}
+    assert not {file: names for file, names in wrong.items() if names}
+
+
 def test_only_kernels_import_numba() -> None:
     users = [file for file in FILES if "numba" in imported(file)]
     assert users

@@ -34,6 +34,11 @@ ROOT = Path(__file__).resolve().parents[1]
 DIGITS = ROOT / "sample_data" / "digits_noisy.csv"
 BINARY = ROOT / "sample_data" / "breast_cancer_binary.csv"
 FEW = ("--n-resamples", "100")  # speed; the numbers are compared, not judged
+# Libraries that no evaluation of a text file needs; the first two take a second.
+SLOW = (
+    *("sklearn", "scipy.stats", "scipy.optimize", "joblib", "onnx", "onnxruntime"),
+    *("plotly", "streamlit", "pyarrow.parquet"),
+)
 
 
 # What pandas 3.0 does by default is off by some last bits.
@@ -65,6 +70,15 @@ def process(argv: Sequence[object], **options: Any) -> subprocess.CompletedProce
     command = [sys.executable, *(str(item) for item in argv)]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def watched() -> subprocess.CompletedProcess[str]:
+    """Evaluate a sample with output in ASCII; standard error lists the imports."""
+    return process(
+        ["-X", "importtime", "-m", "app", "evaluate", DIGITS, *FEW],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
     )
 
 
@@ -669,13 +683,18 @@ class TestTerminal:
         assert done.returncode == 141
         assert done.stderr == ""
 
-    def test_output_that_lacks_characters(self) -> None:
-        result = process(
-            ["-m", "app", "evaluate", DIGITS, "--no-calibrators", *FEW],
-            env=os.environ | {"PYTHONIOENCODING": "ascii"},
-        )
-        assert result.returncode == 0
-        assert "Overconfident." in result.stdout
+    def test_output_that_lacks_characters(self, watched: Any) -> None:
+        assert watched.returncode == 0
+        assert "Overconfident." in watched.stdout
+
+    def test_what_is_slow_to_import_waits_until_it_is_needed(
+        self, watched: Any
+    ) -> None:
+        names = {line.rpartition("|")[2].strip() for line in watched.stderr.split("\n")}
+        assert {"numba", "pandas", "core.analysis", "core.findings"} <= names
+        for slow in SLOW:
+            found = sorted(n for n in names if n == slow or n.startswith(f"{slow}."))
+            assert not found, f"{found[0]} is imported by an evaluation"
 
     def test_names_from_files_cannot_steer_it(self, run: Any, tmp_path: Path) -> None:
         file = tmp_path / "rows.csv"
