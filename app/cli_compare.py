@@ -13,16 +13,15 @@ from core.settings import Settings
 
 if TYPE_CHECKING:
     from core.analysis import Analysis
-    from core.consensus import Consensus, CriticalDifference
     from core.loading import Schema
     from core.predictions import Study
+    from core.rankings import Overall
     from core.standings import Standing
 
 __all__ = ["add_flags", "choose_methods", "run"]
 
 ALL, DEFAULT = "all", "default"
 TABLE, DOCUMENT, TEXT = "comparison.csv", "comparison.json", "comparison.txt"
-RANKED_BY = ("nll", "brier", "ece")
 WithCopies = Callable[[argparse.Namespace, "Study", Settings, Progress], "Study"]
 
 
@@ -75,6 +74,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def choose_methods(args: argparse.Namespace) -> None:
     """Replace "default" and "all" among the methods by the ids they stand for."""
     from core.calibrators import CALIBRATORS
+    from core.rankings import RANKED_BY
 
     if args.calibrators is None and args.session is not None:
         return
@@ -109,6 +109,12 @@ def run(
 ) -> tuple[dict[str, Any], str]:
     """Compare on every data set, write what is asked for; return JSON and text."""
     from core.contrasts import WHY_NOT_ECE
+    from core.rankings import (
+        comparison_document,
+        data_set_document,
+        put_together,
+        scores_of,
+    )
 
     if args.out is not None:
         cli_export.check_target(args.out, *args.files, *args.copies, is_folder=True)
@@ -117,20 +123,18 @@ def run(
     for number, (study, schema) in enumerate(opened):
         ends = (0.2 + 0.8 * place / len(opened) for place in (number, number + 1))
         made.append((schema, *_compared(study, settings, part_of(progress, *ends))))
-    document: dict[str, Any] = {
-        "settings": settings.to_dict(),
-        "baseline": settings.baseline,
-        "data_sets": [_data_set(analysis, found) for _, analysis, found in made],
-    }
+    sets = [data_set_document(analysis, found) for _, analysis, found in made]
+    document = comparison_document(settings, sets)
     parts = [
         part
         for schema, analysis, found in made
         for part in _texts(schema, analysis, found)
     ]
-    overall = _overall(args.rank_by, made)
+    scores = [scores_of(analysis, found) for _, analysis, found in made]
+    overall = put_together(scores, args.rank_by, settings.level)
     if overall is not None:
-        document["overall"] = overall[0]
-        parts.append(overall[1])
+        document["overall"] = overall.to_dict()
+        parts.append(_overall_text(overall))
     parts.append(cli_text.wrapped(WHY_NOT_ECE))
     text = "\n\n".join(parts)
     if args.out is not None:
@@ -207,22 +211,6 @@ def _compared(
             "Choose another --baseline.",
         )
     return analysis, standings(analysis, settings.baseline)
-
-
-def _data_set(analysis: Analysis, found: Sequence[Standing]) -> dict[str, Any]:
-    own, split = analysis.study.evaluation, analysis.overview.split
-    assert split is not None  # noqa: S101 - something was compared
-    return {
-        "file": own.name,
-        "fingerprint": analysis.study.fingerprint,
-        "classes": list(own.classes),
-        "split": split.sentence,
-        "n_fit_rows": int(split.fit.size),
-        "n_test_rows": int(split.test.size),
-        "test_rows": split.rows,
-        "methods": [item.to_dict() for item in found],
-        "notes": [note.to_dict() for note in analysis.notes],
-    }
 
 
 def _write(
@@ -365,99 +353,23 @@ def _fits(found: Sequence[Standing]) -> str:
     return cli_text.table(header, lines)
 
 
-def _overall(
-    metrics: Sequence[str],
-    made: Sequence[tuple[Schema, Analysis, tuple[Standing, ...]]],
-) -> tuple[dict[str, Any], str] | None:
-    """Put the rankings together: one for each data set and metric."""
-    from core.consensus import consensus, critical_difference
-
-    if len(made) * len(metrics) < 2:
-        return None
-    tables = [
-        {
-            item.method: item.validated[metric].value
-            for item in found
-            if metric in item.validated
-            and item.validated[metric].value == item.validated[metric].value
-        }
-        for metric in metrics
-        for _, _, found in made
-    ]
-    everywhere = set(tables[0]).intersection(*tables[1:])
-    names = sorted(everywhere)
-    left_out = sorted(set().union(*tables) - everywhere)
-    if not names:
-        return None
-    scores = [[column[name] for column in tables] for name in names]
-    agreed = consensus(names, scores)
-    tested = None
-    if len(metrics) == 1 and len(names) > 1:
-        tested = critical_difference(names, scores, made[0][1].settings.level)
-    document = agreed.to_dict() | {
-        "metrics": list(metrics),
-        "n_data_sets": len(made),
-        "critical_difference": None if tested is None else tested.to_dict(),
-        "left_out": left_out,
-    }
-    return document, _overall_text(metrics, len(made), agreed, tested, left_out)
-
-
-def _overall_text(
-    metrics: Sequence[str],
-    n_data_sets: int,
-    agreed: Consensus,
-    tested: CriticalDifference | None,
-    left_out: Sequence[str],
-) -> str:
-    from core.consensus import FEWEST_DATA_SETS
-
+def _overall_text(overall: Overall) -> str:
+    n, order = len(overall.data_sets), overall.agreed.order
     lines = [
-        (str(place), name, f"{agreed.mean_rank[name]:.2f}")
-        for place, name in enumerate(agreed.order, 1)
+        (str(place), name, f"{overall.agreed.mean_rank[name]:.2f}")
+        for place, name in enumerate(order, 1)
     ]
-    sets = "data set" if n_data_sets == 1 else "data sets"
+    sets = "data set" if n == 1 else "data sets"
     title = (
-        f"Over {n_data_sets} {sets} by {', '.join(metrics)}: Kemeny's consensus, with "
+        f"Over {n} {sets} by {', '.join(overall.metrics)}: Kemeny's consensus, with "
         "the mean rank (Borda)"
     )
-    certain = "no majority is overruled"
-    if not agreed.is_condorcet:
-        certain = "majorities form a cycle"
-    if not agreed.is_exact:
-        certain += ", searched, not certain to be the optimum"
-    words = (
-        f"The order agrees with {agreed.agreement:.0%} of all pairwise rankings; "
-        f"{certain}. Only ranks are compared: losses of different data sets or metrics "
-        "have different scales."
-    )
-    if agreed.stability == agreed.stability:
-        words += (
-            " Without any one ranking it keeps a Kendall's tau of at least "
-            f"{agreed.stability:.2f}."
-        )
-    parts = [
-        title,
-        cli_text.table(("", "Method", "Mean rank"), lines, 2),
-        cli_text.wrapped(words),
-    ]
-    if tested is not None:
-        groups = "; ".join(", ".join(group) for group in tested.groups) or "none"
-        parts.append(
-            cli_text.wrapped(
-                f"Friedman p {cli_text.p_value(tested.p_value)}; mean ranks that are "
-                f"closer than {tested.distance:.2f} cannot be told apart (Nemenyi): "
-                f"{groups}."
-            )
-        )
-    elif n_data_sets > 1 and len(metrics) == 1:
-        parts.append(
-            f"Critical differences need at least {FEWEST_DATA_SETS} data sets."
-        )
-    if left_out:
-        parts.append(
-            cli_text.wrapped(f"Not on every data set: {', '.join(left_out)}.", "", "  ")
-        )
+    said = (overall.agreement_sentence, overall.difference_sentence)
+    parts = [title, cli_text.table(("", "Method", "Mean rank"), lines, 2)]
+    parts += [cli_text.wrapped(sentence) for sentence in said if sentence]
+    if overall.left_out:
+        words = f"Not on every data set: {', '.join(overall.left_out)}."
+        parts.append(cli_text.wrapped(words, "", "  "))
     return "\n".join(parts)
 
 

@@ -50,6 +50,7 @@ __all__ = [
     "open_maps",
     "open_model",
     "open_path",
+    "open_rankings",
     "open_sample",
     "open_sample_copies",
     "open_sample_maps",
@@ -281,6 +282,17 @@ def open_sample_maps() -> None:
     """Take the maps that are bundled."""
     path = compute.SAMPLE.with_name("digit_scenes.npz")
     st.session_state["_maps"] = Source(path.name, path, "sample")
+
+
+def open_rankings(widget: str) -> None:
+    """Take comparisons, or predictions, of further data sets from an uploader."""
+    uploads = given_files(widget)
+    if uploads:
+        found = tuple(kept(upload) for upload in uploads)
+        now = st.session_state.get("_rankings", ())
+        st.session_state["_rankings"] = (*now, *found)
+        empty_uploaders()
+        memory.let_go(uploads)
 
 
 def given_files(widget: str) -> list[Any]:

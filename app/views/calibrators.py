@@ -6,7 +6,16 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from app import bar, compute, correctness, jobs, learned_maps, learning, state
+from app import (
+    bar,
+    compute,
+    correctness,
+    jobs,
+    learned_maps,
+    learning,
+    several,
+    state,
+)
 from app import ranking as ranks
 from app.live_temperature import live_temperature
 from components import calibrators, controls, display, methods, reliability, tables
@@ -420,6 +429,7 @@ overlay(found.analysis, compared, shown_view, stem)
 learned_maps.section(found.analysis, stem)
 correctness.section(found.analysis, stem)
 learning.section(found.analysis, stem)
+several.section(found.analysis, stem)
 if found.lab is not None and found.lab.comparison and found.trial is not None:
     st.subheader("Temperature", anchor=False)
     laboratory(found.lab, found.lab.comparison, found.trial, stem)
