@@ -97,6 +97,19 @@ def margin(c: Case) -> Array:
     return np.array([p[-2] - p[-1] for p in ordered])
 
 
+def z_loss(c: Case) -> Array:
+    found = []
+    for row in c.new_z:
+        mean = sum(row) / len(row)
+        spread = math.sqrt(sum((v - mean) ** 2 for v in row) / len(row))
+        found.append(math.log(1 + math.exp(-(max(row) - mean) / spread)))
+    return np.array(found)
+
+
+def log_partition(c: Case) -> Array:
+    return np.array([math.log(sum(math.exp(v) for v in row)) ** 2 for row in c.new_z])
+
+
 def odin(c: Case) -> Array:
     return np.array([sum(row) / len(row) - max(row) for row in c.new_z])
 
@@ -356,6 +369,8 @@ TWINS: dict[str, Callable[..., Any]] = {
     "max-logit": max_logit,
     "entropy": entropy,
     "margin": margin,
+    "z-loss": z_loss,
+    "log-partition": log_partition,
     "odin": odin,
     "kl-matching": kl_matching,
     "openmax": openmax,

@@ -87,15 +87,8 @@ def test_other_forms_of_the_logit_scores() -> None:
 def test_classes_that_are_ruled_out_count_for_nothing() -> None:
     z = strangers(20).logits
     masked = np.column_stack([z, np.full(20, -np.inf)])
-    for method in (
-        "max-softmax",
-        "gen",
-        "energy",
-        "max-logit",
-        "entropy",
-        "margin",
-        "odin",
-    ):
+    names = ["max-softmax", "gen", "energy", "max-logit", "entropy", "margin", "odin"]
+    for method in (*names, "z-loss", "log-partition"):
         plain = DETECTORS[method]().score(Predictions.from_arrays(z))
         found = DETECTORS[method]().score(Predictions.from_arrays(masked))
         np.testing.assert_allclose(found, plain, rtol=1e-9, atol=1e-12)
@@ -105,10 +98,10 @@ def test_probabilities_keep_what_does_not_need_the_scale() -> None:
     new = strangers(30)
     p = naive_ood.naive.softmax(new.logits)
     given = Predictions.from_arrays(p, input_kind="probabilities")
-    for method in ("max-softmax", "gen", "entropy", "margin", "odin"):
+    for method in ("max-softmax", "gen", "entropy", "margin", "z-loss", "odin"):
         found, plain = (DETECTORS[method]().score(x) for x in (given, new))
         np.testing.assert_allclose(found, plain, rtol=1e-9, atol=1e-12)
-    for method in ("energy", "max-logit"):
+    for method in ("energy", "max-logit", "log-partition"):
         with pytest.raises(DataError, match="scale of the logits"):
             DETECTORS[method]().score(given)
 
@@ -323,6 +316,7 @@ def test_a_shift_of_the_logits_shifts_the_energy(c: float, seed: int) -> None:
         ("energy", True),
         ("max-logit", True),
         ("gen", False),
+        ("z-loss", False),
         ("odin", False),
     ):
         before, after = (

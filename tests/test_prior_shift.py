@@ -10,6 +10,9 @@ from scipy import optimize
 
 from core.calibrators import Calibrator, PriorShift, estimated_prevalence
 from core.messages import Cancelled, DataError
+from core.metrics import METRICS
+from core.ood import DETECTORS
+from core.predictions import Predictions
 from core.softmax import log_softmax, softmax
 from core.z_loss import rank_offset, z_losses, z_scores
 
@@ -165,6 +168,38 @@ def test_z_scores_do_not_see_temperature_or_shift_and_are_bounded():
     np.testing.assert_allclose(z_scores(log_softmax(z)), z_scores(z), rtol=1e-9)
     one_hot = np.eye(7)[:3] * 40
     np.testing.assert_allclose(z_scores(one_hot), math.sqrt(6))
+
+
+def test_the_metric_is_the_mean_loss_of_labels_at_any_temperature():
+    rng = np.random.default_rng(0)
+    z, weight = 3 * rng.normal(size=(60, 4)), rng.gamma(1.0, size=60)
+    z[:5, 3] = -np.inf
+    y = rng.integers(0, 3, 60)
+    slow = [
+        math.log(1 + math.exp(-slow_z(row, c)))
+        for row, c in zip(z.tolist(), y, strict=True)
+    ]
+    for t in (1.0, 4.0):
+        found = METRICS["z-loss"](y, softmax(z / t), sample_weight=weight)
+        assert found == pytest.approx(np.average(slow, weights=weight), rel=1e-9)
+    y[0] = 3
+    assert METRICS["z-loss"](y, softmax(z)) == np.inf
+    two = METRICS["z-loss"]([0, 1, 1, 1], [[0.9, 0.1]] * 4)
+    right, wrong = (math.log(1 + math.exp(sign)) for sign in (-1, 1))
+    assert two == pytest.approx(right / 4 + 3 * wrong / 4)
+
+
+def test_as_a_row_score_it_sees_the_shape_of_a_row_and_not_its_scale():
+    z = np.random.default_rng(3).normal(size=(30, 6))
+    score = DETECTORS["z-loss"]().score
+    found = score(Predictions.from_arrays(z))
+    np.testing.assert_allclose(found, np.log1p(np.exp(-z_scores(z))), rtol=1e-12)
+    scaled = score(Predictions.from_arrays(7 * z - 3))
+    np.testing.assert_allclose(scaled, found, rtol=1e-9)
+    flat = np.zeros((1, 6))
+    assert score(Predictions.from_arrays(flat))[0] == math.log(2)
+    penalty = DETECTORS["log-partition"]().score
+    assert penalty(Predictions.from_arrays(flat))[0] == pytest.approx(math.log(6) ** 2)
 
 
 def test_the_offset_of_a_rank_puts_the_hinge_there():

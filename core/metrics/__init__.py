@@ -23,6 +23,7 @@ from core.metrics.distances import (
 )
 from core.metrics.estimation import Sample, changes, estimates
 from core.metrics.optimal_temperature import optimal_temperature
+from core.metrics.ranking import mean_z_loss
 from core.metrics.scoring_rules import (
     accuracy,
     brier_score,
@@ -61,6 +62,7 @@ __all__ = [
     "ks_calibration_error",
     "maximum_calibration_error",
     "mean_entropy",
+    "mean_z_loss",
     "negative_log_likelihood",
     "optimal_temperature",
     "reliability_curve",

@@ -44,10 +44,12 @@ from core.ood.logits import (
     Energy,
     Entropy,
     GeneralisedEntropy,
+    LogPartition,
     Margin,
     MaxLogit,
     MaxSoftmax,
     TemperatureSoftmax,
+    ZLoss,
 )
 from core.ood.mahalanobis import (
     Mahalanobis,
@@ -84,6 +86,7 @@ __all__ = [
     "GradNorm",
     "KLMatching",
     "LearnedTemperatureEnergy",
+    "LogPartition",
     "LogisticCombination",
     "Mahalanobis",
     "Margin",
@@ -107,6 +110,7 @@ __all__ = [
     "TemperatureSoftmax",
     "Threshold",
     "ViM",
+    "ZLoss",
     "choose_threshold",
     "compare_aurocs",
     "default_panel",

@@ -13,16 +13,19 @@ from core.messages import Progress
 from core.ood.base import DETECTORS, Detector
 from core.ood.rows import Rows
 from core.registry import Param
+from core.z_loss import z_losses
 
 __all__ = [
     "ODIN",
     "Energy",
     "Entropy",
     "GeneralisedEntropy",
+    "LogPartition",
     "Margin",
     "MaxLogit",
     "MaxSoftmax",
     "TemperatureSoftmax",
+    "ZLoss",
 ]
 
 FloatArray = NDArray[np.floating[Any]]
@@ -236,6 +239,59 @@ class Margin(Detector):
 
     def _score(self, rows: Rows) -> FloatArray:
         return -known(rows.statistics().margin)
+
+
+@DETECTORS.register(
+    "z-loss",
+    label="Z-loss of the prediction",
+    reference="de Brébisson and Vincent 2016, arXiv:1604.08859",
+    formula=(
+        r"\ln\left(1 + e^{-\zeta}\right),\quad \zeta = (\max_k z_k - \bar z) / "
+        r"\sqrt{\tfrac1K \textstyle\sum_k (z_k - \bar z)^2}"
+    ),
+    tier="more",
+    aliases=("z-score",),
+)
+class ZLoss(Detector):
+    """Z-loss of the largest logit: how little it stands out of its row.
+
+    Notes
+    -----
+    Neither a temperature nor a constant added to a row changes it, so that it also
+    ranks probabilities, and rows of any scale alike: it sees only the shape of a row.
+    With two classes every row has the same score. Its loss of labels is the metric
+    "z-loss"; the penalty of language models of that name is "log-partition".
+    """
+
+    fits_on = "nothing"
+    assumes = "The shape of the logits tells rows apart; their scale says nothing."
+
+    def _score(self, rows: Rows) -> FloatArray:
+        return z_losses(rows.logits, rows.prediction)
+
+
+@DETECTORS.register(
+    "log-partition",
+    label="Squared log-partition",
+    reference="Chowdhery et al. 2022 (PaLM), arXiv:2204.02311",
+    formula=r"\left(\log \sum_k \exp z_k\right)^2",
+    tier="more",
+)
+class LogPartition(Detector):
+    """Squared log-sum-exp: the z-loss that some language models are trained to lower.
+
+    Notes
+    -----
+    Where training held it near 0, rows are odd that are far from it on either side.
+    Elsewhere the log-sum-exp of known rows is large, and "energy" ranks by its sign.
+    """
+
+    fits_on = "nothing"
+    needs_logit_scale = True
+    assumes = "A network that was trained with this penalty on its logits."
+
+    def _score(self, rows: Rows) -> FloatArray:
+        return known(rows.statistics().logsumexp) ** 2
 
 
 @DETECTORS.register(

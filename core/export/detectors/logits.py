@@ -82,6 +82,28 @@ def margin(rows, d):
     return p[:, -2] - p[:, -1] if p.shape[1] > 1 else -p[:, -1]
 '''
 
+_Z_LOSS = '''
+
+def z_loss(rows, d):
+    """Z-loss of the largest logit of each row."""
+    z, is_there = rows["logits"], np.isfinite(rows["logits"])
+    z = np.where(is_there, z - z.max(axis=1, keepdims=True), 0)
+    count = is_there.sum(axis=1)
+    mean = z.sum(axis=1) / count
+    off = np.where(is_there, z - mean[:, None], 0)
+    spread = np.sqrt((off**2).sum(axis=1) / count)
+    is_flat = spread <= 1e-14 * -mean
+    lead = np.where(is_flat, 0, -mean / np.where(is_flat, 1, spread))
+    return np.log1p(np.exp(-lead))
+'''
+
+_LOG_PARTITION = '''
+
+def log_partition(rows, d):
+    """Squared log-sum-exp of the logits."""
+    return log_sum_exp(rows["logits"]) ** 2
+'''
+
 _ODIN = '''
 
 def odin(rows, d):
@@ -200,6 +222,26 @@ def _margin(graph: Graph, rows: Rows, d: Document) -> str:
     return graph.op("Sub", graph.column(values, 1), graph.column(values, 0))
 
 
+def _z_loss(graph: Graph, rows: Rows, d: Document) -> str:  # noqa: ARG001
+    is_open = graph.is_open(rows.logits)
+    z = graph.op("Where", is_open, graph.shifted(rows.logits), 0.0)
+    count = graph.reduce("ReduceSum", graph.to_inner(is_open))
+    mean = graph.op("Div", graph.reduce("ReduceSum", z), count)
+    off = graph.op("Where", is_open, graph.op("Sub", z, mean), 0.0)
+    square = graph.reduce("ReduceSum", graph.op("Mul", off, off))
+    spread = graph.op("Sqrt", graph.op("Div", square, count))
+    noise = graph.op("Mul", mean, -1e-14)
+    is_flat = graph.op("LessOrEqual", spread, noise)
+    score = graph.op("Div", mean, graph.op("Where", is_flat, 1.0, spread))
+    score = graph.op("Where", is_flat, 0.0, score)
+    return graph.log1p(graph.op("Exp", score))
+
+
+def _log_partition(graph: Graph, rows: Rows, d: Document) -> str:  # noqa: ARG001
+    total = log_sum_exp(graph, rows.logits)
+    return graph.op("Mul", total, total)
+
+
 def _odin(graph: Graph, rows: Rows, d: Document) -> str:
     z, options = rows.logits, d["options"]
     if options["form"] == "softmax":
@@ -281,6 +323,12 @@ EXPORTS = {
         _MARGIN,
         _margin,
         needs_double=False,
+    ),
+    "z-loss": DetectorExport(
+        "log(1 + exp((mean z - max z) / standard deviation of z))", _Z_LOSS, _z_loss
+    ),
+    "log-partition": DetectorExport(
+        "(log sum exp z)^2", _LOG_PARTITION, _log_partition
     ),
     "odin": DetectorExport("mean z - max z, or -max softmax(z / T)", _ODIN, _odin),
     "kl-matching": DetectorExport(
