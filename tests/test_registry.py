@@ -18,7 +18,7 @@ def test_an_entry_calls_the_thing_itself_and_aliases_find_it():
     assert METRICS["accuracy"]([0], [[0.9, 0.1]]) == accuracy([0], [[0.9, 0.1]]) == 1
     known = ["ece", "l2", "accuracy", "gap", "nll", "brier", "auroc", "aurc"]
     assert [name for name in METRICS if METRICS[name].tier == "default"] == known
-    assert len(METRICS) == len(list(METRICS)) == 31
+    assert len(METRICS) == len(list(METRICS)) == 32
     assert "log-loss" in METRICS
     assert "no-such" not in METRICS
 
