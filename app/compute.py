@@ -39,7 +39,14 @@ from core.metrics import Curve
 from core.metrics.presets import PeerNumber
 from core.on_demand import measure_metrics, reliability_curves
 from core.on_demand import peers as peers_of
-from core.ood import Detection, OodRows, Scored, detect_in_turn, divide
+from core.ood import (
+    Detection,
+    OodRows,
+    Scored,
+    detect_in_turn,
+    divide_inside,
+    with_sets,
+)
 from core.operating_points import OperatingPoints
 from core.operating_points import operating_points as operating_points_of
 from core.per_class import ClassGaps, ClassScores, scores_for
@@ -341,8 +348,13 @@ def peers(
 
 
 def ood_rows(study: Study, settings: Settings) -> OodRows:
-    """Return the rows by what they do for out-of-distribution detectors."""
-    return _ood_rows(study, _only(settings, _DIVIDING))
+    """Return the rows by what they do for out-of-distribution detectors.
+
+    The in-distribution rows are divided once: sets come and go without a new copy.
+    """
+    alone = Study(study.evaluation, fit=study.fit, reference=study.reference)
+    inside = _ood_inside(alone, _only(settings, _FITTING))
+    return with_sets(inside, study, settings)
 
 
 def detections(
@@ -585,8 +597,8 @@ def _preview(study: Study, settings: Settings, temperature: float) -> ViewResult
 
 
 @_kept(max_entries=1)
-def _ood_rows(study: Study, settings: Settings) -> OodRows:
-    return divide(study, settings)
+def _ood_inside(study: Study, settings: Settings) -> OodRows:
+    return divide_inside(study, settings)
 
 
 @_kept(max_entries=2)

@@ -47,10 +47,14 @@ class Job:
         What it is for; a new job takes the place of an unfinished one in its slot.
     label : str
         Shown above the progress bar.
+    is_large : bool, default=False
+        Whether a new job in its slot takes its place when it is finished, too: its
+        result would keep rows in memory, and is cached elsewhere.
     """
 
     slot: str
     label: str
+    is_large: bool = False
     future: Future[Any] = field(default_factory=Future)
     cancelled: threading.Event = field(default_factory=threading.Event)
     fraction: float = 0.0
@@ -156,7 +160,7 @@ def follow(
     """Return what some work has so far, and whether it has ended.
 
     The app is run again whenever there is more of it. What was published stays where
-    somebody cancels the work.
+    somebody cancels the work, until other work is followed in the same slot.
 
     Parameters
     ----------
@@ -170,7 +174,8 @@ def follow(
     DataError, FitError
         Whatever the work raised.
     """
-    job = _asked(key, Job(slot, label), lambda own, report: work(report, own.publish))
+    new = Job(slot, label, is_large=True)
+    job = _asked(key, new, lambda own, report: work(report, own.publish))
     version = job.version  # before what it is of: a redraw too many does no harm
     found = job.so_far
     if not job.future.done():
@@ -251,6 +256,8 @@ def _start(
     for old_key, old in list(registry.jobs.items()):
         if old.slot == job.slot:
             registry.cancel(old_key)
+            if old.is_large:
+                registry.jobs.pop(old_key, None)
     context = get_script_run_ctx()
     session = None if context is None else context.session_id
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-__all__ = ["fingerprint_of", "frozen", "update_digest"]
+__all__ = ["fingerprint_of", "frozen", "rows_of", "update_digest"]
 
 FloatArray = NDArray[np.floating[Any]]
 
@@ -22,6 +22,15 @@ def frozen(array: NDArray[Any] | None) -> Any:
     # A view of an array that is read-only itself cannot be made writable again.
     array.setflags(write=False)
     return array.view()
+
+
+def rows_of(array: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Return rows of an array, without a copy where they are one block."""
+    n = rows.size
+    if n and rows[-1] - rows[0] == n - 1 and (n == 1 or (np.diff(rows) == 1).all()):
+        return array[rows[0] : rows[-1] + 1]
+    found: NDArray[Any] = array[rows]
+    return found
 
 
 def fingerprint_of(

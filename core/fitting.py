@@ -12,6 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from core.calibrators import CALIBRATORS, Calibrator
 from core.companions import companions_of, copies_problem
+from core.fingerprints import rows_of
 from core.folds import fold_numbers
 from core.messages import FitError, Note, Progress, no_progress
 from core.predictions import Predictions, Study
@@ -251,7 +252,7 @@ class Maker:
         made: Calibrator = self.entry(**self.options)
         start = time.perf_counter()
         made.fit(
-            _rows_of(source.logits, rows),
+            rows_of(source.logits, rows),
             source.labels[rows],
             None if self.weight is None else self.weight[rows],
             groups=None if self.groups is None else self.groups[rows],
@@ -267,7 +268,7 @@ class Maker:
         assert source.logits is not None  # noqa: S101 - unusable_reason has looked
         assert source.labels is not None  # noqa: S101 - only labelled rows are tested
         return calibrator.row_statistics(
-            _rows_of(source.logits, rows), source.labels[rows], **self.beside.take(rows)
+            rows_of(source.logits, rows), source.labels[rows], **self.beside.take(rows)
         )
 
 
@@ -288,14 +289,6 @@ class _Shares:
 
         self.progress(start, text)
         return report
-
-
-def _rows_of(array: FloatArray, rows: IndexArray) -> FloatArray:
-    """Return rows of an array, without a copy where they are one block."""
-    n = rows.size
-    if n and rows[-1] - rows[0] == n - 1 and (n == 1 or (np.diff(rows) == 1).all()):
-        return array[rows[0] : rows[-1] + 1]
-    return array[rows]
 
 
 def fit_source(study: Study, split: Split) -> Predictions:
@@ -326,7 +319,7 @@ def _tested(
     assert own.labels is not None  # noqa: S101 - test rows are labelled
     parts, order, made = [], [], []
     for round_, calibrator in _each_round(split, maker, progress):
-        logits = _rows_of(own.logits, round_.test)
+        logits = rows_of(own.logits, round_.test)
         labels, more = own.labels[round_.test], beside.take(round_.test)
         parts.append(calibrator.row_statistics(logits, labels, **more))
         order.append(round_.test)

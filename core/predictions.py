@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from core.fingerprints import fingerprint_of, frozen, update_digest
+from core.fingerprints import fingerprint_of, frozen, rows_of, update_digest
 from core.head import Head, check_head
 from core.messages import DataError, Note
 from core.validation import (
@@ -253,16 +253,16 @@ class Predictions:
         """
         rows = np.asarray(rows, dtype=np.int64)
         parts: dict[str, Any] = {
-            key: None if array is None else frozen(array[rows])
+            key: None if array is None else frozen(rows_of(array, rows))
             for key in _ROW_FIELDS
             for array in [getattr(self, key)]
         }
         features: Features | None = None
         if isinstance(self.features, Mapping):
-            layers = {key: frozen(a[rows]) for key, a in self.features.items()}
+            layers = {key: frozen(rows_of(a, rows)) for key, a in self.features.items()}
             features = MappingProxyType(layers)
         elif self.features is not None:
-            features = frozen(self.features[rows])
+            features = frozen(rows_of(self.features, rows))
         digest = hashlib.sha256(self.fingerprint.encode())
         update_digest(digest, "rows", rows)
         return replace(

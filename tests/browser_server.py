@@ -100,6 +100,12 @@ class Server:
         found = next(line for line in lines if line.startswith(kind))
         return 1024 * int(found.split()[1])
 
+    def cpu(self) -> float:
+        """Return the seconds that it has had a processor."""
+        text = Path(f"/proc/{self.process}/stat").read_text()
+        user, system = text.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def problems(self) -> list[str]:
         """Return the lines of its output that speak of an error."""
         sign = re.compile(r"traceback|error|exception|warning", re.IGNORECASE)

@@ -106,8 +106,23 @@ class Client:
         if "trigger_value" in value:
             del self.states[found.id]
 
-    def upload(self, widget: str, name: str, content: bytes) -> None:
-        """Give a file to an uploader."""
+    def upload(
+        self, widget: str, name: str, content: bytes, *more: tuple[str, bytes]
+    ) -> None:
+        """Give files to an uploader."""
+        found = self.element(widget)
+        state = WidgetState(id=found.id)
+        for file_name, data in ((name, content), *more):
+            info = state.file_uploader_state_value.uploaded_file_info.add()
+            info.file_id, path = self._sent(file_name, data)
+            info.name, info.size = file_name, len(data)
+            info.file_urls.file_id = info.file_id
+            info.file_urls.upload_url = info.file_urls.delete_url = path
+        self.states[found.id] = state
+        self.rerun(found.fragment_id)
+
+    def _sent(self, name: str, content: bytes) -> tuple[str, str]:
+        """Send a file to the server; return its id and its address there."""
         file = f"{uuid.uuid4()}"
         mark = uuid.uuid4().hex
         head = (
@@ -127,14 +142,7 @@ class Client:
                 },
             )
             assert http.getresponse().status == 204
-        found = self.element(widget)
-        state = WidgetState(id=found.id)
-        info = state.file_uploader_state_value.uploaded_file_info.add()
-        info.file_id, info.name, info.size = file, name, len(content)
-        info.file_urls.file_id = file
-        info.file_urls.upload_url = info.file_urls.delete_url = path
-        self.states[found.id] = state
-        self.rerun(found.fragment_id)
+        return file, path
 
     # ------------------------------------------------------------------- hearing
 

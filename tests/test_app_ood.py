@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 from test_app import widget, words
 from test_app_downloads import check, offered
 
+from app import compute
 from core.loading import add_reference, open_study
 from core.ood import DETECTORS, default_panel, detect, in_turn
 from core.settings import Settings
@@ -166,8 +167,13 @@ def test_a_threshold_moves_without_new_scores(monkeypatch) -> None:
     assert at.session_state["_settings"].detector == "max-softmax"
 
 
-def test_a_cost_sets_rows_aside() -> None:
+def test_a_cost_sets_rows_aside(monkeypatch) -> None:
     at = strangers(detectors=("energy",))
+
+    def never(*_, **__):
+        pytest.fail("in-distribution rows are copied again")
+
+    monkeypatch.setattr(compute, "divide_inside", never)
     widget(at.segmented_control, "ood_rule").set_value("cost").run()
     done(at)
     said = words(at)

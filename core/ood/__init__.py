@@ -29,7 +29,7 @@ from core.ood.detection import (
     unusable_reasons,
     with_threshold,
 )
-from core.ood.division import OodRows, divide
+from core.ood.division import OodRows, divide, divide_inside, with_sets
 from core.ood.evaluation import (
     OodEvaluation,
     SetsEvaluation,
@@ -119,6 +119,7 @@ __all__ = [
     "detect_in_turn",
     "detect_rows",
     "divide",
+    "divide_inside",
     "evaluate_ood",
     "evaluate_sets",
     "fit_detector",
@@ -134,5 +135,6 @@ __all__ = [
     "scored_table",
     "study_reasons",
     "unusable_reasons",
+    "with_sets",
     "with_threshold",
 ]

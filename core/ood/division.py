@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from core.predictions import Predictions, Study, as_keys
 from core.settings import Settings
 from core.splitting import Round, Split, make_split
 
-__all__ = ["OodRows", "divide"]
+__all__ = ["OodRows", "divide", "divide_inside", "with_sets"]
 
 IndexArray = NDArray[np.int64]
 
@@ -93,11 +93,19 @@ def divide(study: Study, settings: Settings) -> OodRows:
     FitError
         If there are too few rows to divide.
     """
+    return with_sets(divide_inside(study, settings), study, settings)
+
+
+def divide_inside(study: Study, settings: Settings) -> OodRows:
+    """Return the in-distribution rows by role; OOD sets and last layer play no part.
+
+    As `divide`: the copies that it makes may be kept while sets come and go.
+    """
     own, notes = study.evaluation, []
     is_inside = np.ones(len(own), dtype=bool) if own.is_ood is None else ~own.is_ood
-    ood = dict(study.ood)
+    marked = {}
     if not is_inside.all():
-        ood.setdefault("ood", own.take(np.flatnonzero(~is_inside), f"{own.name}: ood"))
+        marked["ood"] = own.take(np.flatnonzero(~is_inside), f"{own.name}: ood")
     usable, shared = _apart(study, np.flatnonzero(is_inside))
     notes += shared
     split = _split(study, settings, usable)
@@ -106,17 +114,27 @@ def divide(study: Study, settings: Settings) -> OodRows:
     notes += more
     source = study.fit if split.kind == "fit-file" and study.fit else own
     fit = source.take(round_.fit)
-    parts = _tuning_parts(ood, settings)
     return OodRows(
         reference=study.reference or fit,
         held_out=fit,
         threshold=source.take(round_.threshold),
         test=own.take(round_.test),
+        ood=marked,
+        validation={},
+        head=None,
+        split=split,
+        notes=tuple(notes),
+    )
+
+
+def with_sets(inside: OodRows, study: Study, settings: Settings) -> OodRows:
+    """Return what `divide_inside` made, with the OOD sets and the last layer."""
+    parts = _tuning_parts({**inside.ood, **study.ood}, settings)
+    return replace(
+        inside,
         ood={name: rows for name, (rows, _) in parts.items()},
         validation={n: aside for n, (_, aside) in parts.items() if aside is not None},
         head=study.head,
-        split=split,
-        notes=tuple(notes),
     )
 
 
