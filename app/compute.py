@@ -101,10 +101,7 @@ SAMPLE_COPIES = SAMPLE.with_name("digits_noisy_copies.npz")
 SAMPLE_STRANGERS = SAMPLE.with_name("digits_ood.npz")
 SAMPLE_REFERENCE = SAMPLE.with_name("digits_reference.npz")
 _FITTING = ("split", "n_folds", "fit_fraction", "threshold_fraction", "seed")
-_DIVIDING = (
-    *("split", "n_folds", "fit_fraction", "threshold_fraction", "seed"),
-    *("threshold_rule", "ood_tuning", "ood_validation"),
-)
+_DIVIDING = (*_FITTING, "threshold_rule", "ood_tuning", "ood_validation")
 _MEASURING = (*_DIVIDING, "level", "n_resamples", "near_sets", "far_sets")
 _BY_CONTENT: dict[str | type[Any], Callable[[Any], Any]] = {
     "core.predictions.Study": attrgetter("identity"),
@@ -348,13 +345,9 @@ def peers(
 
 
 def ood_rows(study: Study, settings: Settings) -> OodRows:
-    """Return the rows by what they do for out-of-distribution detectors.
-
-    The in-distribution rows are divided once: sets come and go without a new copy.
-    """
+    """Return the rows by role; sets come and go without new copies of the others."""
     alone = Study(study.evaluation, fit=study.fit, reference=study.reference)
-    inside = _ood_inside(alone, _only(settings, _FITTING))
-    return with_sets(inside, study, settings)
+    return with_sets(_ood_inside(alone, _only(settings, _FITTING)), study, settings)
 
 
 def detections(

@@ -243,6 +243,9 @@ def test_blocks_keep_the_logits_in_the_cache() -> None:
     assert len(sizes) > 2
     assert sum(sizes) == own.logits.nbytes
     assert max(sizes) <= 1 << 23
+    with_features = replace(own, features=np.zeros((20_000, 30), np.float32))
+    blocks = list(Rows(with_features).blocks(reads=frozenset({"features"})))
+    assert len(blocks) == 1  # nobody reads the logits: they take no room
 
 
 def test_progress_may_stop_a_fit_and_a_score() -> None:

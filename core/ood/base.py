@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from core.estimator import Estimator
 from core.head import Head, check_head
 from core.messages import DataError, FitError, Note, Progress, no_progress
-from core.ood.rows import PERTURBED, Rows, layers_of
+from core.ood.rows import EVERYTHING, PERTURBED, Rows, layers_of
 from core.predictions import Predictions
 from core.registry import Method, Registry
 
@@ -425,8 +425,9 @@ def score_all(
     for detector in detectors.values():
         detector.check_rows(p)
     found: dict[str, FloatArray] = {name: np.empty(len(p)) for name in detectors}
-    done = 0
-    for block in Rows(p).blocks(progress, "Scoring the rows"):
+    done, every = 0, [d.requires or EVERYTHING for d in detectors.values()]
+    reads = frozenset[str]().union(*every)
+    for block in Rows(p).blocks(progress, "Scoring the rows", reads=reads):
         stop = done + len(block)
         for name, detector in detectors.items():
             found[name][done:stop] = detector._score(block)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ IndexArray = NDArray[np.int64]
 
 PERTURBED = ("_preprocessed", "_perturbed")
 """Endings of layers whose inputs went through the paper's pre-processing."""
+EVERYTHING = frozenset({"logits", "features", "head"})
+"""What detectors may read of a row, and size its block by."""
 _BLOCK_BYTES = 1 << 23  # rows worked on at once: they stay in the last-level cache
 _FEWEST = 256  # rows of a block at least: matrix products need some
 _TINY = 1e-12
@@ -54,11 +56,15 @@ class Rows:
         return len(self.index)
 
     def blocks(
-        self, progress: Progress = no_progress, message: str = "Reading the rows"
+        self,
+        progress: Progress = no_progress,
+        message: str = "Reading the rows",
+        *,
+        reads: Set[str] = EVERYTHING,
     ) -> Iterator[Rows]:
-        """Yield the rows in blocks, in order."""
+        """Yield the rows in blocks, in order; what nobody `reads` takes no room."""
         n = len(self)
-        step = max(_FEWEST, _BLOCK_BYTES // self._row_bytes())
+        step = max(_FEWEST, _BLOCK_BYTES // self._row_bytes(reads))
         if isinstance(self.index, slice):
             first = self.index.indices(len(self.own))[0]
             cuts: list[slice | IndexArray] = [
@@ -75,11 +81,11 @@ class Rows:
         every = np.arange(len(self.own))[self.index]
         return Rows(self.own, every[places])
 
-    def _row_bytes(self) -> int:
-        size = 8
-        if self.own.logits is not None:
-            size += self.own.logits.itemsize * self.own.logits.shape[1]
-        for array in layers_of(self.own.features).values():
+    def _row_bytes(self, reads: Set[str]) -> int:
+        size, own = 8, self.own
+        if own.logits is not None and reads & {"logits", "head"}:
+            size += own.logits.itemsize * own.logits.shape[1]
+        for array in layers_of(own.features).values() if "features" in reads else ():
             size += array.itemsize * array.shape[1]
         return size
 
