@@ -294,15 +294,31 @@ def test_readme_has_the_table_of_all_scores() -> None:
         assert f"| `{name}` | " in text
 
 
-@pytest.mark.slow
-def test_the_table_of_scores_is_what_its_script_writes() -> None:
+@pytest.fixture(scope="module")
+def ood_table() -> ModuleType:
     spec = importlib.util.spec_from_file_location("table", FOLDER / "ood_table.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_some_lines_of_the_table_of_scores_are_current(ood_table: ModuleType) -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    lines = module.table(module.measured())
+    body = text.partition(ood_table.START)[2].partition(ood_table.END)[0]
+    names = [line.split("`")[1] for line in body.splitlines() if line[:3] == "| `"]
+    assert names == list(ood_table.DETECTORS)
+    some = ("energy", "openmax", "mahalanobis")
+    lines = ood_table.table(ood_table.measured(some))
+    same = [line in text for line in lines]
+    assert sum(same) >= len(lines) - 1  # a last digit may differ on another machine
+
+
+@pytest.mark.slow
+def test_the_table_of_scores_is_what_its_script_writes(ood_table: ModuleType) -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    lines = ood_table.table(ood_table.measured())
     same = [line in text for line in lines]
     assert np.mean(same) > 0.8  # a last digit may differ on another machine
 
