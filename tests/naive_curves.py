@@ -50,6 +50,7 @@ def gap_spline(
     multipliers.
     """
     whole = sum(w)
+    least = 1 / (whole**2 / sum(v**2 for v in w) + 2)
     values = sorted(set(p))
     mass = [sum(w[i] for i in range(len(p)) if p[i] == v) / whole for v in values]
     hits = [
@@ -84,7 +85,7 @@ def gap_spline(
         centre = sum(mass[i] * values[i] for i in places) / total
         after = t[places[-1]]
         rise = np.dot(factors, np.array(basis(after)) - np.array(basis(before)))
-        found.append((centre, min(max(centre + rise / total, 0.0), 1.0)))
+        found.append((centre, min(max(centre + rise / total, least), 1 - least)))
         before = after
     return found
 

@@ -188,6 +188,18 @@ def test_spline_says_the_share_of_hits_on_the_whole():
     assert flat.maps_[0][1] == pytest.approx(0.2)
 
 
+def test_spline_stays_as_far_from_0_and_1_as_its_rows_can_tell():
+    rng = np.random.default_rng(0)
+    z = 4.0 * rng.normal(size=(800, 10))
+    y = (z / 2 + rng.gumbel(size=z.shape)).argmax(axis=1)
+    weight = rng.gamma(1.0, size=800)
+    made = SplineCalibration().fit(z, y, weight)
+    least = 1.0 / (weight.sum() ** 2 / (weight**2).sum() + 2.0)
+    values = np.concatenate([value for _, value in made.maps_])
+    assert values.min() == pytest.approx(least)
+    assert values.max() <= 1.0 - least
+
+
 # ------------------------------------------------------------------------ bins
 
 
