@@ -77,6 +77,7 @@ def changes_sentence(found: MapAnalysis) -> str:
         )
     word = "lower" if change.value < 0 else "raise"
     size = tables.format_value("nll", abs(change.value))
+    size = "less than 0.001" if float(size) == 0 else size
     span = tables.format_span("nll", *sorted((abs(change.low), abs(change.high))))
     return (
         f"Local temperatures **{word} the NLL by {size}** against one temperature "

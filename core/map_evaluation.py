@@ -14,7 +14,12 @@ from core.binning import BinStatistics, assign_bins, bin_edges, grouped_size
 from core.measurement import UNCALIBRATED
 from core.messages import DataError, FitError, Note, Progress, no_progress, part_of
 from core.metrics import RowScores, Sample, changes, estimates, row_scores
-from core.segmentation import LocalTemperature, SegmentationMaps
+from core.segmentation import (
+    FEATURES,
+    LocalTemperature,
+    SegmentationMaps,
+    pixel_features,
+)
 from core.settings import Settings
 from core.softmax import row_statistics
 from core.uncertainty import Estimate, wilson_interval
@@ -232,19 +237,22 @@ def evaluate_maps(
     rounds = _rounds(maps, settings)
     is_cross_fitted = maps.is_test is None
     edges = bin_edges(np.empty(0), settings.n_bins, "uniform")
+    features = _features(maps, part_of(progress, 0.0, 0.15))
     cells: dict[str, list[pd.DataFrame]] = {name: [] for name in METHODS}
     images: list[ImageMaps] = []
     made: list[LocalTemperature] = []
     for number, (fit, test) in enumerate(rounds):
-        start, stop = (0.8 * place / len(rounds) for place in (number, number + 1))
-        middle = start + 0.6 * (stop - start)
-        made.append(
-            LocalTemperature().fit(maps, fit, progress=part_of(progress, start, middle))
+        start, stop = (
+            0.15 + 0.65 * place / len(rounds) for place in (number, number + 1)
         )
+        middle = start + 0.6 * (stop - start)
+        report = part_of(progress, start, middle)
+        local = LocalTemperature().fit(maps, fit, features=features, progress=report)
+        made.append(local)
         for place, image in enumerate(test):
             share = middle + (stop - middle) * place / test.size
             progress(share, "Measuring images that were held out")
-            found, shown = _measured(maps, int(image), made[-1])
+            found, shown = _measured(maps, int(image), local, features[image])
             images.append(shown)
             for name, scores in found.items():
                 cells[name].append(_cells(scores, edges, int(image)))
@@ -252,7 +260,11 @@ def evaluate_maps(
     if is_cross_fitted:
         every = np.concatenate([test for _, test in rounds])
         report = part_of(progress, 0.8, 0.9)
-        made.append(LocalTemperature().fit(maps, np.sort(every), progress=report))
+        made.append(
+            LocalTemperature().fit(
+                maps, np.sort(every), features=features, progress=report
+            )
+        )
     kind = "cross-fitted" if is_cross_fitted else "test"
     progress(0.9, "Resampling images")
     tables = {
@@ -327,8 +339,18 @@ def _rounds(
     ]
 
 
+def _features(maps: SegmentationMaps, progress: Progress) -> FloatArray:
+    """Return the features of every pixel, which all fits share."""
+    b, _, h, w = maps.logits.shape
+    found = np.empty((b, h, w, len(FEATURES)))
+    for image in range(b):
+        progress(image / b, "Reading the surroundings of pixels")
+        found[image] = pixel_features(maps.logits[image : image + 1])[0]
+    return found
+
+
 def _measured(
-    maps: SegmentationMaps, image: int, local: LocalTemperature
+    maps: SegmentationMaps, image: int, local: LocalTemperature, features: FloatArray
 ) -> tuple[dict[str, RowScores], ImageMaps]:
     """Return the scores of an image's labelled pixels under every method."""
     assert maps.labels is not None  # noqa: S101 - `_rounds` has looked
@@ -337,7 +359,7 @@ def _measured(
     used = labels >= 0
     z = np.ascontiguousarray(logits[:, used].T, dtype=np.float64)
     y = labels[used]
-    log_p, t = local.calibrated(logits)
+    log_p, t = local.calibrated(logits, features)
     own = np.ascontiguousarray(log_p[:, used].T)
     statistics = {
         UNCALIBRATED: row_statistics(z, y),

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from core.calibrators.scaling import HIGHEST, LOWEST, TemperatureScaling
 from core.messages import DataError, Note, Progress, no_progress, part_of
+from core.parallel import map_rows
 from core.registry import Registry
 from core.softmax import log_softmax
 
@@ -33,6 +34,7 @@ _FARTHEST = 32.0  # pixels; beyond it a boundary is far away
 _RIDGE = 1e-4
 _MOST_PIXELS = 200_000
 _MAX_ITERATIONS = 200
+_BLOCK = 1 << 18  # bytes of logits worked on at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,6 +212,7 @@ class LocalTemperature:
         maps: SegmentationMaps,
         images: IndexArray | None = None,
         *,
+        features: FloatArray | None = None,
         progress: Progress = no_progress,
     ) -> Self:
         """Fit on the labelled pixels of maps, which are not those reported on.
@@ -219,6 +222,8 @@ class LocalTemperature:
         maps : SegmentationMaps
         images : ndarray of int, optional
             Numbers of the images to fit on; all by default.
+        features : ndarray of shape (b, h, w, 4), optional
+            `pixel_features` of the maps, where several fits share them.
         progress : callable, optional
             Told the fraction done and what is being done; may raise `Cancelled`.
         """
@@ -231,7 +236,8 @@ class LocalTemperature:
         if places.shape[1] > _MOST_PIXELS:
             some = np.linspace(0, places.shape[1] - 1, _MOST_PIXELS).astype(np.int64)
             places = places[:, some]
-        z, y, phi = _pixels_at(maps, places, part_of(progress, 0.0, 0.3))
+        report = part_of(progress, 0.0, 0.3)
+        z, y, phi = _pixels_at(maps, places, features, report)
         first = TemperatureScaling().fit(z, y)
         self.notes_ += first.notes_
         self.temperature_ = first.temperature_
@@ -281,21 +287,28 @@ class LocalTemperature:
             found[image] = self.calibrated(z)[0]
         return found
 
-    def calibrated(self, logits: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def calibrated(
+        self, logits: FloatArray, features: FloatArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
         """Return log-probabilities and temperatures of one image, in float64.
 
         Parameters
         ----------
         logits : ndarray of shape (k, h, w)
+        features : ndarray of shape (h, w, 4), optional
+            Of the image, where they are known.
         """
-        t = self._temperature(logits)
+        t = self._temperature(logits, features)
         z = np.moveaxis(logits.astype(np.float64), 0, -1)
         scaled = (z - z.max(axis=-1, keepdims=True)) / t[..., None]
         flat = log_softmax(scaled.reshape(-1, z.shape[-1]), algorithm="three-pass")
         return np.moveaxis(flat.reshape(z.shape), -1, 0), t
 
-    def _temperature(self, logits: FloatArray) -> FloatArray:
-        phi = (pixel_features(logits[None])[0] - self.centre_) / self.scale_
+    def _temperature(
+        self, logits: FloatArray, features: FloatArray | None = None
+    ) -> FloatArray:
+        own = pixel_features(logits[None])[0] if features is None else features
+        phi = (own - self.centre_) / self.scale_
         logs = np.log(self.temperature_) - phi @ self.weights_
         return np.asarray(np.exp(np.clip(logs, np.log(LOWEST), np.log(HIGHEST))))
 
@@ -369,7 +382,10 @@ def pixel_features(logits: FloatArray) -> FloatArray:
 
 
 def _pixels_at(
-    maps: SegmentationMaps, places: IndexArray, progress: Progress
+    maps: SegmentationMaps,
+    places: IndexArray,
+    features: FloatArray | None,
+    progress: Progress,
 ) -> tuple[FloatArray, IndexArray, FloatArray]:
     """Return the logits, labels and features of some pixels, image by image."""
     assert maps.labels is not None  # noqa: S101 - `places` has looked
@@ -385,7 +401,7 @@ def _pixels_at(
         logits = maps.logits[image]
         z[start:stop] = logits.reshape(k, -1)[:, own].T
         y[start:stop] = maps.labels[image].ravel()[own]
-        found = pixel_features(logits[None])[0]
+        found = pixel_features(logits[None])[0] if features is None else features[image]
         phi[start:stop] = found.reshape(-1, len(FEATURES))[own]
     return z, y, phi
 
@@ -395,13 +411,20 @@ def _loss(
 ) -> tuple[float, FloatArray]:
     """Return the mean NLL of softmax(exp(phi theta) z) and its gradient; max z is 0."""
     beta = np.exp(np.clip(phi @ theta, -20.0, 20.0))
-    scaled = z * beta[:, None]
-    e = np.exp(scaled)
-    total = e.sum(axis=1)
     own = z[np.arange(y.size), y]
-    loss = float(np.mean(np.log(total) - beta * own))
-    pull = (e * z).sum(axis=1) / total - own
-    return loss, (pull * beta) @ phi / y.size
+    log_total, expected = np.empty(y.size), np.empty(y.size)
+
+    def add(start: int, stop: int) -> None:
+        part = z[start:stop]
+        e = np.exp(part * beta[start:stop, None])
+        total = e.sum(axis=1)
+        log_total[start:stop] = np.log(total)
+        expected[start:stop] = np.einsum("ij,ij->i", e, part) / total
+
+    # The exponentials of a block stay in the cache.
+    map_rows(add, y.size, 8 * z.shape[1], chunk_bytes=_BLOCK)
+    loss = float(np.mean(log_total - beta * own))
+    return loss, ((expected - own) * beta) @ phi / y.size
 
 
 def _checked_labels(
