@@ -69,7 +69,8 @@ def checked_logits(
     """Return logits as floats; NaN, +inf or a row of only -inf raises DataError."""
     array = as_scores(values, where)
     for start, block in _blocks(array):
-        if np.isfinite(block.sum()):  # NaN and infinity would be in the sum
+        # NaN and infinity would be in the sum, which is faster than `sum`
+        if np.isfinite(np.einsum("i->", block.reshape(-1))):
             continue
         is_bad = np.isnan(block) | (block == np.inf)
         bad = np.flatnonzero(is_bad.any(axis=1) | (block == -np.inf).all(axis=1))

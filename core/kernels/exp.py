@@ -44,6 +44,7 @@ from numba.extending import overload
 from core.kernels import vectors
 from core.kernels.vectors import (
     add,
+    first_of,
     fma,
     larger,
     largest_of,
@@ -190,7 +191,7 @@ def _peak(top, scale, magic):
     """Return exp(top / T) * 2**-E of one number."""
     high, low = splat(scale[0]), splat(scale[1])
     found = _exponential(splat(top), high, low, splat(magic))
-    return np.float64(largest_of(found))
+    return np.float64(first_of(found))
 
 
 @njit(**_SMALL)

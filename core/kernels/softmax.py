@@ -56,7 +56,7 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP"]
 
 # of exp.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 2814660303
+EXP_STAMP = 354293155
 
 
 @njit(**_INLINE)
@@ -202,6 +202,14 @@ def _write_scaled(first, k, factor, lead, buffer, out):
             e = multiply(_vector_at(out, first + j, k - j, factor), factors)
             store_part(out, np.uintp(first + j), min(k - j, step), e)
         return
+    if lead < 0:
+        for j in range(0, k - step, step):
+            e = multiply(load(buffer, np.uintp(j)), factors)
+            store(out, np.uintp(first + j), e)
+        # Once more what is there: to write a part of a vector takes far longer.
+        e = multiply(load(buffer, np.uintp(k - step)), factors)
+        store(out, np.uintp(first + k - step), e)
+        return
     head = _head(out, first, k, lead)
     if head > 0:
         e = multiply(load(buffer, np.uintp(0)), factors)
@@ -222,11 +230,21 @@ def _log_vector(value, top, beta, log_mass):
 def _write_log(x, first, k, top, beta, log_mass, lead, out):
     """Write log-probabilities, all digits of them."""
     zero = x.dtype.type(0)
+    step = width(x)
+    if lead < 0 and k >= step:
+        # `out` may be x: the last vector is read before it is overwritten
+        last = load(x, np.uintp(first + k - step))
+        for j in range(0, k - step, step):
+            value = _log_vector(load(x, np.uintp(first + j)), top, beta, log_mass)
+            store(out, np.uintp(first + j), narrow(value, out))
+        value = narrow(_log_vector(last, top, beta, log_mass), out)
+        store(out, np.uintp(first + k - step), value)
+        return
     head = _head(out, first, k, lead)
     if head > 0:
         value = _log_vector(_vector_at(x, first, head, zero), top, beta, log_mass)
         store_part(out, np.uintp(first), head, narrow(value, out))
-    for j in range(head, k, width(x)):
+    for j in range(head, k, step):
         value = _vector_at(x, first + j, k - j, zero)
         value = narrow(_log_vector(value, top, beta, log_mass), out)
         _put(out, first + j, k - j, value, lead >= 0)

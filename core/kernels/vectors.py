@@ -29,6 +29,7 @@ __all__ = [
     "count_larger",
     "divide",
     "first_equal",
+    "first_of",
     "fma",
     "larger",
     "largest_of",
@@ -126,10 +127,15 @@ def _shuffled(builder: Any, first: Any, second: Any, places: list[int]) -> Any:
     return builder.shuffle_vector(first, second, mask)
 
 
-def _first_lanes(builder: Any, n: Any, count: int) -> Any:
-    """Return the mask of the lanes below n."""
-    lanes = ir.Constant(ir.VectorType(n.type, count), list(range(count)))
-    return builder.icmp_signed("<", lanes, _repeated(builder, n, count))
+def _first_lanes(builder: Any, n: Any, kind: Any) -> Any:
+    """Return the mask of the lanes below n, of integers as wide as the lanes.
+
+    Others would have to be packed: rows of 100 classes took a third more time.
+    """
+    integers = _integers(kind)
+    n = builder.trunc(n, integers.element) if integers.element.width < 64 else n
+    lanes = ir.Constant(integers, list(range(kind.count)))
+    return builder.icmp_signed("<", lanes, _repeated(builder, n, kind.count))
 
 
 def _larger(builder: Any, a: Any, b: Any) -> Any:
@@ -189,7 +195,7 @@ def load_part(typingctx, x, i, n, fill):  # noqa: ARG001
         kind = _llvm(vector)
         place = _pointer(context, builder, x, array, index)
         place = builder.bitcast(place, kind.as_pointer())
-        mask = _first_lanes(builder, count, vector.count)
+        mask = _first_lanes(builder, count, kind)
         other = _repeated(builder, value, vector.count)
         name = f"llvm.masked.load.{_suffix(kind)}.p0"
         given = [place, _I32(x.dtype.bitwidth // 8), mask, other]
@@ -255,7 +261,7 @@ def store_part(typingctx, x, i, n, value):  # noqa: ARG001
         array, index, count, given = arguments
         place = _pointer(context, builder, x, array, index)
         place = builder.bitcast(place, given.type.as_pointer())
-        mask = _first_lanes(builder, count, value.count)
+        mask = _first_lanes(builder, count, given.type)
         name = f"llvm.masked.store.{_suffix(given.type)}.p0"
         parts = [given, place, _I32(x.dtype.bitwidth // 8), mask]
         _call(builder, name, ir.VoidType(), parts)
@@ -458,6 +464,16 @@ def sum_of(typingctx, a):  # noqa: ARG001
         return _call(builder, name, zero.type, given, fastmath=("reassoc",))
 
     return types.float64(a), make
+
+
+@_operation(lambda a: a[0])
+def first_of(typingctx, a):  # noqa: ARG001
+    """Return the first lane."""
+
+    def make(context, builder, signature, arguments):  # noqa: ARG001
+        return builder.extract_element(arguments[0], _I32(0))
+
+    return a.dtype(a), make
 
 
 @_operation(lambda a: a.max())
