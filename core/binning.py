@@ -25,6 +25,7 @@ __all__ = [
 FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
 
+_CHUNK_BYTES = 1 << 20  # the kernel spends a tenth of the time of others on a byte
 THIN = 10  # rows below which a bin is called thin
 
 
@@ -224,14 +225,16 @@ def _sums(
     bounds, is_right = np.ascontiguousarray(edges), closed == "right"
 
     def add(start: int, stop: int) -> FloatArray:
-        sums, place = np.zeros((TABLES, size, 5)), np.empty(BLOCK, np.int32)
+        sums, work = np.zeros((TABLES, size, 5)), np.empty((2, BLOCK), np.int32)
+        tally = np.zeros((TABLES, 2 * size), np.int64)
+        total = np.zeros((TABLES, 2 * size))
         _bin_kernel(
             *(confidence, outcome, weight, bounds, is_even, is_right),
-            *(start, stop, place, sums),
+            *(start, stop, work, sums, tally, total),
         )
         return np.asarray(sums.sum(axis=0))
 
-    parts = map_rows(add, n, 16)
+    parts = map_rows(add, n, 16, chunk_bytes=_CHUNK_BYTES)
     found = np.asarray(np.sum(parts, axis=0)) if parts else np.zeros((size, 5))
     if sample_weight is None:
         found[:, 3:] = found[:, :1]
