@@ -38,6 +38,9 @@ FEW_FIT_ROWS = 5000  # below it the split is repeated to show the variation over
 N_REPEATS = 5
 
 
+_CELLS = 1 << 22  # scores transformed at once
+
+
 @dataclass(frozen=True, slots=True)
 class Refit:
     """What one repetition of the split measured on its test rows."""
@@ -116,11 +119,14 @@ class Fitted:
         beside = companions_of(study, own, self.calibrator)
         test = split.test
         found = np.empty((test.size, own.n_classes), dtype or own.logits.dtype)
+        step = max(1, _CELLS // max(1, own.n_classes))
         for round_, calibrator in zip(split.rounds, self.rounds, strict=True):
-            logits = own.logits[round_.test].astype(found.dtype, copy=False)
-            found[np.searchsorted(test, round_.test)] = calibrator.transform(
-                logits, **beside.take(round_.test)
-            )
+            for start in range(0, round_.test.size, step):
+                rows = round_.test[start : start + step]
+                logits = own.logits[rows].astype(found.dtype, copy=False)
+                found[np.searchsorted(test, rows)] = calibrator.transform(
+                    logits, **beside.take(rows)
+                )
         return found
 
 
