@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import streamlit as st
 
-from app import memory
+from app import memory, relevant
 from core.analysis import (
     UNCALIBRATED,
     Analysis,
@@ -32,7 +32,7 @@ from core.correctness import LossEffects, compare_losses
 from core.decisions import Decisions
 from core.decisions import decisions as decisions_of
 from core.findings import Findings, find
-from core.fitting import Fitted, fit_method, unusable_reason
+from core.fitting import Fitted, fit_method
 from core.loading import Schema, inspect_file, open_study
 from core.messages import FitError, Progress, no_progress, part_of
 from core.metrics import Curve
@@ -75,14 +75,12 @@ __all__ = [
     "division",
     "division_problem",
     "findings",
-    "fit_settings",
     "fitted",
     "forget",
     "inspected",
     "losses",
     "more_metrics",
     "ood_rows",
-    "ood_settings",
     "operating_points",
     "overview",
     "peers",
@@ -90,7 +88,6 @@ __all__ = [
     "preview",
     "role_sizes",
     "sample",
-    "temperature_settings",
     "visit",
 ]
 
@@ -100,9 +97,6 @@ SAMPLE = Path(__file__).resolve().parents[1] / "sample_data" / "digits_noisy.csv
 SAMPLE_COPIES = SAMPLE.with_name("digits_noisy_copies.npz")
 SAMPLE_STRANGERS = SAMPLE.with_name("digits_ood.npz")
 SAMPLE_REFERENCE = SAMPLE.with_name("digits_reference.npz")
-_FITTING = ("split", "n_folds", "fit_fraction", "threshold_fraction", "seed")
-_DIVIDING = (*_FITTING, "threshold_rule", "ood_tuning", "ood_validation")
-_MEASURING = (*_DIVIDING, "level", "n_resamples", "near_sets", "far_sets")
 _BY_CONTENT: dict[str | type[Any], Callable[[Any], Any]] = {
     "core.predictions.Study": attrgetter("identity"),
     "core.settings.Settings": methodcaller("to_json"),
@@ -141,47 +135,9 @@ def sample() -> tuple[Study, Schema]:
     return open_study(SAMPLE, Settings())
 
 
-def fit_settings(settings: Settings, method: str) -> Settings:
-    """Return only what fitting a method reads, so that nothing else refits it."""
-    own = tuple(item for item in settings.options if item[0] == method)
-    kept = {name: getattr(settings, name) for name in _FITTING}
-    return Settings(options=own, **kept)
-
-
-def measuring_settings(settings: Settings) -> Settings:
-    """Return the settings without the choice of calibrators."""
-    return settings.replace(
-        calibrators=(),
-        baseline=UNCALIBRATED,
-        method=UNCALIBRATED,
-        options=(),
-        temperature=None,
-    )
-
-
-def _plain(settings: Settings) -> Settings:
-    """Return the settings without those that change neither rows nor resamples."""
-    own = Settings()
-    kept = {
-        name: getattr(own, name) for name in ("n_bins", "strategy", "norm", "level")
-    }
-    return settings.replace(**kept)
-
-
-def temperature_settings(study: Study, settings: Settings) -> Settings:
-    """Return the settings of the first page: temperature scaling, where it can be."""
-    is_usable = unusable_reason(study, "temperature") is None
-    return settings.replace(
-        calibrators=("temperature",) if is_usable else (),
-        baseline=UNCALIBRATED,
-        method="temperature",
-        temperature=None,
-    )
-
-
 def division(study: Study, settings: Settings) -> Split | None:
     """Return how rows are divided, or None where they cannot be."""
-    found = _division(study, fit_settings(settings, ""))
+    found = _division(study, relevant.to_fit(settings, ""))
     return found if isinstance(found, Split) else None
 
 
@@ -200,7 +156,7 @@ def role_sizes(study: Study, settings: Settings) -> dict[str, int]:
 
 def division_problem(study: Study, settings: Settings) -> FitError | None:
     """Return why rows cannot be divided, or None if they can."""
-    found = _division(study, fit_settings(settings, ""))
+    found = _division(study, relevant.to_fit(settings, ""))
     return found if isinstance(found, FitError) else None
 
 
@@ -215,7 +171,7 @@ def overview(
     study: Study, settings: Settings, progress: Progress = no_progress
 ) -> Overview:
     """Return the uncalibrated numbers and the verdict."""
-    return _overview(study, measuring_settings(settings), progress)
+    return _overview(study, relevant.to_scores(settings), progress)
 
 
 def fitted(
@@ -223,7 +179,7 @@ def fitted(
 ) -> Fitted:
     """Return a fitted calibrator; bins, levels and the like do not refit it."""
     method = CALIBRATORS[method].id
-    return _fitted(study, fit_settings(settings, method), method, progress)
+    return _fitted(study, relevant.to_fit(settings, method), method, progress)
 
 
 def analysis(
@@ -251,7 +207,7 @@ def findings(
     study: Study, settings: Settings, progress: Progress = no_progress
 ) -> Findings | None:
     """Return what stands out before any repair: class, slice and rows."""
-    return _findings(study, measuring_settings(settings), progress)
+    return _findings(study, relevant.to_scores(settings), progress)
 
 
 def class_scores(study: Study, settings: Settings, method: str) -> ClassScores:
@@ -263,7 +219,7 @@ def class_scores(study: Study, settings: Settings, method: str) -> ClassScores:
     if CALIBRATORS[method].id == UNCALIBRATED:
         is_compared = bool(_made(study, settings, method))
         return scores_for(study, first, is_compared=is_compared)
-    own = fit_settings(settings, method)
+    own = relevant.to_fit(settings, method)
     return _class_scores(study, own, CALIBRATORS[method].id, first)
 
 
@@ -286,7 +242,14 @@ def curve(
     progress: Progress = no_progress,
 ) -> Curve:
     """Return a reliability curve, before a repair or after it."""
-    return _curve(study, _asked(settings), CALIBRATORS[method].id, view, kind, progress)
+    return _curve(
+        study,
+        relevant.to_methods(settings),
+        CALIBRATORS[method].id,
+        view,
+        kind,
+        progress,
+    )
 
 
 def class_curve(
@@ -298,7 +261,9 @@ def class_curve(
     progress: Progress = no_progress,
 ) -> Curve:
     """Return the reliability curve of one class against the rest."""
-    return _class_curve(study, _asked(settings), method, column, kind, progress)
+    return _class_curve(
+        study, relevant.to_methods(settings), method, column, kind, progress
+    )
 
 
 def more_metrics(
@@ -315,7 +280,9 @@ def more_metrics(
     """
     wanted = ",".join(names)
     method = CALIBRATORS[method].id
-    return _more_metrics(study, _asked(settings), method, view, wanted, progress)
+    return _more_metrics(
+        study, relevant.to_methods(settings), method, view, wanted, progress
+    )
 
 
 def losses(
@@ -327,27 +294,29 @@ def losses(
 
 def decisions(study: Study, settings: Settings) -> Decisions:
     """Return what the scores as they are take for what."""
-    return _decisions(study, measuring_settings(settings))
+    return _decisions(study, relevant.to_scores(settings))
 
 
 def operating_points(
     study: Study, settings: Settings, method: str, progress: Progress = no_progress
 ) -> OperatingPoints | FitError:
     """Return thresholds with their rates, or why there are none."""
-    return _operating_points(study, _asked(settings), CALIBRATORS[method].id, progress)
+    return _operating_points(
+        study, relevant.to_methods(settings), CALIBRATORS[method].id, progress
+    )
 
 
 def peers(
     study: Study, settings: Settings, progress: Progress = no_progress
 ) -> tuple[PeerNumber, ...]:
     """Return what other libraries print; as `evaluate --peers` has it."""
-    return _peers(study, measuring_settings(settings), progress)
+    return _peers(study, relevant.to_scores(settings), progress)
 
 
 def ood_rows(study: Study, settings: Settings) -> OodRows:
     """Return the rows by role; sets come and go without new copies of the others."""
     alone = Study(study.evaluation, fit=study.fit, reference=study.reference)
-    return with_sets(_ood_inside(alone, _only(settings, _FITTING)), study, settings)
+    return with_sets(_ood_inside(alone, relevant.to_division(settings)), study, settings)
 
 
 def detections(
@@ -361,41 +330,21 @@ def detections(
     Only the settings that numbers and options depend on count: a threshold is chosen
     by `core.ood.with_threshold`.
     """
-    known = _ood_known(study, _only(settings, _MEASURING))
-    keys = {name: _ood_key(name, settings) for name in methods}
+    asked = relevant.to_detections(settings)
+    known = _ood_known(study, asked.replace(options=()))
+    keys = {name: relevant.to_detector(name, settings) for name in methods}
     before = {name: known[key] for name, key in keys.items() if key in known}
     rows = ood_rows(study, settings)
     # Pages choose thresholds; only which rows are set aside for them matters here.
-    asked = ood_settings(settings).replace(threshold_rule="tpr")
+    asked = asked.replace(threshold_rule="tpr")
     for found in detect_in_turn(rows, asked, methods, progress, known=before):
         known.update({keys[name]: item for name, item in found.results.items()})
         yield found
 
 
-def ood_settings(settings: Settings) -> Settings:
-    """Return only what the numbers of detectors depend on."""
-    return _only(settings, (*_MEASURING, "options"))
-
-
-def _ood_key(method: str, settings: Settings) -> str:
-    return f"{method} {sorted(settings.method_options(method).items())!r}"
-
-
-def _only(settings: Settings, names: tuple[str, ...]) -> Settings:
-    """Return settings that are the default ones but for some."""
-    return Settings(**{name: getattr(settings, name) for name in names})
-
-
 def preview(study: Study, settings: Settings, temperature: float) -> ViewResult:
     """Return the test rows at a temperature set by hand, rounded to four digits."""
-    return _preview(study, measuring_settings(settings), round(temperature, 4))
-
-
-def _asked(settings: Settings) -> Settings:
-    """Return the settings without what concerns neither the methods nor their rows."""
-    return settings.replace(
-        method=UNCALIBRATED, baseline=UNCALIBRATED, temperature=None
-    )
+    return _preview(study, relevant.to_scores(settings), round(temperature, 4))
 
 
 def _made(
@@ -453,7 +402,7 @@ def _before(study: Study, settings: Settings) -> dict[str, Any]:  # noqa: ARG001
 @_kept(max_entries=8)
 def _overview(study: Study, settings: Settings, _progress: Progress) -> Overview:
     _progress(0.0, "Measuring the scores as they are")
-    before = _before(study, _plain(settings))
+    before = _before(study, relevant.to_resamples(settings))
     before["overview"] = measure(study, settings, _progress, before.get("overview"))
     found: Overview = before["overview"]
     return found
@@ -473,7 +422,7 @@ def _analysis(
     _progress: Progress,
     _arrived: Callable[[str, Fitted | None], None] | None,
 ) -> Analysis:
-    before = _before(study, _plain(settings))
+    before = _before(study, relevant.to_resamples(settings))
     hooks: dict[str, Any] = {"measured": overview, "fitted": fitted}
     hooks |= {"arrived": _arrived, "known": before.get("analysis")}
     before["analysis"] = analyze(study, settings, _progress, **hooks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from app import compute, jobs, state
+from app import compute, jobs, relevant, state
 from components import calibrators, correctness, display
 from core.analysis import Analysis
 from core.calibrators import CALIBRATORS, RowTemperature
@@ -89,7 +89,7 @@ def _temperatures(analysis: Analysis, own: list[str], stem: str) -> None:
 def _losses(analysis: Analysis, stem: str) -> None:
     """Fit every loss as a job and show the results side by side."""
     study, chosen = analysis.study, analysis.settings
-    wanted = compute.fit_settings(chosen, METHOD)
+    wanted = relevant.to_fit(chosen, METHOD)
     found = jobs.run(
         f"losses {study.identity} {wanted.to_json()}",
         "Fitting each loss",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from app import compute, jobs, state
+from app import compute, jobs, relevant, state
 from components import controls, display
 from core.messages import Progress
 from core.ood import DETECTORS, Detection, DetectorMethod, default_panel
@@ -165,7 +165,7 @@ def results(
         return found
 
     return jobs.follow(
-        f"ood {study.identity} {compute.ood_settings(asked).to_json()} {methods}",
+        f"ood {study.identity} {relevant.to_detections(asked).to_json()} {methods}",
         "Fitting and scoring",
         work,
         slot="ood",

@@ -6,7 +6,7 @@ from functools import partial
 
 import streamlit as st
 
-from app import compute, jobs, state
+from app import compute, jobs, relevant, state
 from components import display, peers, tables
 from core.analysis import Analysis
 from core.settings import Settings
@@ -49,7 +49,7 @@ def other_libraries(analysis: Analysis, key: str, stem: str) -> None:
     study, chosen = analysis.study, analysis.settings
     with box:
         found = jobs.run(
-            f"peers {study.identity} {compute.measuring_settings(chosen).to_json()}",
+            f"peers {study.identity} {relevant.to_scores(chosen).to_json()}",
             "Computing as other libraries do",
             partial(compute.peers, study, chosen),
             slot="peers",

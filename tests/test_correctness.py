@@ -24,7 +24,7 @@ from core.calibrators.row_temperature import (
     sorted_log_probabilities,
     top_places,
 )
-from core.calibrators.top_label import KEPT_GAP, raised
+from core.calibrators.top_rows import KEPT_GAP, raised
 from core.export import from_json, to_json, to_python, verify
 from core.export.fuse import fuse
 from core.export.onnx import to_onnx

@@ -4,7 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from app import bar, compute, copies, jobs, opening, snapshots, state
+from app import bar, compute, copies, jobs, opening, relevant, snapshots, state
 from components import controls, display, tables
 from core.loading import ColumnGuess, Schema
 from core.loading.snippets import SNIPPETS
@@ -183,7 +183,7 @@ def column_line(number: int, item: ColumnGuess) -> None:
 def doubts_section(study: Study, chosen: Settings) -> None:
     """Show the remarks on the file, those that its numbers raise included."""
     notes = list(study.evaluation.notes)
-    wanted = compute.temperature_settings(study, chosen)
+    wanted = relevant.to_first_page(study, chosen)
     name = f"measure {study.identity} {wanted.to_json()}"
     first = jobs.run(
         name, "Checking the rows", partial(compute.overview, study, wanted), slot="data"

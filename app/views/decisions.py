@@ -5,7 +5,7 @@ from functools import partial
 
 import streamlit as st
 
-from app import bar, compute, jobs, state
+from app import bar, compute, jobs, relevant, state
 from components import decisions, display, tables
 from core.analysis import Analysis, positive_index
 from core.messages import FitError
@@ -165,7 +165,7 @@ if study is None:
     bar.uploader("upload_first", "Drop your file")
     st.stop()
 
-wanted = compute.temperature_settings(study, state.settings())
+wanted = relevant.to_first_page(study, state.settings())
 result = jobs.run(
     f"analysis {study.identity} {wanted.to_json()}",
     "Measuring",

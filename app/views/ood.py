@@ -5,7 +5,16 @@ from functools import partial
 
 import streamlit as st
 
-from app import bar, compute, jobs, ood_detail, ood_files, ood_given, ood_scores, state
+from app import (
+    bar,
+    jobs,
+    ood_detail,
+    ood_files,
+    ood_given,
+    ood_scores,
+    relevant,
+    state,
+)
 from components import display, ood_tables, tables
 from components.ood import score_label
 from core.messages import DataError, FitError
@@ -197,7 +206,7 @@ if not found.results:
         st.markdown("**None of these scores can be used.** Choose others above.")
     st.stop()
 if found.rows.ood:
-    told = f"{study.identity} {compute.ood_settings(chosen).to_json()}"
+    told = f"{study.identity} {relevant.to_detections(chosen).to_json()}"
     numbers(found, chosen, file_stem, told)
 ood_detail.section(study, found, chosen, file_stem)
 display.notes([*found.rows.notes, *found.rows.test.notes])

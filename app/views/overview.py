@@ -6,7 +6,7 @@ from functools import partial
 
 import streamlit as st
 
-from app import bar, compute, fold_line, jobs, opening, provenance, state
+from app import bar, compute, fold_line, jobs, opening, provenance, relevant, state
 from components import calibrators, display, reliability, tables, theme
 from core.analysis import Analysis, Comparison, ViewResult
 from core.calibrators import TemperatureScaling
@@ -324,7 +324,7 @@ if study is None:
 if state.is_sample():
     invitation()
 
-wanted = compute.temperature_settings(study, state.settings())
+wanted = relevant.to_first_page(study, state.settings())
 name = f"{study.identity} {wanted.to_json()}"
 first = jobs.run(
     f"measure {name}",

@@ -6,7 +6,17 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from app import bar, compute, curves, each_class, jobs, more_metrics, provenance, state
+from app import (
+    bar,
+    compute,
+    curves,
+    each_class,
+    jobs,
+    more_metrics,
+    provenance,
+    relevant,
+    state,
+)
 from components import controls, display, reliability, tables, theme
 from core.analysis import Analysis, ViewResult, scores_of
 from core.binning import BinStatistics, assign_bins
@@ -269,7 +279,7 @@ if study is None:
     bar.uploader("upload_first", "Drop your file")
     st.stop()
 
-now = compute.temperature_settings(study, state.settings())
+now = relevant.to_first_page(study, state.settings())
 analysis = jobs.run(
     f"analysis {study.identity} {now.to_json()}",
     "Measuring",

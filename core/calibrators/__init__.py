@@ -33,13 +33,13 @@ from core.calibrators.structured import (
     StructuredVectorScaling,
 )
 from core.calibrators.tempnet import SupervisedTempNet
-from core.calibrators.top_label import (
-    TopVersusAll,
+from core.calibrators.top_curves import (
     TopVersusAllBeta,
     TopVersusAllHistogram,
     TopVersusAllIsotonic,
     TopVersusAllPlatt,
 )
+from core.calibrators.top_label import TopVersusAll
 from core.calibrators.vector import NoBiasVectorScaling, VectorScaling
 from core.calibrators.venn_abers import VennAbers
 

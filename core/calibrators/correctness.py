@@ -15,7 +15,7 @@ from core.calibrators.row_temperature import (
     sorted_log_probabilities,
     top_places,
 )
-from core.calibrators.top_label import raised
+from core.calibrators.top_rows import raised
 from core.messages import DataError, Note, Progress
 from core.registry import Param
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.calibrators.row_temperature import LOWEST_LOG
-from core.calibrators.top_label import KEPT_GAP
+from core.calibrators.top_rows import KEPT_GAP
 from core.export.methods.base import (
     Export,
     FloatArray,
