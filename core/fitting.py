@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,20 +114,44 @@ class Fitted:
         dtype : dtype, optional
             To compute in; by default that of the logits.
         """
-        own = study.evaluation
+        own, n = study.evaluation, split.test.size
         assert own.logits is not None  # noqa: S101 - calibrators have class scores
-        beside = companions_of(study, own, self.calibrator)
-        test = split.test
-        found = np.empty((test.size, own.n_classes), dtype or own.logits.dtype)
+        make = self.log_probability_rows(study, split, dtype)
         step = max(1, _CELLS // max(1, own.n_classes))
-        for round_, calibrator in zip(split.rounds, self.rounds, strict=True):
-            for start in range(0, round_.test.size, step):
-                rows = round_.test[start : start + step]
-                logits = own.logits[rows].astype(found.dtype, copy=False)
-                found[np.searchsorted(test, rows)] = calibrator.transform(
-                    logits, **beside.take(rows)
-                )
+        found = np.empty((n, own.n_classes), dtype or own.logits.dtype)
+        for start in range(0, n, step):
+            found[start : start + step] = make(start, min(start + step, n))
         return found
+
+    def log_probability_rows(
+        self, study: Study, split: Split, dtype: DTypeLike | None = None
+    ) -> Callable[[int, int], FloatArray]:
+        """Return what makes some of them: called with the first and the last test row.
+
+        Parameters
+        ----------
+        study, split, dtype
+            As `log_probabilities` has them.
+        """
+        own, test = study.evaluation, split.test
+        assert own.logits is not None  # noqa: S101 - calibrators have class scores
+        logits, kind = own.logits, np.dtype(dtype or own.logits.dtype)
+        beside = companions_of(study, own, self.calibrator)
+        number = np.empty(test.size, dtype=np.int64)
+        for place, round_ in enumerate(split.rounds):
+            number[np.searchsorted(test, round_.test)] = place
+
+        def make(start: int, stop: int) -> FloatArray:
+            found = np.empty((stop - start, own.n_classes), kind)
+            for place, calibrator in enumerate(self.rounds):
+                here = np.flatnonzero(number[start:stop] == place)
+                if here.size:
+                    rows = test[start:stop][here]
+                    given = logits[rows].astype(kind, copy=False)
+                    found[here] = calibrator.transform(given, **beside.take(rows))
+            return found
+
+        return make
 
 
 def unusable_reason(study: Study, method: str) -> str | None:

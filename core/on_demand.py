@@ -23,6 +23,7 @@ from core.metrics import CURVES, Curve, RowScores, Sample, estimates
 from core.metrics.base import METRICS
 from core.metrics.presets import PeerNumber, peer_numbers
 from core.predictions import Predictions, Study
+from core.probability_rows import ProbabilityRows
 from core.settings import Settings
 from core.softmax import softmax
 from core.uncertainty import Estimate
@@ -38,8 +39,6 @@ Found = dict[str, dict[str, dict[str, Estimate]]]
 def _more() -> tuple[str, ...]:
     return tuple(name for name, item in METRICS.items() if item.tier == "more")
 
-
-_CELLS = 1 << 20  # scores worked on at once
 
 MORE_METRICS = _more()
 """Ids of the metrics that are computed only when they are asked for."""
@@ -202,7 +201,9 @@ def peers(
 
 
 def _given(
-    own: Predictions, used: NDArray[np.int64], probabilities: FloatArray | None
+    own: Predictions,
+    used: NDArray[np.int64],
+    probabilities: FloatArray | ProbabilityRows | None,
 ) -> FloatArray | None:
     """Return what a user hands to another library: probabilities as in the file.
 
@@ -210,7 +211,7 @@ def _given(
     differ in.
     """
     if own.input_kind != "probabilities" or own.logits is None:
-        return probabilities
+        return None if probabilities is None else np.asarray(probabilities)
     has_zeros = any(note.code == "exact-zero" for note in own.notes)
     floor = float(own.logits.min()) if has_zeros else None
     return given_probabilities(own.logits[used], floor)
@@ -288,22 +289,28 @@ def _samples(
     return found
 
 
-def _calibrated(study: Study, overview: Overview, fitted: Fitted | None) -> FloatArray:
+def _calibrated(
+    study: Study, overview: Overview, fitted: Fitted | None
+) -> ProbabilityRows:
     """Return probabilities of the test rows, each from a fit that never saw it."""
-    own = study.evaluation
+    own, split = study.evaluation, overview.split
     assert own.logits is not None  # noqa: S101 - calibrators have class scores
-    assert overview.split is not None  # noqa: S101 - the caller has looked
+    assert split is not None  # noqa: S101 - the caller has looked
     if fitted is None:
-        return _probabilities(own.logits, overview.split.test)
-    logs = fitted.log_probabilities(study, overview.split, np.float64)
-    return np.asarray(np.exp(logs, out=logs))
+        return _probabilities(own.logits, split.test)
+    logs = fitted.log_probability_rows(study, split, np.float64)
+
+    def make(start: int, stop: int) -> FloatArray:
+        found = logs(start, stop)
+        return np.asarray(np.exp(found, out=found))
+
+    return ProbabilityRows((split.test.size, own.n_classes), make)
 
 
-def _probabilities(logits: FloatArray, rows: NDArray[np.int64]) -> FloatArray:
-    """Return the softmax of some rows in double precision, a few rows at a time."""
-    found = np.empty((rows.size, logits.shape[1]))
-    step = max(1, _CELLS // max(1, logits.shape[1]))
-    for start in range(0, rows.size, step):
-        block = logits[rows[start : start + step]].astype(np.float64)
-        softmax(block, out=found[start : start + step])
-    return found
+def _probabilities(logits: FloatArray, rows: NDArray[np.int64]) -> ProbabilityRows:
+    """Return the softmax of some rows in double precision."""
+
+    def make(start: int, stop: int) -> FloatArray:
+        return softmax(logits[rows[start:stop]].astype(np.float64))
+
+    return ProbabilityRows((rows.size, logits.shape[1]), make)

@@ -35,7 +35,7 @@ __all__ = [
 FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
 
-_CELLS = 1 << 22  # scores worked on at once
+_CELLS = 1 << 20  # scores worked on at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)

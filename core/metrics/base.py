@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from core.messages import DataError
+from core.probability_rows import ProbabilityRows
 from core.registry import Registry
 from core.row_statistics import RowStatistics
 from core.softmax import row_statistics
@@ -82,8 +83,10 @@ class RowScores:
         classes, summed over classes for more.
     entropy : ndarray of shape (n,) or None
         Entropy of the class probabilities, in nats.
-    probabilities, labels : ndarray of shape (n, k) and of shape (n,), or None
+    probabilities : ndarray or ProbabilityRows of shape (n, k), or None
         Whole rows, where a metric that was asked for needs them.
+    labels : ndarray of int64 of shape (n,) or None
+        Columns, where there are whole rows.
     view : {"top-label", "positive-class"}
     """
 
@@ -93,7 +96,7 @@ class RowScores:
     brier: FloatArray | None = None
     view: str = "top-label"
     entropy: FloatArray | None = None
-    probabilities: FloatArray | None = None
+    probabilities: FloatArray | ProbabilityRows | None = None
     labels: NDArray[np.int64] | None = None
     _order: list[ConfidenceOrder] = field(default_factory=list, init=False, repr=False)
 

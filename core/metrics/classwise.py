@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from core.metrics.base import METRICS, RowScores
 from core.metrics.calibration_error import N_BINS, STRATEGY, score_interval
 from core.metrics.design import Design
 from core.metrics.distances import point_of
+from core.metrics.pearson import Pearson
 from core.parallel import map_rows
 from core.uncertainty import Estimate
 
@@ -27,8 +27,11 @@ __all__ = [
 ]
 
 FloatArray = NDArray[np.floating[Any]]
+IndexArray = NDArray[np.int64]
+Entries = tuple[IndexArray, IndexArray, IndexArray, FloatArray]
 
 _CHUNKS = 8
+_CELLS = 1 << 18  # probabilities made at once by each thread: they stay in its cache
 _SHARED = 0.01  # probability below which a class shares no noise with the others
 _THIRD_CUMULANT = float(np.sqrt(2 / np.pi) * (4 / np.pi - 1))  # of |N(0, 1)|
 
@@ -49,8 +52,8 @@ class ClassBins:
         Variance of `residual` from the rows, or groups, that were seen.
     typical : ndarray of shape (k, n_bins)
         Mean size of `residual` in standard deviations, under the null.
-    index : ndarray of int16 of shape (n, k)
-        Bin of each probability.
+    entries : tuple of ndarray of shape (m,)
+        Row, class, bin and probability of all that share noise with other cells.
     """
 
     mass: FloatArray
@@ -58,7 +61,7 @@ class ClassBins:
     null_variance: FloatArray
     variance: FloatArray
     typical: FloatArray
-    index: NDArray[np.int16]
+    entries: Entries
 
     @property
     def errors(self) -> FloatArray:
@@ -89,7 +92,11 @@ def class_bins(scores: RowScores, design: Design) -> ClassBins:
     """
     assert scores.probabilities is not None  # noqa: S101 - the registry asks for them
     assert scores.labels is not None  # noqa: S101
-    index, sums = _sums(scores, design)
+    if design.groups is not None or design.strategy != "uniform":
+        # Both go through the classes one by one.
+        scores = replace(scores, probabilities=np.asarray(scores.probabilities))
+    inner = _inner_edges(scores, design)
+    entries, sums = _sums(scores, design, inner)
     mass, weighted, squares, chance, total, drift, spread, count = sums
     safe = np.where(mass > 0, mass, 1.0)
     null_variance = np.maximum(chance, 0.0)
@@ -98,7 +105,7 @@ def class_bins(scores: RowScores, design: Design) -> ClassBins:
     independent = mass**2 / np.where(squares > 0, squares, 1.0)
     chance = weighted / safe
     if design.groups is not None:
-        parts = [_grouped(scores, design, index, mean, k) for k in range(len(mass))]
+        parts = [_grouped(scores, design, inner, mean, k) for k in range(len(mass))]
         null_variance, spread, independent, count = np.stack(parts, axis=1)
         chance = np.full_like(mass, 0.5)
     variance = spread * count / np.maximum(count - 1, 1)
@@ -108,49 +115,74 @@ def class_bins(scores: RowScores, design: Design) -> ClassBins:
         null_variance=null_variance,
         variance=np.where(count == 1, null_variance, variance),
         typical=_mean_deviation(np.maximum(np.round(independent), 1.0), chance),
-        index=index,
+        entries=entries,
     )
 
 
-def _sums(scores: RowScores, design: Design) -> tuple[NDArray[np.int16], FloatArray]:
-    """Return the bin of each probability, (n, k), and sums of cells, (8, k, n_bins)."""
+def _inner_edges(scores: RowScores, design: Design) -> FloatArray:
+    """Return the edges between the bins of every class, (k, n_bins - 1)."""
     assert scores.probabilities is not None  # noqa: S101 - class_bins has looked
-    assert scores.labels is not None  # noqa: S101
-    p, labels = np.ascontiguousarray(scores.probabilities), scores.labels
-    n, k = p.shape
+    n, k = scores.probabilities.shape
     size, share = design.n_bins, design.shares(n)
     inner = np.full((k, size - 1), np.inf)
     if design.strategy == "uniform":
         inner[:] = bin_edges(share, size, "uniform")[1:-1]
-    else:
-        for column in range(k):
-            edges = bin_edges(p[:, column], size, design.strategy)
-            inner[column, : edges.size - 2] = edges[1:-1]
-    index = np.empty((n, k), dtype=np.int16)
+        return inner
+    for column in range(k):
+        edges = bin_edges(scores.probabilities[:, column], size, design.strategy)
+        inner[column, : edges.size - 2] = edges[1:-1]
+    return inner
 
-    def add(start: int, stop: int) -> FloatArray:
-        sums = np.zeros((k, size, 8))
-        _class_cells_kernel(p, labels, share, inner, start, stop, index, sums)
-        return sums
+
+def _sums(
+    scores: RowScores, design: Design, inner: FloatArray
+) -> tuple[Entries, FloatArray]:
+    """Return the entries of `ClassBins`, and sums of cells, (8, k, n_bins)."""
+    assert scores.probabilities is not None  # noqa: S101 - class_bins has looked
+    assert scores.labels is not None  # noqa: S101
+    rows, labels = scores.probabilities, scores.labels
+    n, k = rows.shape
+    share = design.shares(n)
+    step = max(1, _CELLS // max(1, k))
+
+    def add(start: int, stop: int) -> tuple[FloatArray, list[Any]]:
+        sums = np.zeros((k, design.n_bins, 8))
+        entries = []
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            p, y = np.ascontiguousarray(rows[first:last]), labels[first:last]
+            index = np.empty(p.shape, dtype=np.int16)
+            given = (p, y, share[first:last], inner, 0, last - first)
+            _class_cells_kernel(*given, index, sums)
+            is_shared = p >= _SHARED
+            is_shared[np.arange(last - first), y] = True
+            row, column = np.nonzero(is_shared)
+            found = (row + first, column, index[row, column].astype(np.int64))
+            entries.append((*found, p[row, column].astype(np.float64)))
+        return sums, entries
 
     # Few chunks, whatever the number of threads: each has sums of its own.
     parts = map_rows(add, n, 1, chunk_bytes=max(1, -(-n // _CHUNKS)))
-    return index, np.moveaxis(np.sum(parts, axis=0), -1, 0)
+    every = [item for _, entries in parts for item in entries]
+    row, column, place, p = (np.concatenate(item) for item in zip(*every, strict=True))
+    total = np.sum([sums for sums, _ in parts], axis=0)
+    return (row, column, place, p), np.moveaxis(total, -1, 0)
 
 
 def _grouped(
     scores: RowScores,
     design: Design,
-    index: NDArray[np.int16],
+    inner: FloatArray,
     mean: FloatArray,
     k: int,
 ) -> FloatArray:
     """Return both spreads, effective and plain numbers of groups, shape (4, n_bins)."""
     assert scores.probabilities is not None  # noqa: S101 - class_bins has looked
-    n, size = index.shape[0], mean.shape[1]
+    n, size = len(scores), mean.shape[1]
     share, unit = design.shares(n), design.unit(n)
-    residual = scores.probabilities[:, k] - np.asarray(scores.labels == k, np.float64)
-    place = index[:, k].astype(np.int64)
+    p = np.asarray(scores.probabilities[:, k])
+    residual = p - np.asarray(scores.labels == k, np.float64)
+    place = np.searchsorted(inner[k], p)
     cell, length = unit * size + place, (int(unit.max(initial=0)) + 1) * size
 
     def by_group(values: FloatArray) -> FloatArray:
@@ -197,17 +229,13 @@ class _Shared:
     @classmethod
     def of(cls, scores: RowScores, design: Design, cells: ClassBins) -> _Shared:
         """Return the entries of every row that count."""
-        assert scores.probabilities is not None  # noqa: S101 - class_bins has looked
-        assert scores.labels is not None  # noqa: S101
-        n, k = scores.probabilities.shape
+        assert scores.labels is not None  # noqa: S101 - class_bins has looked
+        n = len(scores)
         share, unit = design.shares(n), design.unit(n)
-        is_shared = scores.probabilities >= _SHARED
-        is_shared[np.arange(n), scores.labels] = True
-        row, column = np.divmod(np.flatnonzero(is_shared), k)
-        p = scores.probabilities[row, column].astype(np.float64)
+        row, column, place, p = cells.entries
         return cls(
             unit=unit[row],
-            cell=column * cells.mass.shape[1] + cells.index[row, column],
+            cell=column * cells.mass.shape[1] + place,
             share=share[row],
             p=p,
             residual=p - (scores.labels[row] == column),
@@ -287,7 +315,7 @@ def ece_estimate(scores: RowScores, design: Design) -> Estimate:
     third = (
         _THIRD_CUMULANT * float((error**3).sum()) * (variance / max(alone, 1e-300)) ** 2
     )
-    null = _Pearson(float(expected.sum()), variance, third, k)
+    null = Pearson(float(expected.sum()), variance, third, k)
     value = float(cells.errors.mean())
     tail = (1 - design.level) / 2
     return Estimate(
@@ -299,42 +327,6 @@ def ece_estimate(scores: RowScores, design: Design) -> Estimate:
         p_value=null.beyond(value),
         method=f"{_words(scores, design)}; null in closed form",
     )
-
-
-class _Pearson:
-    """Pearson's type III distribution (a shifted gamma) with given moments.
-
-    Parameters
-    ----------
-    mean, variance, third : float
-        Mean and central moments of a sum.
-    k : int
-        What the sum is divided by.
-    """
-
-    def __init__(self, mean: float, variance: float, third: float, k: int) -> None:
-        self.mean, self.scale = mean / k, max(variance, 1e-300) ** 0.5 / k
-        skewness = third / (self.scale * k) ** 3 if variance > 0 else 0.0
-        # The normal limit, where the shape of the gamma is past its precision.
-        self.root = 2 / skewness if abs(skewness) >= 1.6e-5 else math.inf
-
-    def quantile(self, q: float) -> float:
-        """Return the value that a share q of draws stays under."""
-        root = self.root
-        if math.isinf(root):
-            z = special.ndtri(q)
-        else:
-            share = q if root > 0 else 1 - q
-            z = special.gammaincinv(root**2, share) / root - root
-        return float(self.mean + self.scale * z)
-
-    def beyond(self, value: float) -> float:
-        """Return the share of draws above a value."""
-        z, root = (value - self.mean) / self.scale, self.root
-        if math.isinf(root):
-            return float(special.ndtr(-z))
-        tail = special.gammaincc if root > 0 else special.gammainc
-        return float(tail(root**2, max(root * (z + root), 0.0)))
 
 
 def _square_point(scores: RowScores, design: Design) -> float:
@@ -380,7 +372,7 @@ def _square_p_value(cells: ClassBins, pairs: tuple[Any, Any, FloatArray]) -> flo
     variance = alone + shared
     third = 8.0 * float((a**3 * v**3).sum()) * (variance / max(alone, 1e-300)) ** 2
     observed = float(a @ (cells.residual.ravel() ** 2 - v))
-    return _Pearson(0.0, variance, third, 1).beyond(observed)
+    return Pearson(0.0, variance, third, 1).beyond(observed)
 
 
 @METRICS.register(
