@@ -227,7 +227,8 @@ def map_rows(
     -----
     The calling thread works too, and helpers that no pool thread has started by
     the end are cancelled: a busy pool only means fewer helpers, never a wait. A
-    call from inside a pool thread runs serially.
+    call from inside another one runs serially: the pool, which is busy, would keep
+    its cancelled helpers in the queue with all that they refer to.
     """
     bounds = chunk_bounds(n_rows, row_bytes, chunk_bytes=chunk_bytes)
     job = _Job(function, bounds)
@@ -235,7 +236,11 @@ def map_rows(
     helpers: list[Future[None]] = []
     if n_helpers > 0 and not getattr(_worker, "is_inside", False):
         helpers = _submit(n_helpers, job.work)
-    job.work()
+        _worker.is_inside = True
+        job.work()
+        _worker.is_inside = False
+    else:
+        job.work()
     wait([helper for helper in helpers if not helper.cancel()])
     if job.failures:
         raise min(job.failures, key=lambda failure: failure[0])[1]

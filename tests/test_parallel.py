@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
@@ -91,6 +93,29 @@ def test_nested_calls_do_not_wait_for_each_other() -> None:
         return sum(parallel.map_rows(inner, 50, 10, chunk_bytes=10))
 
     assert parallel.map_rows(outer, 40, 10, chunk_bytes=10) == [50] * 40
+
+
+def test_nested_calls_keep_nothing_while_the_pool_is_busy() -> None:
+    parallel.configure(2)
+    caller, both, done = threading.get_ident(), threading.Barrier(2), threading.Event()
+    alive: list[int] = []
+
+    def outer(start: int, stop: int) -> None:
+        both.wait(timeout=30)
+        if threading.get_ident() != caller:
+            done.wait(timeout=30)
+            return
+        blocks = []
+        for _ in range(5):
+            block = np.zeros(3)
+            parallel.map_rows(lambda a, b, x=block: x[a:b], 3, 10, chunk_bytes=10)
+            blocks.append(weakref.ref(block))
+            del block
+        alive.append(sum(item() is not None for item in blocks))
+        done.set()
+
+    parallel.map_rows(outer, 2, 10, chunk_bytes=10)
+    assert alive == [0]
 
 
 def test_many_callers_at_once() -> None:
