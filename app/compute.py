@@ -316,7 +316,9 @@ def peers(
 def ood_rows(study: Study, settings: Settings) -> OodRows:
     """Return the rows by role; sets come and go without new copies of the others."""
     alone = Study(study.evaluation, fit=study.fit, reference=study.reference)
-    return with_sets(_ood_inside(alone, relevant.to_division(settings)), study, settings)
+    return with_sets(
+        _ood_inside(alone, relevant.to_division(settings)), study, settings
+    )
 
 
 def detections(
