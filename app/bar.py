@@ -19,8 +19,10 @@ __all__ = [
     "QUIET_IN_FIELDS",
     "ROLE_LABELS",
     "draw",
+    "has_scores",
     "kind_button",
     "label_choice",
+    "lacks_scores",
     "problem",
     "understood",
     "uploader",
@@ -40,6 +42,8 @@ CONFIDENCES_ONLY = (
 )
 OF_OTHER_FILES = ("segmentation",)
 """Pages with files of their own kind: the rows do not concern them."""
+WITHOUT_SCORES = ("out-of-distribution", "data", "methods", *OF_OTHER_FILES)
+"""Pages for which a file of features alone will do."""
 OTHER_KIND = {"logits": "probabilities", "probabilities": "logits"}
 # Ctrl+Z belongs to the text field that somebody writes in.
 UNDO, REDO = "Alt+Z", "Alt+Shift+Z"
@@ -115,6 +119,27 @@ def draw(page: str) -> None:
         st.toast(text, icon=":material/check:")
 
 
+def lacks_scores(page: str, title: str) -> bool:
+    """Say that a page needs scores, where the file has features alone."""
+    study = state.study()
+    if study is None or page in WITHOUT_SCORES or has_scores(study):
+        return False
+    st.header(title, anchor=False)
+    st.markdown(
+        f"**{display.escape_markdown(study.evaluation.name)} has features and no "
+        "scores.** There is no confidence to measure."
+    )
+    st.page_link("views/ood.py", label="Tell rows that are out of distribution")
+    st.page_link("views/data.py", label="Say which columns are the scores")
+    return True
+
+
+def has_scores(study: Study) -> bool:
+    """Whether the rows have class scores or confidences, and not features alone."""
+    own = study.evaluation
+    return own.logits is not None or own.confidence is not None
+
+
 def uploader(name: str, label: str, *, is_bare: bool = False) -> None:
     """Draw an uploader; what it gets is read at once and taken off its hands.
 
@@ -175,10 +200,12 @@ def understood(
     own = study.evaluation
     is_confidence = own.input_kind == "confidence"
     kind = "confidences" if is_confidence else own.input_kind
-    if schema is not None:
+    if not has_scores(study):
+        kind = "features alone"
+    elif schema is not None:
         kind += f" ({display.escape_markdown(schema.input_evidence)})"
     parts = [tables.count_of(len(own), "row")]
-    if not is_confidence:
+    if own.logits is not None:
         parts.append(tables.count_of(own.n_classes, "class", "classes"))
     parts += [kind, _truth(study, schema)]
     group = own.roles.group
@@ -188,7 +215,7 @@ def understood(
         if found:
             parts.append(f"{role} {display.code(found)}")
     division = compute.division(study, settings)
-    if division is not None and not is_confidence:  # nothing is fitted to confidences
+    if division is not None and own.logits is not None:  # else nothing is fitted
         parts.append(division.sentence)
     parts.append(f"{tables.count_of(len(own.left_out), 'row')} left out")
     line = "\u2002\u00b7\u2002".join(parts)
@@ -240,10 +267,10 @@ def _roles(study: Study, schema: Schema) -> None:
             )
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         evidence = display.escape_markdown(schema.input_evidence)
-        st.markdown(
-            f":small[Scores are **{schema.input_kind}**: {evidence}.]",
-            width="content",
-        )
+        words = f"Scores are **{schema.input_kind}**: {evidence}"
+        if schema.input_kind == "features":
+            words = evidence.capitalize()
+        st.markdown(f":small[{words}.]", width="content")
         kind_button(schema, state.key("bar_flip"), state.change)
     st.page_link("views/data.py", label="Everything else", icon=":material/table_view:")
 

@@ -99,5 +99,6 @@ with (
 ):
     if opening.ensure_study():
         bar.draw(page.url_path)
-        page.run()
+        if not bar.lacks_scores(page.url_path, page.title):
+            page.run()
 st.html(bar.QUIET_IN_FIELDS, unsafe_allow_javascript=True)

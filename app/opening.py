@@ -358,7 +358,11 @@ def ensure_study() -> bool:
             made, schema = compute.sample()
         else:
             made, schema = open_study(
-                file.paths, wanted, name=file.names, progress=part
+                file.paths,
+                wanted,
+                name=file.names,
+                needs_scores=False,
+                progress=part,
             )
         rest = part_of(progress, 0.5, 1.0)
         return _beside(made, file, wanted, frozenset(), rest), schema

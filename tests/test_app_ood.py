@@ -294,6 +294,27 @@ def test_what_cannot_be_used_is_said(case: str, tmp_path, monkeypatch) -> None:
     assert any("Score" in item.value or "Set" in item.value for item in at.table)
 
 
+def test_features_alone_will_do(tmp_path, monkeypatch) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "mine.npz"
+    labels = rng.integers(0, 3, 240)
+    centres = 3 * np.eye(3, 12)
+    features = centres[labels] + rng.normal(size=(240, 12))
+    path.write_bytes(packed(features=features, labels=labels))
+    at = page(path, monkeypatch, detectors=("energy", "mahalanobis", "knn"))
+    give(at, "ood", ("far.npz", packed(features=rng.normal(size=(50, 12)))))
+    assert "features alone" in words(at)
+    assert at.checkbox(key="ood_pick_energy").disabled
+    assert "mine.npz has no scores of every class" in words(at)
+    assert len(table_with(at, "far (50)")) == 2
+    for view in ("overview", "export", "data"):
+        at.switch_page(f"views/{view}.py").run()
+        assert not at.exception
+        is_told = "There is no confidence to measure" in words(at)
+        assert is_told == (view != "data")
+    assert "the features do for Out-of-distribution" in words(at)
+
+
 def test_a_detector_is_taken_home_with_its_threshold(offered) -> None:
     at = strangers(detectors=("energy", "max-softmax"), detector="energy")
     assert check(at, offered) == 9

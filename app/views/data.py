@@ -118,7 +118,10 @@ def kind_section(schema: Schema) -> None:
     evidence = display.escape_markdown(schema.input_evidence)
     names = schema.names("score")
     if not names and schema.input_kind != "confidence":
-        st.markdown("**No score columns were found.** Give them a role below.")
+        words = "**No score columns were found.** Give them a role below"
+        if schema.input_kind == "features":
+            words += "; without them, the features do for Out-of-distribution"
+        st.markdown(f"{words}.")
         return
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"Scores are **{schema.input_kind}**: {evidence}.", width="content")
@@ -195,7 +198,7 @@ def doubts_section(study: Study, chosen: Settings) -> None:
 
 def split_section(study: Study, chosen: Settings) -> None:
     """Choose how rows are divided, and show the sizes; say where there is no need."""
-    if study.evaluation.logits is None:
+    if study.evaluation.confidence is not None:
         st.markdown(f":gray[:material/block: {bar.CONFIDENCES_ONLY}]")
         return
     if not study.evaluation.is_labelled.any():
@@ -331,7 +334,8 @@ study = state.study()
 if study is not None:
     if failed is None:
         positive_section(study, state.settings())
-    doubts_section(study, state.settings())
+    if bar.has_scores(study):
+        doubts_section(study, state.settings())
     st.subheader("Split", anchor=False)
     split_section(study, state.settings())
     copies.draw(study)
