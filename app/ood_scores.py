@@ -120,7 +120,7 @@ def _box(method: DetectorMethod, chosen: Settings, reason: str | None) -> None:
         if not method.params or reason is not None:
             return
         options = chosen.method_options(method.id)
-        with st.popover("Options", type="tertiary"):
+        with st.popover(f"Options of {method.label}", type="tertiary"):
             for param in method.params:
                 controls.param_widget(
                     param,

@@ -118,7 +118,9 @@ def box(method: Method, chosen: Settings, reason: str | None) -> None:
         if not method.params:
             return
         options = chosen.method_options(method.id)
-        with st.popover("Options", type="tertiary", disabled=reason is not None):
+        with st.popover(
+            f"Options of {method.label}", type="tertiary", disabled=reason is not None
+        ):
             for param in method.params:
                 controls.param_widget(
                     param,
