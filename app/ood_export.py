@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 import streamlit as st
 
-from app import jobs, ood_fuse, state
+from app import fused, jobs, ood_fuse, state
 from components import display
 from components.ood import score_label
 from core.export.detectors import (
@@ -192,7 +192,7 @@ def _card(kind: DetectorKind, made: Prepared) -> None:
                 icon=":material/error:",
             )
             return
-        ood_fuse.proof(file.verification)
+        fused.proof(file.verification)
         if not file.verification.is_offered:
             return
         with st.container(horizontal=True, gap="small"):

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.calibrators.base import CALIBRATORS, Calibrator
-from core.calibrators.scaling import HIGHEST, LOWEST, TemperatureScaling
+from core.calibrators.base import CALIBRATORS
+from core.calibrators.checks import possible_weight
+from core.calibrators.ridged import Ridged
+from core.calibrators.scaling import HIGHEST, LOWEST, fitted_temperature
 from core.calibrators.structured import checked_numbers
 from core.calibrators.vector_fit import BiasFit
 from core.messages import Note, Progress, part_of
@@ -51,7 +53,7 @@ _ROW_BYTES = 64
     not_when="Predictions must stay, or some class has few rows.",
     cost="Milliseconds; one number per class and one more.",
 )
-class BiasCorrectedTemperature(Calibrator):
+class BiasCorrectedTemperature(Ridged):
     """Divide the logits by a temperature, and add an offset to each class.
 
     Parameters
@@ -96,10 +98,6 @@ class BiasCorrectedTemperature(Calibrator):
     nll_after_: float
     n_iterations_: int
 
-    def __init__(self, *, ridge: float = 1.0, input: str = "logits") -> None:
-        self.ridge = ridge
-        super().__init__(input=input)
-
     @staticmethod
     def n_parameters(k: int) -> int:
         """Return 1 for T, and 1 per class."""
@@ -114,16 +112,11 @@ class BiasCorrectedTemperature(Calibrator):
         groups: IndexArray | None,
         progress: Progress,
     ) -> None:
-        if not 0.0 <= float(self.ridge) < np.inf:
-            msg = f"ridge must be a finite number, 0 or more, got {self.ridge!r}"
-            raise ValueError(msg)
-        first = TemperatureScaling()
-        first.notes_ = []
+        self._check_ridge()
         part = part_of(progress, 0.0, 0.1)
-        first._fit(logits, y, sample_weight, groups=groups, progress=part)
+        first = fitted_temperature(logits, y, sample_weight, groups, part)
         self.notes_ += [note for note in first.notes_ if note.code != "fit-at-bound"]
-        possible = np.isfinite(logits[np.arange(y.size), y])
-        weight = np.where(possible, sample_weight, 0.0)
+        weight = possible_weight(logits, y, sample_weight)
         # From here on slopes are relative to 1 / T, and no row has an offset of its
         # own.
         t = first.temperature_

@@ -14,6 +14,7 @@ __all__ = [
     "checked_labels",
     "checked_weight",
     "looks_like_probabilities",
+    "possible_weight",
     "validated",
 ]
 
@@ -129,3 +130,11 @@ def checked_weight(weight: ArrayLike | None, n: int) -> FloatArray:
         what = "All weights are zero."
         raise DataError(what, "sample_weight", "Give some rows weight.")
     return values
+
+
+def possible_weight(
+    logits: FloatArray, y: IndexArray, sample_weight: FloatArray
+) -> FloatArray:
+    """Return the weights, 0 where a label is ruled out: its loss is always infinite."""
+    is_possible = np.isfinite(logits[np.arange(y.size), y])
+    return np.where(is_possible, sample_weight, 0.0)

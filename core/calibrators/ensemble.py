@@ -9,7 +9,7 @@ import scipy
 from numpy.typing import NDArray
 
 from core.calibrators.base import CALIBRATORS, Calibrator
-from core.calibrators.scaling import HIGHEST, LOWEST, TemperatureScaling
+from core.calibrators.scaling import HIGHEST, LOWEST, fitted_temperature
 from core.messages import Note, Progress, part_of
 from core.parallel import map_rows
 from core.softmax import log_softmax
@@ -102,10 +102,8 @@ class EnsembleTemperature(Calibrator):
         groups: IndexArray | None,
         progress: Progress,
     ) -> None:
-        first = TemperatureScaling()
-        first.notes_ = []
         part = part_of(progress, 0.0, 0.9)
-        first._fit(logits, y, sample_weight, groups=groups, progress=part)
+        first = fitted_temperature(logits, y, sample_weight, groups, part)
         self.notes_ += first.notes_
         self.temperature_ = first.temperature_
         progress(0.9, "Fitting the weights of the ensemble")

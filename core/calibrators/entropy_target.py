@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from core.calibrators.base import CALIBRATORS, Calibrator
 from core.calibrators.row_temperature import divided
-from core.calibrators.scaling import HIGHEST, LOWEST, TemperatureScaling
+from core.calibrators.scaling import HIGHEST, LOWEST, fitted_temperature
 from core.messages import Note, Progress
 from core.parallel import map_rows
 
@@ -83,9 +83,7 @@ class EntropyTarget(Calibrator):
         groups: IndexArray | None,
         progress: Progress,
     ) -> None:
-        start = TemperatureScaling()
-        start.notes_ = []
-        start._fit(logits, y, sample_weight, groups=groups, progress=progress)
+        start = fitted_temperature(logits, y, sample_weight, groups, progress)
         even = np.full(len(logits), start.temperature_)
         entropy = _entropies(*_open(logits), even)
         self.entropy_ = float(sample_weight @ entropy / sample_weight.sum())

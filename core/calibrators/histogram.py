@@ -14,9 +14,6 @@ from core.calibrators.one_vs_rest import (
     OneVsRest,
     curve_columns,
     effective_rows,
-    log_probabilities,
-    renormalised,
-    row_offsets,
 )
 from core.messages import Note
 from core.registry import Param
@@ -178,19 +175,6 @@ class HistogramBinning(OneVsRest):
         """Return both sides of each inner edge."""
         inner = self.maps_[curve][0][1:-1]
         return np.sort(np.concatenate([inner, np.nextafter(inner, 1.0)]))
-
-    def _log_map(self, logits: FloatArray) -> FloatArray:
-        p = np.exp(log_probabilities(logits, row_offsets(logits)))
-        mapped: FloatArray = np.empty(p.shape)
-        if p.shape[1] == 2:
-            mapped[:, 1] = self.map_probability(p[:, 1])
-            mapped[:, 0] = 1.0 - mapped[:, 1]
-        else:
-            for column in range(p.shape[1]):
-                mapped[:, column] = self.map_probability(p[:, column], column)
-        mapped = renormalised(mapped, np.isneginf(logits))
-        with np.errstate(divide="ignore"):
-            return np.log(mapped)
 
     def parameters(self) -> dict[str, Any]:
         """Return the number of bins of each map."""

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.calibrators.base import CALIBRATORS, Calibrator
+from core.calibrators.checks import possible_weight
 from core.calibrators.matrix_fit import MatrixFit, Ridge
 from core.calibrators.one_vs_rest import LOWEST_LOG
-from core.calibrators.scaling import TemperatureScaling
+from core.calibrators.scaling import fitted_temperature
 from core.calibrators.structured import checked_numbers, matrix_summary, row_blocks
 from core.folds import fold_numbers
-from core.messages import Note, Progress, no_progress, part_of
+from core.messages import Note, Progress, part_of
 from core.registry import Param
 from core.softmax import log_softmax
 
@@ -106,14 +107,11 @@ class _Linear(Calibrator):
         progress: Progress,
     ) -> FloatArray:
         """Fit the temperature; return the weights, 0 where a label is ruled out."""
-        first = TemperatureScaling()
-        first.notes_ = []
         part = part_of(progress, 0.0, 0.05)
-        first._fit(logits, y, sample_weight, groups=groups, progress=part)
+        first = fitted_temperature(logits, y, sample_weight, groups, part)
         self.notes_ += first.notes_
         self.temperature_ = first.temperature_
-        possible = np.isfinite(logits[np.arange(y.size), y])
-        return np.where(possible, sample_weight, 0.0)
+        return possible_weight(logits, y, sample_weight)
 
     def _choose(
         self,
@@ -170,11 +168,7 @@ class _Linear(Calibrator):
         out: IndexArray,
     ) -> Callable[[float, Callable[[], None]], FloatArray]:
         """Return what fits some rows, and gives the NLL of each of the others."""
-        first = TemperatureScaling()
-        first.notes_ = []
-        first._fit(
-            logits[rows], y[rows], weight[rows], groups=None, progress=no_progress
-        )
+        first = fitted_temperature(logits[rows], y[rows], weight[rows])
         fit = self._made(logits[rows], y[rows], weight[rows], first.temperature_)
         fit.tolerance = _LOOSE
         test = self._made(logits[out], y[out], weight[out], first.temperature_)

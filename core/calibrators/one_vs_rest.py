@@ -192,9 +192,19 @@ class OneVsRest(Calibrator):
         """Return the probabilities at which a curve bends or jumps, ascending."""
         return np.empty(0)
 
-    @abstractmethod
     def _log_map(self, logits: FloatArray) -> FloatArray:
         """Return calibrated log-probabilities of some rows, in double precision."""
+        p = np.exp(log_probabilities(logits, row_offsets(logits)))
+        mapped: FloatArray = np.empty(p.shape)
+        if p.shape[1] == 2:
+            mapped[:, 1] = self.map_probability(p[:, 1])
+            mapped[:, 0] = 1.0 - mapped[:, 1]
+        else:
+            for column in range(p.shape[1]):
+                mapped[:, column] = self.map_probability(p[:, column], column)
+        mapped = renormalised(mapped, np.isneginf(logits))
+        with np.errstate(divide="ignore"):
+            return np.log(mapped)
 
     def _fit(
         self,

@@ -8,9 +8,10 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 
-from core.calibrators.base import CALIBRATORS, Calibrator
+from core.calibrators.base import CALIBRATORS
 from core.calibrators.one_vs_rest import effective_rows
-from core.calibrators.scaling import TemperatureScaling
+from core.calibrators.ridged import Ridged
+from core.calibrators.scaling import fitted_temperature
 from core.messages import Note, Progress
 from core.parallel import map_rows
 from core.registry import Param
@@ -55,7 +56,7 @@ _LARGEST = 1e9  # no factor of a file may be beyond it
     not_when="Few rows and many classes.",
     cost="Tens of milliseconds; one number per gap.",
 )
-class IntraOrderPreserving(Calibrator):
+class IntraOrderPreserving(Ridged):
     """Rescale the gap between each two neighbours of a row's sorted logits.
 
     Parameters
@@ -103,10 +104,6 @@ class IntraOrderPreserving(Calibrator):
     nll_after_: float
     n_iterations_: int
 
-    def __init__(self, *, ridge: float = 1.0, input: str = "logits") -> None:
-        self.ridge = ridge
-        super().__init__(input=input)
-
     @staticmethod
     def n_parameters(k: int) -> int:
         """Return one per gap."""
@@ -121,12 +118,8 @@ class IntraOrderPreserving(Calibrator):
         groups: IndexArray | None,
         progress: Progress,
     ) -> None:
-        if not 0.0 <= float(self.ridge) < np.inf:
-            msg = f"ridge must be a finite number, 0 or more, got {self.ridge!r}"
-            raise ValueError(msg)
-        start = TemperatureScaling()
-        start.notes_ = []
-        start._fit(logits, y, sample_weight, groups=groups, progress=progress)
+        self._check_ridge()
+        start = fitted_temperature(logits, y, sample_weight, groups, progress)
         self.notes_ += start.notes_
         self.temperature_ = start.temperature_
         k = logits.shape[1]

@@ -10,6 +10,7 @@ import scipy
 from numpy.typing import ArrayLike, NDArray
 
 from core.calibrators.base import CALIBRATORS, Calibrator
+from core.calibrators.checks import possible_weight
 from core.calibrators.one_vs_rest import effective_rows
 from core.messages import Note, Progress, no_progress
 from core.parallel import map_rows
@@ -125,8 +126,7 @@ class PriorShift(Calibrator):
             msg = f"estimate must be one of {ESTIMATES}, got {self.estimate!r}"
             raise ValueError(msg)
         k = logits.shape[1]
-        possible = np.isfinite(logits[np.arange(y.size), y])
-        weight = np.where(possible, sample_weight, 0.0)
+        weight = possible_weight(logits, y, sample_weight)
         weight = weight if weight.any() else sample_weight
         share = weight / weight.sum()
         n = effective_rows(weight)

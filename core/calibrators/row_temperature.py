@@ -20,7 +20,7 @@ from core.calibrators.network import (
     output_of,
 )
 from core.calibrators.row_losses import RowLoss
-from core.calibrators.scaling import HIGHEST, LOWEST, TemperatureScaling
+from core.calibrators.scaling import HIGHEST, LOWEST, fitted_temperature
 from core.messages import Note, Progress
 from core.parallel import map_rows
 from core.registry import Param
@@ -246,9 +246,7 @@ class NetworkTemperature(RowTemperature):
                 f"{self.ridge!r} and {self.restarts!r}"
             )
             raise ValueError(msg)
-        start = TemperatureScaling()
-        start.notes_ = []
-        start._fit(logits, y, sample_weight, groups=groups, progress=progress)
+        start = fitted_temperature(logits, y, sample_weight, groups, progress)
         self.notes_ += start.notes_
         self.temperature_, self.layers_ = start.temperature_, []
         self.loss_before_ = self.loss_after_ = start.nll_after_

@@ -17,7 +17,7 @@ from core.softmax import (
     temperature_derivatives,
 )
 
-__all__ = ["TemperatureScaling", "Uncalibrated"]
+__all__ = ["TemperatureScaling", "Uncalibrated", "fitted_temperature"]
 
 FloatArray = NDArray[np.floating[Any]]
 IndexArray = NDArray[np.int64]
@@ -230,6 +230,20 @@ class TemperatureScaling(Calibrator):
         if not LOWEST <= self.temperature_ <= HIGHEST:
             msg = f"temperature {self.temperature_!r} is outside its bounds"
             raise ValueError(msg)
+
+
+def fitted_temperature(
+    logits: FloatArray,
+    y: IndexArray,
+    sample_weight: FloatArray,
+    groups: IndexArray | None = None,
+    progress: Progress = no_progress,
+) -> TemperatureScaling:
+    """Return temperature scaling of checked arrays, where another fit starts."""
+    made = TemperatureScaling()
+    made.notes_ = []
+    made._fit(logits, y, sample_weight, groups=groups, progress=progress)
+    return made
 
 
 class _NewtonFit:

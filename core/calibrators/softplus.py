@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from core.calibrators.base import CALIBRATORS, Calibrator
-from core.calibrators.scaling import HIGHEST, LOWEST, TemperatureScaling
+from core.calibrators.scaling import HIGHEST, LOWEST, fitted_temperature
 from core.messages import Note, Progress, part_of
 from core.parallel import map_rows
 from core.softmax import log_softmax
@@ -101,10 +101,8 @@ class SoftplusLink(Calibrator):
         groups: IndexArray | None,
         progress: Progress,
     ) -> None:
-        first = TemperatureScaling()
-        first.notes_ = []
         part = part_of(progress, 0.0, 0.1)
-        first._fit(logits, y, sample_weight, groups=groups, progress=part)
+        first = fitted_temperature(logits, y, sample_weight, groups, part)
         self.notes_ += first.notes_
         start = np.log(first.temperature_)
         self.temperature_, self.bend_ = first.temperature_, _BENDS[0]

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.calibrators.base import CALIBRATORS, Calibrator
+from core.calibrators.base import CALIBRATORS
+from core.calibrators.checks import possible_weight
 from core.calibrators.matrix_fit import MatrixFit, Ridge
 from core.calibrators.one_vs_rest import effective_rows
-from core.calibrators.scaling import HIGHEST, LOWEST, TemperatureScaling
+from core.calibrators.ridged import Ridged
+from core.calibrators.scaling import HIGHEST, LOWEST, fitted_temperature
 from core.calibrators.vector_fit import VectorFit, falling_note
 from core.messages import Note, Progress, part_of
 from core.registry import Param
@@ -37,7 +39,7 @@ def _ridge_param(words: str) -> Param:
     return Param("ridge", "Ridge", "float", 1.0, minimum=1e-6, maximum=1e6, help=words)
 
 
-class _Structured(Calibrator):
+class _Structured(Ridged):
     """What both kinds do first: a temperature, then a grain of the uniform.
 
     The logarithms of the mixture are finite wherever a class is: a probability of 0
@@ -52,10 +54,6 @@ class _Structured(Calibrator):
     nll_after_: float
     n_iterations_: int
 
-    def __init__(self, *, ridge: float = 1.0, input: str = "logits") -> None:
-        self.ridge = ridge
-        super().__init__(input=input)
-
     def _begin(
         self,
         logits: FloatArray,
@@ -68,14 +66,11 @@ class _Structured(Calibrator):
         if not 0.0 < float(self.ridge) < np.inf:
             msg = f"ridge must be a finite number above 0, got {self.ridge!r}"
             raise ValueError(msg)
-        first = TemperatureScaling()
-        first.notes_ = []
         part = part_of(progress, 0.0, 0.1)
-        first._fit(logits, y, sample_weight, groups=groups, progress=part)
+        first = fitted_temperature(logits, y, sample_weight, groups, part)
         self.notes_ += first.notes_
         self.temperature_ = first.temperature_
-        possible = np.isfinite(logits[np.arange(y.size), y])
-        weight = np.where(possible, sample_weight, 0.0)
+        weight = possible_weight(logits, y, sample_weight)
         n = effective_rows(weight) if weight.any() else float(y.size)
         self.mixing_ = 1.0 / (n + 1.0)
         return weight

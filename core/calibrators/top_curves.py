@@ -15,7 +15,7 @@ from core.calibrators.logistic import BetaCalibration, PlattScaling
 from core.calibrators.one_vs_rest import LOWEST_LOG, Chances, OneVsRest
 from core.calibrators.row_losses import is_right
 from core.calibrators.row_temperature import divided
-from core.calibrators.scaling import TemperatureScaling
+from core.calibrators.scaling import fitted_temperature
 from core.calibrators.top_label import COMMON, TopLabel, checked_temperature
 from core.calibrators.top_rows import KEPT_GAP, Top, raised, top_of
 from core.messages import Note, Progress
@@ -61,9 +61,7 @@ class TopCurve(TopLabel):
         groups: IndexArray | None,
         progress: Progress,
     ) -> None:
-        start = TemperatureScaling()
-        start.notes_ = []
-        start._fit(logits, y, sample_weight, groups=groups, progress=progress)
+        start = fitted_temperature(logits, y, sample_weight, groups, progress)
         self.temperature_ = start.temperature_
         top = top_of(logits, self.temperature_)
         right = is_right(logits, y)

@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from core.calibrators.base import CALIBRATORS, Calibrator
-from core.calibrators.scaling import TemperatureScaling
+from core.calibrators.base import CALIBRATORS
+from core.calibrators.checks import possible_weight
+from core.calibrators.ridged import Ridged
+from core.calibrators.scaling import fitted_temperature
 from core.calibrators.vector_fit import SlopeFit, VectorFit, falling_note
 from core.messages import Note, Progress, part_of
 from core.parallel import map_rows
@@ -51,7 +53,7 @@ _ROW_BYTES = 64
     not_when="Few rows per class: nothing holds its numbers; predictions must stay.",
     cost="Tens of milliseconds; two numbers per class.",
 )
-class VectorScaling(Calibrator):
+class VectorScaling(Ridged):
     """Give the logit of each class its own slope and offset, by maximum likelihood.
 
     Parameters
@@ -102,10 +104,6 @@ class VectorScaling(Calibrator):
     nll_after_: float
     n_iterations_: int
 
-    def __init__(self, *, ridge: float = 1.0, input: str = "logits") -> None:
-        self.ridge = ridge
-        super().__init__(input=input)
-
     @staticmethod
     def n_parameters(k: int) -> int:
         """Return 2 per class: slope and offset."""
@@ -120,18 +118,13 @@ class VectorScaling(Calibrator):
         groups: IndexArray | None,
         progress: Progress,
     ) -> None:
-        if not 0.0 <= float(self.ridge) < np.inf:
-            msg = f"ridge must be a finite number, 0 or more, got {self.ridge!r}"
-            raise ValueError(msg)
-        start = TemperatureScaling()
-        start.notes_ = []
+        self._check_ridge()
         part = part_of(progress, 0.0, 0.1)
-        start._fit(logits, y, sample_weight, groups=groups, progress=part)
+        start = fitted_temperature(logits, y, sample_weight, groups, part)
         self.notes_ += start.notes_
         self.temperature_ = start.temperature_
         # A label that is ruled out has an infinite loss at any w and b.
-        possible = np.isfinite(logits[np.arange(y.size), y])
-        weight = np.where(possible, sample_weight, 0.0)
+        weight = possible_weight(logits, y, sample_weight)
         beta = 1.0 / start.temperature_
         fit = self._kind(logits, y, weight, beta, float(self.ridge))
         self.nll_before_ = fit.loss(*fit.start)

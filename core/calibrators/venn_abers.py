@@ -14,7 +14,6 @@ from core.calibrators.one_vs_rest import (
     OneVsRest,
     curve_columns,
     log_probabilities,
-    renormalised,
     row_offsets,
 )
 from core.kernels.venn_abers import _one_more_hit_kernel
@@ -170,19 +169,6 @@ class VennAbers(OneVsRest):
         low_x, _, high_x, _ = self.maps_[curve]
         sides = [low_x, np.nextafter(low_x, 0.0), high_x, np.nextafter(high_x, 1.0)]
         return np.unique(np.concatenate(sides))
-
-    def _log_map(self, logits: FloatArray) -> FloatArray:
-        p = np.exp(log_probabilities(logits, row_offsets(logits)))
-        mapped: FloatArray = np.empty(p.shape)
-        if p.shape[1] == 2:
-            mapped[:, 1] = self.map_probability(p[:, 1])
-            mapped[:, 0] = 1.0 - mapped[:, 1]
-        else:
-            for column in range(p.shape[1]):
-                mapped[:, column] = self.map_probability(p[:, column], column)
-        mapped = renormalised(mapped, np.isneginf(logits))
-        with np.errstate(divide="ignore"):
-            return np.log(mapped)
 
     def parameters(self) -> dict[str, Any]:
         """Return the number of steps of each curve, both ends."""
