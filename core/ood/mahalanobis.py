@@ -473,23 +473,8 @@ class RelativeMahalanobis(Mahalanobis):
         super()._restore(state)
 
 
-@DETECTORS.register(
-    "mahalanobis-normalised",
-    label="Mahalanobis, unit length",
-    reference=_UNIT,
-    formula=_DISTANCE + r",\quad h \leftarrow h / \|h\|_2",
-    params=(COVARIANCE, LAYERS, replace(NORMALISE, default=True), PREPROCESSED),
-    tier="more",
-    aliases=("mds++", "mahalanobis-normalized"),
-)
-class NormalisedMahalanobis(Mahalanobis):
-    """Mahalanobis distance of features of unit length.
-
-    Parameters
-    ----------
-    covariance, layers, normalise, preprocessed
-        As in `Mahalanobis`; features are divided by their norms by default.
-    """
+class _UnitLength(Mahalanobis):
+    """Base: features are divided by their norms by default."""
 
     def __init__(
         self,
@@ -505,6 +490,25 @@ class NormalisedMahalanobis(Mahalanobis):
             normalise=normalise,
             preprocessed=preprocessed,
         )
+
+
+@DETECTORS.register(
+    "mahalanobis-normalised",
+    label="Mahalanobis, unit length",
+    reference=_UNIT,
+    formula=_DISTANCE + r",\quad h \leftarrow h / \|h\|_2",
+    params=(COVARIANCE, LAYERS, replace(NORMALISE, default=True), PREPROCESSED),
+    tier="more",
+    aliases=("mds++", "mahalanobis-normalized"),
+)
+class NormalisedMahalanobis(_UnitLength):
+    """Mahalanobis distance of features of unit length.
+
+    Parameters
+    ----------
+    covariance, layers, normalise, preprocessed
+        As in `Mahalanobis`; features are divided by their norms by default.
+    """
 
 
 @DETECTORS.register(
@@ -516,7 +520,7 @@ class NormalisedMahalanobis(Mahalanobis):
     params=(COVARIANCE, LAYERS, replace(NORMALISE, default=True), PREPROCESSED),
     aliases=("rmds++", "relative-mahalanobis-normalized"),
 )
-class NormalisedRelativeMahalanobis(RelativeMahalanobis):
+class NormalisedRelativeMahalanobis(_UnitLength, RelativeMahalanobis):
     """Relative Mahalanobis distance of features of unit length.
 
     Parameters
@@ -524,21 +528,6 @@ class NormalisedRelativeMahalanobis(RelativeMahalanobis):
     covariance, layers, normalise, preprocessed
         As in `Mahalanobis`; features are divided by their norms by default.
     """
-
-    def __init__(
-        self,
-        *,
-        covariance: str = "auto",
-        layers: str = "last",
-        normalise: bool = True,
-        preprocessed: bool = False,
-    ) -> None:
-        super().__init__(
-            covariance=covariance,
-            layers=layers,
-            normalise=normalise,
-            preprocessed=preprocessed,
-        )
 
 
 def _next_class(found: Gaussians) -> int:
