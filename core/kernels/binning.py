@@ -131,10 +131,10 @@ def _bin_kernel(
                 sums[table, bin_, 0] += 1.0
                 sums[table, bin_, 1] += values[row]
                 sums[table, bin_, 2] += outcome[row]
-    for table in range(TABLES):
+    for number in range(TABLES):
         for at in range(2 * n_bins):
-            count = float(tally[table, at])
-            sums[table, at // 2, 0] += count
-            sums[table, at // 2, 1] += total[table, at]
-            sums[table, at // 2, 2] += count * (at % 2)
+            count = float(tally[number, at])
+            sums[number, at // 2, 0] += count
+            sums[number, at // 2, 1] += total[number, at]
+            sums[number, at // 2, 2] += count * (at % 2)
     return -1
