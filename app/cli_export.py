@@ -309,10 +309,10 @@ def write_exports(
         )
         artefact = export(analysis, method, kind)
         found[names[0]] = artefact.verification
-        for name, data in artefact.files.items():
+        for name in names:
             if artefact.verification.is_offered:
                 with whole(folder / name) as path:
-                    path.write_bytes(data)
+                    path.write_bytes(artefact.files[name])
                 written.append(name)
             else:
                 (folder / name).unlink(missing_ok=True)  # of an earlier run

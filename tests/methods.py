@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from core.calibrators import CALIBRATORS
+from core.export.methods import EXPORTS
 
 ALONE = [name for name, method in CALIBRATORS.items() if method.requires == {"logits"}]
 """Those that need nothing but logits."""
 
 WRITTEN = [name for name, method in CALIBRATORS.items() if not method.chooses]
 """Those that an export writes; the others choose one of them."""
+
+AS_MODULES = [name for name in WRITTEN if not EXPORTS[name].refusal]
+"""Those of them that are written as graphs and torch modules too."""
 
 EXPORTED = [name for name in ALONE if name in WRITTEN]
 """Those of them that need nothing but logits."""

@@ -338,11 +338,19 @@ def metadata(analysis: Analysis, method: str) -> None:
     if block.open:
         with block:
             known = export_metadata(analysis, method)
-            known.pop("examples", None)
+            for name in ("examples", "example_copies", "example_features"):
+                known.pop(name, None)
+            rows = (
+                "None of your rows but up to five, without labels, for the self-test."
+            )
+            if "features" in CALIBRATORS[known["method"]].requires:
+                rows = (
+                    "Features of your fit rows, which it looks for neighbours among, "
+                    "and up to five rows, without labels, for the self-test."
+                )
             st.caption(
                 "In the JSON file and in the Python module: where it comes from, what "
-                "it expects, and its numbers before and after. None of your rows but "
-                "up to five, without labels, for the self-test."
+                f"it expects, and its numbers before and after. {rows}"
             )
             st.json(known, expanded=1)
 

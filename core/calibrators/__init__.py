@@ -24,6 +24,7 @@ from core.calibrators.one_vs_rest import OneVsRest
 from core.calibrators.order_preserving import IntraOrderPreserving
 from core.calibrators.parameterised import ParameterisedTemperature
 from core.calibrators.prior_shift import PriorShift, estimated_prevalence
+from core.calibrators.proximity import ProximityAware
 from core.calibrators.quadratic import QuadraticScaling
 from core.calibrators.row_temperature import RowTemperature
 from core.calibrators.scaling import TemperatureScaling, Uncalibrated
@@ -69,6 +70,7 @@ __all__ = [
     "ParameterisedTemperature",
     "PlattScaling",
     "PriorShift",
+    "ProximityAware",
     "QuadraticScaling",
     "RowTemperature",
     "ScalingBinning",

@@ -16,11 +16,29 @@ from numpy.typing import NDArray
 from core.analysis import UNCALIBRATED, Analysis
 from core.calibrators import CALIBRATORS, Calibrator
 from core.companions import companions_of
+from core.export.given import (
+    as_given,
+    copies_as_given,
+    examples_of,
+    fed,
+    made_up_examples,
+    predict_given,
+)
 from core.export.literals import assignment, plain
-from core.export.methods import EXPORTS, Export, Writer, n_copies_of
+from core.export.methods import (
+    EXPORTS,
+    Export,
+    Writer,
+    n_copies_of,
+    n_features_of,
+)
 from core.export.templates import (
     CHECKED_COPIES,
+    CHECKED_FEATURES,
     COPIES_EXPECTED,
+    COPIES_WORDS,
+    FEATURES_EXPECTED,
+    FEATURES_WORDS,
     FROM_PROBABILITIES,
     LOGITS_EXPECTED,
     MODULE,
@@ -29,8 +47,6 @@ from core.export.templates import (
 from core.fitting import Fitted
 from core.messages import DataError
 from core.predictions import Predictions
-from core.softmax import softmax
-from core.validation import log_probabilities
 
 __all__ = [
     "FORMAT",
@@ -66,8 +82,6 @@ INPUT_NAMES = {"logits": "logits", "probabilities": "uncalibrated_probabilities"
 _METRICS = ("gap", "nll", "brier", "accuracy", "ece")
 _FIELDS = ("value", "low", "high", "level", "rows", "n", "null_low", "null_high")
 _OWN_PLACE = ("method", "convention", "input", "classes", "log_floor", "n_copies")
-_N_EXAMPLES = 5
-_EXAMPLE_CELLS = 20_000
 _LOWEST_FLOOR = 1e-12  # as in core.validation
 
 
@@ -155,12 +169,8 @@ def export_metadata(analysis: Analysis, method: str) -> dict[str, Any]:
         },
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    copies = companions_of(analysis.study, own, calibrator).take(slice(None))
-    return dict(
-        plain(
-            found | _examples(calibrator, logits, copies.get("copies"), own.input_kind)
-        )
-    )
+    beside = companions_of(analysis.study, own, calibrator).take(slice(None))
+    return dict(plain(found | examples_of(calibrator, logits, beside, own.input_kind)))
 
 
 def to_json(calibrator: Calibrator, metadata: Mapping[str, Any]) -> str:
@@ -206,8 +216,9 @@ def from_json(text: str | bytes) -> tuple[Calibrator, dict[str, Any]]:
     calibrator = _restored(document, len(classes))
     metadata = {key: document[key] for key in _OWN_PLACE if key in document}
     metadata |= {**fit, "examples": examples.get("inputs", [])}
-    if "copies" in examples:
-        metadata["example_copies"] = examples["copies"]
+    for name in ("copies", "features"):
+        if name in examples:
+            metadata[f"example_{name}"] = examples[name]
     return calibrator, metadata
 
 
@@ -234,6 +245,8 @@ def to_python(calibrator: Calibrator, metadata: Mapping[str, Any]) -> str:
     if document.get("n_copies"):
         values["N_COPIES"] = document["n_copies"]
         values["EXAMPLE_COPIES"] = document["examples"]["copies"]
+    if n_features_of(state):
+        values["EXAMPLE_FEATURES"] = document["examples"]["features"]
     values |= {name: state[key] for name, key in writer.constants.items()}
     if document["input"] == "probabilities":
         values["LOG_FLOOR"] = document["log_floor"]
@@ -256,6 +269,8 @@ def json_reader(calibrator: Calibrator, input_kind: str, file_name: str) -> str:
     if n_copies:
         values["N_COPIES"] = '["n_copies"]'
         values["EXAMPLE_COPIES"] = '["examples"]["copies"]'
+    if n_features_of(calibrator._state()):
+        values["EXAMPLE_FEATURES"] = '["examples"]["features"]'
     values |= {n: f'["parameters"]["{key}"]' for n, key in writer.constants.items()}
     if input_kind == "probabilities":
         values["LOG_FLOOR"] = '["log_floor"]'
@@ -272,53 +287,9 @@ def json_reader(calibrator: Calibrator, input_kind: str, file_name: str) -> str:
         "method": calibrator.method_id,
         "input": input_kind,
         "n_copies": n_copies,
+        "n_features": n_features_of(calibrator._state()),
     }
     return _module(document, writer, "\n".join(lines))
-
-
-def as_given(logits: FloatArray, input_kind: str) -> FloatArray:
-    """Return scores as the user of an export has them, in float64."""
-    rows = np.asarray(logits, dtype=np.float64)
-    return np.exp(rows) if input_kind == "probabilities" else rows
-
-
-def copies_as_given(copies: FloatArray | None, input_kind: str) -> FloatArray | None:
-    """Return the scores of copies (m, n, k) likewise.
-
-    Copies may be logits where the rows are probabilities; then theirs are taken.
-    """
-    if copies is None or input_kind != "probabilities":
-        return None if copies is None else np.asarray(copies, dtype=np.float64)
-    return np.stack([softmax(np.asarray(copy, np.float64)) for copy in copies])
-
-
-def predict_given(
-    calibrator: Calibrator,
-    scores: FloatArray,
-    input_kind: str,
-    copies: FloatArray | None = None,
-) -> FloatArray:
-    """Return the calibrated probabilities of scores as the user has them."""
-    if input_kind == "probabilities":
-        scores, _ = log_probabilities(scores, "scores", renormalise=True)
-        if copies is not None:
-            logs = [log_probabilities(c, "copies", renormalise=True) for c in copies]
-            copies = np.stack([log for log, _ in logs])
-    given = fed(calibrator, scores)
-    if copies is None:
-        return calibrator.predict_proba(given)
-    more = np.stack([fed(calibrator, copy) for copy in copies])
-    return calibrator.predict_proba(given, copies=more)
-
-
-def fed(calibrator: Calibrator, logits: FloatArray) -> FloatArray:
-    """Return logits of all classes as what a calibrator was fitted on."""
-    width = calibrator.n_features_in_
-    if calibrator.input == "probabilities":
-        return np.asarray(np.exp(logits)[:, -width:])
-    if width == 1 and logits.shape[1] == 2:
-        return np.asarray(logits[:, 1:] - logits[:, :1])
-    return logits
 
 
 def export_of(calibrator: Calibrator) -> Export:
@@ -367,43 +338,6 @@ def _known(estimate: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in found.items() if isinstance(v, str) or np.isfinite(v)}
 
 
-def _examples(
-    calibrator: Calibrator,
-    logits: FloatArray,
-    copies: FloatArray | None,
-    input_kind: str,
-) -> dict[str, Any]:
-    """Return up to five rows of scores, as given, with their copies, for self-tests.
-
-    Where a curve is steep, the last bit of an exponential, which differs between
-    machines, moves the result; such rows are passed over.
-    """
-    n, k = logits.shape
-    some = np.unique(np.linspace(0, n - 1, min(n, 64)).astype(np.int64))
-    scores = as_given(logits[some], input_kind)
-    more = copies_as_given(None if copies is None else copies[:, some], input_kind)
-    change = np.abs(
-        predict_given(calibrator, scores, input_kind, more)
-        - predict_given(calibrator, scores * (1.0 - 1e-13), input_kind, more)
-    ).max(axis=1)
-    steady = np.flatnonzero(change <= 1e-10)
-    n_wanted = max(1, min(_N_EXAMPLES, _EXAMPLE_CELLS // k))
-    if steady.size < n_wanted:
-        steady = np.sort(np.argsort(change, kind="stable")[:n_wanted])
-    places = np.linspace(0, steady.size - 1, min(n_wanted, steady.size)).astype(int)
-    kept = steady[places]
-    found = {"examples": [_json_floats(row) for row in scores[kept]]}
-    if more is None:
-        return found
-    rows = [[_json_floats(row) for row in copy[kept]] for copy in more]
-    return found | {"example_copies": rows}
-
-
-def _json_floats(row: FloatArray) -> list[float | str]:
-    """JSON has no infinity; the text "-inf" is read back by float()."""
-    return [value if np.isfinite(value) else "-inf" for value in row.tolist()]
-
-
 def document_of(calibrator: Calibrator, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON document; every other format is written from it too."""
     calibrator = calibrator.exported
@@ -415,21 +349,26 @@ def document_of(calibrator: Calibrator, metadata: Mapping[str, Any]) -> dict[str
     input_kind = fit.pop("input", known["input"])
     classes = fit.pop("classes", [f"class {i}" for i in range(k)])
     n_copies = n_copies_of(known["parameters"])
-    inputs = fit.pop("examples", None)
-    copies = fit.pop("example_copies", None)
-    if not inputs or (copies is None) != (n_copies == 0):
-        inputs, copies = _synthetic_examples(k, input_kind, n_copies)
+    n_features = n_features_of(known["parameters"])
+    names = ("examples", "example_copies", "example_features")
+    given = {name: fit.pop(name, None) for name in names}
+    has = [value is not None for value in given.values()]
+    if not given["examples"] or has[1:] != [n_copies > 0, n_features > 0]:
+        made = made_up_examples(k, input_kind, n_copies, n_features)
+        given = {name: made.get(name) for name in names}
     if len(classes) != k:
         msg = f"{len(classes)} class names for {k} classes"
         raise ValueError(msg)
-    scores = np.array(inputs, dtype=np.float64)
-    more = None if copies is None else np.array(copies, dtype=np.float64)
-    outputs = predict_given(calibrator, scores, input_kind, more)
-    examples = {"inputs": inputs, "outputs": outputs.tolist()}
-    if copies is not None:
-        examples["copies"] = copies
+    arrays = [None if v is None else np.array(v, float) for v in given.values()]
+    scores, *more = arrays
+    assert scores is not None  # noqa: S101 - there are rows
+    outputs = predict_given(calibrator, scores, input_kind, *more)
+    examples = {"inputs": given["examples"], "outputs": outputs.tolist()}
+    for name in ("copies", "features"):
+        if given[f"example_{name}"] is not None:
+            examples[name] = given[f"example_{name}"]
     floor = fit.pop("log_floor", float(np.log(_LOWEST_FLOOR)))
-    for key in ("method", "convention", "n_copies"):
+    for key in ("method", "convention", "n_copies", "n_features"):
         fit.pop(key, None)
     document = {
         "format": FORMAT,
@@ -443,6 +382,7 @@ def document_of(calibrator: Calibrator, metadata: Mapping[str, Any]) -> dict[str
         "options": {**known["options"], "input": known["input"]},
         "n_scores": known["n_scores"],
         **({"n_copies": n_copies} if n_copies else {}),
+        **({"n_features": n_features} if n_features else {}),
         "examples": examples,
         "fit": fit,
     }
@@ -473,42 +413,36 @@ def properties(document: Mapping[str, Any]) -> dict[str, str]:
     return {key: as_text(value) for key, value in found.items() if value is not None}
 
 
-def _synthetic_examples(
-    k: int, input_kind: str, n_copies: int
-) -> tuple[list[Any], list[Any] | None]:
-    """Return rows, and copies of them, for a self-test."""
-    rows = np.linspace(-2.0, 2.0, k)[None, :] * np.array([[0.0], [1.0], [-2.0]])
-    copies = [rows * 0.5**number for number in range(n_copies)]
-    if input_kind == "probabilities":
-        rows, copies = softmax(rows), [softmax(copy) for copy in copies]
-    return rows.tolist(), [copy.tolist() for copy in copies] or None
-
-
 def _module(document: Mapping[str, Any], writer: Writer, constants: str) -> str:
     """Return the source; `constants` comes last, as it holds the user's names."""
     is_logits = document["input"] == "logits"
     convention = f"Convention: {writer.convention(document['input'])}."
     n_copies = int(document.get("n_copies", 0))
+    n_features = int(document.get("n_features", 0))
     expects = LOGITS_EXPECTED if is_logits else PROBABILITIES_EXPECTED
-    examples = "EXAMPLE_INPUTS"
+    more = dict.fromkeys(("file", "name", "check", "rows", "logs", "example"), "")
     code = writer.code
     if n_copies:
         expects += "\n\n" + COPIES_EXPECTED.replace("@N@", str(n_copies))
-        examples += ", EXAMPLE_COPIES"
+        more = COPIES_WORDS
         code += CHECKED_COPIES
+    elif n_features:
+        expects += "\n\n" + FEATURES_EXPECTED.replace("@N@", str(n_features))
+        more = FEATURES_WORDS
+        code += CHECKED_FEATURES.replace("@N@", str(n_features))
     words = {
         "@SUMMARY@": CALIBRATORS[document["method"]].label,
         "@FROM_PROBABILITIES@": "" if is_logits else FROM_PROBABILITIES,
         "@CODE@": code,
         "@ENTRY@": "calibrate" if is_logits else "calibrate_probabilities",
-        "@FILES@": f"in.npy, {'copies.npy ' if n_copies else ''}and out.npy",
-        "@USAGE@": f"in.npy {'copies.npy ' if n_copies else ''}out.npy",
-        "@N_FILES@": "3" if n_copies else "2",
-        "@EXAMPLES@": examples,
-        "@COPIES@": ", copies" if n_copies else "",
-        "@CHECK@": "    c = checked_copies(copies, len(z))\n" if n_copies else "",
-        "@COPY_ROWS@": ", c[:, rows]" if n_copies else "",
-        "@COPY_LOGS@": ", [logarithms(c) for c in copies]" if n_copies else "",
+        "@FILES@": f"in.npy, {more['file']}and out.npy",
+        "@USAGE@": f"in.npy {more['file']}out.npy",
+        "@N_FILES@": "3" if more["file"] else "2",
+        "@EXAMPLES@": "EXAMPLE_INPUTS" + more["example"],
+        "@COPIES@": more["name"],
+        "@CHECK@": more["check"],
+        "@COPY_ROWS@": more["rows"],
+        "@COPY_LOGS@": more["logs"],
         "@ARGUMENT@": "logits" if is_logits else "p",
         "@EXPECTS@": expects,
         "@CONVENTION@": textwrap.fill(convention, 88, break_long_words=False),
@@ -558,8 +492,10 @@ def _restored(document: dict[str, Any], n_classes: int) -> Calibrator:
         trial = np.full((1, n_scores), 0.5)
         n_copies = n_copies_of(values["parameters"])
         copies = np.stack([trial] * n_copies) if n_copies else None
+        n_features = n_features_of(values["parameters"])
+        features = np.zeros((1, n_features)) if n_features else None
         with np.errstate(all="ignore"):
-            found = calibrator.predict_proba(trial, copies=copies)
+            found = calibrator.predict_proba(trial, copies=copies, features=features)
     except (KeyError, TypeError, ValueError, ArithmeticError, IndexError) as error:
         if isinstance(error, DataError):
             raise

@@ -312,7 +312,7 @@ def run_clean(
     program: str,
     scores: NDArray[Any],
     timeout: float,
-    copies: NDArray[Any] | None = None,
+    **beside: NDArray[Any] | None,
 ) -> tuple[dict[str, NDArray[Any]], str]:
     """Run a program on an array: isolated, in its own folder, without our settings.
 
@@ -326,8 +326,9 @@ def run_clean(
         What ``in.npy`` holds.
     timeout : float
         Seconds.
-    copies : ndarray, optional
-        What ``copies.npy`` holds, which is named between the two then.
+    **beside : ndarray, optional
+        What ``copies.npy`` or ``features.npy`` holds, which is named between the two
+        then.
 
     Returns
     -------
@@ -336,9 +337,8 @@ def run_clean(
     problem : str
         Why it failed; empty if it did not.
     """
-    given = {"in.npy": scores}
-    if copies is not None:
-        given["copies.npy"] = copies
+    more = {f"{name}.npy": a for name, a in beside.items() if a is not None}
+    given = {"in.npy": scores, **more}
     for name, array in given.items():
         np.save(folder / name, array, allow_pickle=False)
     problem = _run(folder, [program, *given, "out.npy"], timeout)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from core.analysis import UNCALIBRATED, Analysis
 from core.calibrators import Calibrator
-from core.companions import Companions, companions_of
+from core.companions import Companions, companions_of, last_layer
 from core.export.methods import n_copies_of
 from core.export.portable import exported_calibrator, fed, fitted_of
 from core.messages import DataError
@@ -115,7 +115,7 @@ def apply_calibrator(
     order = _class_order(predictions, classes)
     if order is not None:
         logits = logits[:, order]
-    made = _Calibrated(logits, _copies_of(calibrator, predictions, copies, classes))
+    made = _Calibrated(logits, _beside_of(calibrator, predictions, copies, classes))
     made.fill(calibrator)
     own: dict[str, Any] = {}
     identity = predictions.column("id")
@@ -129,13 +129,16 @@ def apply_calibrator(
     return _beside(pd.DataFrame(own, index=ours.index), ours, made.columns(classes))
 
 
-def _copies_of(
+def _beside_of(
     calibrator: Calibrator,
     predictions: Predictions,
     copies: Sequence[Predictions],
     classes: tuple[str, ...],
 ) -> Companions | None:
-    """Return the copies of new rows, with their classes in the calibrator's order."""
+    """Return what is read beside new rows, in the calibrator's order of classes."""
+    if "features" in calibrator.reads:
+        features = last_layer(predictions.features)
+        return Companions(frozenset({"features"}), features, ())
     if "copies" not in calibrator.reads:
         return None
     expected = n_copies_of(calibrator._state())

@@ -7,7 +7,11 @@ a literal (see `core.export.literals`), never as code.
 
 __all__ = [
     "CHECKED_COPIES",
+    "CHECKED_FEATURES",
     "COPIES_EXPECTED",
+    "COPIES_WORDS",
+    "FEATURES_EXPECTED",
+    "FEATURES_WORDS",
     "FROM_PROBABILITIES",
     "LOGITS_EXPECTED",
     "MODULE",
@@ -114,6 +118,40 @@ def checked_copies(copies, n):
         raise ValueError(f"expected {N_COPIES} copies of {n} rows, got {c.shape[:2]}")
     return c
 '''
+
+COPIES_WORDS = {
+    "file": "copies.npy ",
+    "name": ", copies",
+    "check": "    c = checked_copies(copies, len(z))\n",
+    "rows": ", c[:, rows]",
+    "logs": ", [logarithms(c) for c in copies]",
+    "example": ", EXAMPLE_COPIES",
+}
+"""What copies change in the module, by the place."""
+
+FEATURES_EXPECTED = """\
+It also expects the activations that the same network has for each row: `features`, of
+shape (n, @N@), of the layer that it was fitted on."""
+
+CHECKED_FEATURES = '''
+
+def checked_features(features, n):
+    """Return features of n rows as float64, (n, @N@)."""
+    h = np.asarray(features, dtype=np.float64)
+    if h.shape != (n, @N@) or not np.isfinite(h).all():
+        raise ValueError(f"expected finite features of shape ({n}, @N@), got {h.shape}")
+    return h
+'''
+
+FEATURES_WORDS = {
+    "file": "features.npy ",
+    "name": ", features",
+    "check": "    h = checked_features(features, len(z))\n",
+    "rows": ", h[rows]",
+    "logs": ", features",
+    "example": ", EXAMPLE_FEATURES",
+}
+"""What features change in the module, by the place."""
 
 FROM_PROBABILITIES = '''
 

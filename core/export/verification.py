@@ -6,7 +6,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from core.export.portable import (
     as_given,
     copies_as_given,
     export_metadata,
+    export_of,
     exported_calibrator,
     from_json,
     json_reader,
@@ -70,6 +71,7 @@ FILES: dict[Kind, tuple[str, ...]] = {
 }
 """Names of the files of each format, as the command line writes them."""
 
+_MOST_DISTANT = 500_000  # features of rows whose distances to others are measured
 _FEW = 0.01  # share of the rows beyond the tolerance at which a file is still given
 _PACKAGES: dict[Kind, tuple[str, str]] = {
     "json": ("NumPy", "numpy"),
@@ -181,10 +183,10 @@ class Artefact:
 
     @property
     def files(self) -> dict[str, bytes]:
-        """Contents by file name, as the command line writes them."""
+        """Contents by file name, as the command line writes them; {} if refused."""
         parts = (self.text.encode("utf-8") if self.text else None, self.binary)
         found = [part for part in parts if part is not None]
-        return dict(zip(FILES[self.kind], found, strict=True))
+        return dict(zip(FILES[self.kind], found, strict=True)) if found else {}
 
 
 def export(
@@ -203,6 +205,11 @@ def export(
     """
     metadata = export_metadata(analysis, method)
     calibrator = exported_calibrator(analysis, method)
+    stem, suffix = Path(FILES[kind][0]).stem, Path(FILES[kind][0]).suffix
+    name = f"{calibrator.method_id}_{stem}{suffix}"
+    why = export_of(calibrator).refusal
+    if why and kind not in ("json", "python"):
+        return Artefact(kind, name, "", _not_run(why, kind, metadata["n_rows"]))
     text, binary = _written(kind, calibrator, metadata)
     logits = analysis.study.evaluation.logits
     assert logits is not None  # noqa: S101 - export_metadata has looked
@@ -218,9 +225,8 @@ def export(
         bins=(chosen.n_bins, chosen.strategy),
         timeout=timeout,
         copies=beside.get("copies"),
+        features=beside.get("features"),
     )
-    stem, suffix = Path(FILES[kind][0]).stem, Path(FILES[kind][0]).suffix
-    name = f"{calibrator.method_id}_{stem}{suffix}"
     return Artefact(kind, name, text, found, binary)
 
 
@@ -235,6 +241,7 @@ def verify(
     bins: tuple[int, str] = (15, "uniform"),
     timeout: float = 60.0,
     copies: FloatArray | None = None,
+    features: FloatArray | None = None,
 ) -> Verification:
     """Run an exported file in a clean interpreter and compare with the calibrator.
 
@@ -262,6 +269,8 @@ def verify(
         Seconds that the interpreter may take.
     copies : ndarray of shape (m, n, k), optional
         Logits of transformed copies, for calibrators that read them.
+    features : ndarray of shape (n, d), optional
+        Activations, likewise.
 
     Returns
     -------
@@ -272,25 +281,18 @@ def verify(
     n_total, k = logits.shape
     n_copies = 0 if copies is None else len(copies)
     n = min(n_total, max(1, MAX_CELLS // (k * (1 + n_copies))))
+    if features is not None:
+        n = min(n, max(1, _MOST_DISTANT // max(1, features.shape[1])))
     rows = np.linspace(0, n_total - 1, n).round().astype(np.int64)
     scores = as_given(logits if n == n_total else logits[rows], input_kind)
     more = None if copies is None else copies_as_given(copies[:, rows], input_kind)
+    own = None if features is None else np.asarray(features[rows], np.float64)
     runtime = _runtime(artefact_kind)
     if runtime is None:
-        return Verification(
-            max_difference=float("nan"),
-            n_rows=0,
-            n_total=n_total,
-            ok=False,
-            n_label_changes=0,
-            seconds=time.perf_counter() - start,
-            interpreter="",
-            problem=f"not run here: {_PACKAGES[artefact_kind][0]} is not installed",
-            tolerance=TOLERANCES[artefact_kind],
-            is_run=False,
-            is_offered=True,
-        )
-    shown = expected = predict_given(calibrator, scores, input_kind, more)
+        problem = f"not run here: {_PACKAGES[artefact_kind][0]} is not installed"
+        found = _not_run(problem, artefact_kind, n_total)
+        return replace(found, is_offered=True, seconds=time.perf_counter() - start)
+    shown = expected = predict_given(calibrator, scores, input_kind, more, own)
     too_large = ""
     if artefact_kind == "onnx32":
         with np.errstate(over="ignore"):
@@ -305,17 +307,19 @@ def verify(
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
         place = Path(folder)
         program = _laid_out(place, artefact_kind, text, binary, calibrator, input_kind)
-        arrays, problem = run_clean(place, program, scores, timeout, more)
+        arrays, problem = run_clean(
+            place, program, scores, timeout, copies=more, features=own
+        )
         written = (
             "" if not text else (place / FILES[artefact_kind][0]).read_text("utf-8")
         )
     problem = too_large or problem
-    found = arrays.get("out")
-    if not problem and found is None:
+    out = arrays.get("out")
+    if not problem and out is None:
         problem = "it wrote no array"
-    beyond = row_differences(found, expected)
+    beyond = row_differences(out, expected)
     if artefact_kind == "json":
-        again, why = _read_back(written, scores, input_kind, more)
+        again, why = _read_back(written, scores, input_kind, more, own)
         problem = problem or why
         beyond = np.maximum(beyond, row_differences(again, expected))
     return judge(
@@ -330,6 +334,22 @@ def verify(
         n_total=n_total,
         seconds=time.perf_counter() - start,
         interpreter=f"Python {platform.python_version()}, {runtime}",
+    )
+
+
+def _not_run(why: str, kind: Kind, n_total: int) -> Verification:
+    """Return what is known of a file that was not run, or not written."""
+    return Verification(
+        max_difference=float("nan"),
+        n_rows=0,
+        n_total=n_total,
+        ok=False,
+        n_label_changes=0,
+        seconds=0.0,
+        interpreter="",
+        problem=why,
+        tolerance=TOLERANCES[kind],
+        is_run=False,
     )
 
 
@@ -442,13 +462,13 @@ def _runtime(kind: Kind) -> str | None:
 
 
 def _read_back(
-    text: str, scores: FloatArray, input_kind: str, copies: FloatArray | None
+    text: str, scores: FloatArray, input_kind: str, *beside: FloatArray | None
 ) -> tuple[FloatArray | None, str]:
     try:
         calibrator, _ = from_json(text)
     except DataError as error:
         return None, error.what
-    return predict_given(calibrator, scores, input_kind, copies), ""
+    return predict_given(calibrator, scores, input_kind, *beside), ""
 
 
 def row_differences(found: FloatArray | None, expected: FloatArray) -> FloatArray:

@@ -26,6 +26,7 @@ from safetensors.numpy import load
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from core.calibrators import CALIBRATORS
+from core.export.methods import EXPORTS
 from core.export.runners import RUN_TORCH
 from core.export.torch_module import to_torch
 
@@ -106,7 +107,7 @@ def main(python: str, *methods: str) -> None:
     command = [python, "-c", "import torch; print(torch.__version__)"]
     version = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     folder = Path(__file__).with_name("torch")
-    written = [name for name, entry in CALIBRATORS.items() if not entry.chooses]
+    written = [name for name, entry in EXPORTS.items() if not entry.refusal]
     for name in methods or [*written, KEPT]:
         method = name.removesuffix("-kept")
         cases = []

@@ -8,6 +8,7 @@ from core.export.methods import (
     one_vs_rest,
     order_preserving,
     prior_shift,
+    proximity,
     row_temperature,
     scaling,
     tempnet,
@@ -19,9 +20,18 @@ from core.export.methods.base import (
     TorchWriter,
     Writer,
     n_copies_of,
+    n_features_of,
 )
 
-__all__ = ["EXPORTS", "Export", "GraphWriter", "TorchWriter", "Writer", "n_copies_of"]
+__all__ = [
+    "EXPORTS",
+    "Export",
+    "GraphWriter",
+    "TorchWriter",
+    "Writer",
+    "n_copies_of",
+    "n_features_of",
+]
 
 EXPORTS: dict[str, Export] = {
     **scaling.EXPORTS,
@@ -35,5 +45,6 @@ EXPORTS: dict[str, Export] = {
     **prior_shift.EXPORTS,
     **row_temperature.EXPORTS,
     **tempnet.EXPORTS,
+    **proximity.EXPORTS,
 }
 """By id of the calibrator; a contract test wants one for each."""

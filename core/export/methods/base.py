@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.messages import DataError
+
 __all__ = [
     "Export",
     "FloatArray",
@@ -17,6 +19,8 @@ __all__ = [
     "TorchWriter",
     "Writer",
     "n_copies_of",
+    "n_features_of",
+    "refusing",
 ]
 
 FloatArray = NDArray[np.floating[Any]]
@@ -104,12 +108,15 @@ class Export:
     with_copies : Export, optional
         How it is written where its fit had transformed copies and could have done
         without.
+    refusal : str
+        Why there is neither graph nor torch module; empty where there are.
     """
 
     numpy: Writer
     graph: GraphWriter
     torch: TorchWriter
     with_copies: Export | None = None
+    refusal: str = ""
 
     def of(self, state: State) -> Export:
         """Return the entry for what was fitted."""
@@ -119,6 +126,20 @@ class Export:
         return keeping(found) if state.get(KEPT) else found
 
 
+def refusing(numpy: Writer, why: str) -> Export:
+    """Return the entry of a calibrator that is written as NumPy code only."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise DataError(why, "export", "Take the JSON file or the Python module.")
+
+    return Export(numpy, GraphWriter(refuse), TorchWriter("", refuse), refusal=why)
+
+
 def n_copies_of(state: State) -> int:
     """Return how many transformed copies of each row a fitted calibrator reads."""
     return int(state.get("n_copies", 0))
+
+
+def n_features_of(state: State) -> int:
+    """Return how many features of each row a fitted calibrator reads."""
+    return int(state.get("n_features", 0))

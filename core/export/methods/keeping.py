@@ -80,6 +80,7 @@ def keeping(own: Export) -> Export:
             torch.code.replace("def calibrated(", "def changed(") + _TORCH,
             lambda state: torch.tensors(_without_flag(state)),
         ),
+        refusal=own.refusal,
     )
 
 
