@@ -13,7 +13,7 @@ from core.calibrators.one_vs_rest import LOWEST_LOG, effective_rows
 from core.calibrators.row_losses import is_right
 from core.calibrators.row_temperature import divided
 from core.calibrators.scaling import HIGHEST, LOWEST, TemperatureScaling
-from core.calibrators.top_label import raised, top_of
+from core.calibrators.top_rows import raised, top_of
 from core.messages import DataError, Note, Progress
 from core.parallel import map_rows
 from core.registry import Param
