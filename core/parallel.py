@@ -1,9 +1,10 @@
 """Rows in chunks over one shared thread pool: the only place that makes threads.
 
 The kernels are serial and release the GIL; this module calls them on chunks of
-rows from several threads. Chunk boundaries follow from the bytes of a row alone,
-so that a result never depends on how many threads there were. Where matrix products
-are part of that work, `one_blas_thread` keeps BLAS from adding threads of its own.
+rows from several threads. Chunk boundaries follow from the number and the bytes of
+rows alone, so that a result never depends on how many threads there were. Where matrix
+products are part of that work, `one_blas_thread` keeps BLAS from adding threads of its
+own.
 """
 
 from __future__ import annotations
@@ -140,7 +141,10 @@ if hasattr(os, "register_at_fork"):
 def chunk_bounds(
     n_rows: int, row_bytes: int, *, chunk_bytes: int = CHUNK_BYTES
 ) -> list[tuple[int, int]]:
-    """Cut rows into chunks of about `chunk_bytes`, whatever the number of threads.
+    """Cut rows into chunks of at most `chunk_bytes`, whatever the number of threads.
+
+    They are as equal as can be and, beyond one, of an even number: two threads with
+    nine chunks to share would be idle a tenth of the time.
 
     Parameters
     ----------
@@ -149,7 +153,7 @@ def chunk_bounds(
     row_bytes : int
         Bytes read per row.
     chunk_bytes : int, default=CHUNK_BYTES
-        Target size of a chunk. A longer row makes a chunk of its own.
+        Largest size of a chunk. A longer row makes a chunk of its own.
 
     Returns
     -------
@@ -157,6 +161,9 @@ def chunk_bounds(
         Half-open ranges ``(start, stop)`` in order; empty without rows.
     """
     step = max(1, chunk_bytes // max(1, row_bytes))
+    if n_rows > step:
+        pairs = -(-n_rows // (2 * step))
+        step = -(-n_rows // (2 * pairs))
     return [(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
 
 
@@ -211,7 +218,7 @@ def map_rows(
     row_bytes : int
         Bytes read per row, which decide the size of a chunk.
     chunk_bytes : int, default=CHUNK_BYTES
-        Target size of a chunk.
+        Largest size of a chunk.
 
     Returns
     -------
@@ -231,16 +238,14 @@ def map_rows(
     its cancelled helpers in the queue with all that they refer to.
     """
     bounds = chunk_bounds(n_rows, row_bytes, chunk_bytes=chunk_bytes)
-    job = _Job(function, bounds)
     n_helpers = min(thread_count(), len(bounds)) - 1
-    helpers: list[Future[None]] = []
-    if n_helpers > 0 and not getattr(_worker, "is_inside", False):
-        helpers = _submit(n_helpers, job.work)
-        _worker.is_inside = True
-        job.work()
-        _worker.is_inside = False
-    else:
-        job.work()
+    if n_helpers <= 0 or getattr(_worker, "is_inside", False):
+        return [function(start, stop) for start, stop in bounds]
+    job = _Job(function, bounds)
+    helpers = _submit(n_helpers, job.work)
+    _worker.is_inside = True
+    job.work()
+    _worker.is_inside = False
     wait([helper for helper in helpers if not helper.cancel()])
     if job.failures:
         raise min(job.failures, key=lambda failure: failure[0])[1]
