@@ -17,6 +17,7 @@ from core.export.detectors import (
     export_detector,
     fitted_detector,
     shown_rows,
+    unwritable_reason,
 )
 from core.messages import DataError, FitError, Progress
 from core.ood import INSIDE, Detection, scored_table
@@ -107,13 +108,17 @@ def section(
     st.subheader("Take it home", anchor=False)
     cut = own.threshold.value
     name = f"ood export {study.identity} {chosen.to_json()} {method} {cut!r}"
-    label = score_label(method)
+    label, reason = (
+        score_label(method),
+        unwritable_reason(own.detector, found.rows.test),
+    )
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         is_asked = st.button(
             "Verify and prepare",
             type="primary",
             icon=":material/verified:",
             key=state.key("ood_prepare"),
+            disabled=reason is not None,
         )
         display.download_table(
             lambda: _scored_rows(found, method),
@@ -121,11 +126,15 @@ def section(
             state.key("get_ood_rows"),
             "Scored rows, as CSV",
         )
-        st.caption(
+        words = (
             f"{display.escape_markdown(label)} with the threshold above. Each file is "
-            "run on your rows first.",
-            width="content",
+            "run on your rows first."
         )
+        if reason is not None:
+            words = (
+                f":material/block: {reason} `ood fit` and `ood score` take such rows."
+            )
+        st.caption(words, width="content")
     if is_asked:
         jobs.forget(name)
     if is_asked or jobs.is_started(name):

@@ -315,6 +315,21 @@ def test_features_alone_will_do(tmp_path, monkeypatch) -> None:
     assert "the features do for Out-of-distribution" in words(at)
 
 
+def test_confidences_have_the_baseline_and_nothing_to_write(
+    tmp_path, monkeypatch
+) -> None:
+    rng, path = np.random.default_rng(0), tmp_path / "mine.csv"
+    sure = rng.uniform(0.5, 1, 240)
+    lines = [f"{c:.4f},{int(rng.random() < c)}" for c in sure]
+    path.write_text("\n".join(["confidence,correct", *lines]))
+    at = page(path, monkeypatch)
+    lower = "\n".join(["confidence", *(f"{c:.4f}" for c in 0.6 * sure)])
+    give(at, "ood", ("far.csv", lower.encode()))
+    assert len(table_with(at, "far (240)")) == 1
+    assert at.button(key="ood_prepare").disabled
+    assert "one confidence per row; an export needs" in words(at)
+
+
 def test_a_detector_is_taken_home_with_its_threshold(offered) -> None:
     at = strangers(detectors=("energy", "max-softmax"), detector="energy")
     assert check(at, offered) == 9

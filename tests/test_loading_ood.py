@@ -268,3 +268,16 @@ def test_scores_of_openood_are_turned_round() -> None:
     broken = npz(pred=pred, conf=np.where(np.arange(N) == 3, np.nan, conf), label=label)
     with pytest.raises(DataError, match="row 4"):
         read_given_scores(broken, name="x.npz")
+
+
+def test_sets_of_confidences_need_no_outcome() -> None:
+    text = b"confidence,correct\n0.9,1\n0.4,0\n0.8,1\n"
+    study, _ = open_study(text, Settings(), name="mine.csv")
+    # Its first lines would be a pickle of protocol 0, had they an end.
+    found = add_ood(study, b"confidence\n0.3\n0.2\n", Settings(), name="far.csv")
+    np.testing.assert_array_equal(found.ood["far"].confidence, [0.3, 0.2])
+    named = add_ood(study, b"conf\n0.3\n0.2\n", Settings(), name="far.csv")
+    assert named.ood["far"].logits is None
+    asked = Settings(input_kind="confidence")
+    with pytest.raises(DataError, match="which predictions were right"):
+        open_study(b"conf\n0.3\n0.2\n", asked, name="mine.csv", needs_scores=False)

@@ -48,6 +48,8 @@ class Roles:
         recognise the scores, and is not read as a label.
     classes : tuple of str
         Classes that are known before the file is read.
+    needs_outcome : bool
+        Whether a file of confidences must say which predictions were right.
     """
 
     raw: Raw
@@ -55,6 +57,7 @@ class Roles:
     chosen_scores: list[str] = field(default_factory=list)
     unread_label: str | None = None
     classes: tuple[str, ...] = ()
+    needs_outcome: bool = True
     _kinds: dict[str, str] = field(default_factory=dict)
     _words: dict[str, frozenset[str]] = field(default_factory=dict)
 

@@ -238,8 +238,8 @@ def read_rows(
         looked for anew.
     classes : tuple of str, default=()
         Columns without names are these, in order.
-    input_kind : {"", "logits", "probabilities"}, default=""
-        What the scores are.
+    input_kind : {"", "logits", "probabilities", "confidence"}, default=""
+        What the scores are; confidences need no outcome.
     name : str or sequence of str, optional
         To show for bytes.
     progress : callable, optional
@@ -260,7 +260,8 @@ def read_rows(
         )
     chosen = {key: getattr(settings, key) for key in _COLUMNS}
     lacking = [key for key, column in chosen.items() if column not in (*raw.names, "")]
-    kind = input_kind if input_kind in ("logits", "probabilities") else ""
+    known = ("logits", "probabilities", "confidence")
+    kind = input_kind if input_kind in known else ""
     same = settings.replace(
         **dict.fromkeys(lacking),
         score_columns=(),

@@ -43,9 +43,15 @@ _SURE_LABELS = ("true_label", "true_labels", "y_true", "true_class", "ground_tru
 _COLUMN_ROLES = ("id", "group", "weight", "time", "split", "ood", "dataset")
 
 
-def find_roles(raw: Raw, settings: Settings, classes: tuple[str, ...] = ()) -> Roles:
+def find_roles(
+    raw: Raw,
+    settings: Settings,
+    classes: tuple[str, ...] = (),
+    *,
+    needs_outcome: bool = True,
+) -> Roles:
     """Give every column a role; score columns may be called as known classes."""
-    roles = Roles(raw, classes=classes)
+    roles = Roles(raw, classes=classes, needs_outcome=needs_outcome)
     chosen = _take_chosen(roles, settings)
     _take_known(roles, settings)
     if settings.label_column == "":

@@ -234,6 +234,8 @@ def _outcome(understood: Understood) -> tuple[NDArray[np.bool_], pd.DataFrame]:
     """Return whether each prediction was right, and the rows that do not say."""
     raw, roles = understood.raw, understood.roles
     name = roles.column("correct")
+    if name is None and not roles.needs_outcome:
+        return np.zeros(raw.n_rows, dtype=bool), pd.DataFrame()
     if name is not None:
         text = raw.text(name).str.lower()
         right = text.isin(_RIGHT).to_numpy(bool)

@@ -16,8 +16,9 @@ class Expected:
     ----------
     classes : tuple of str, default=()
         Classes that score columns may be called after.
-    input_kind : {"", "logits", "probabilities"}, default=""
-        What the scores are where names and values leave it open.
+    input_kind : {"", "logits", "probabilities", "confidence"}, default=""
+        What the scores are where names and values leave it open. Confidences of a
+        companion need not say which predictions were right.
     is_companion : bool, default=False
         Whether the rows belong to a study whose classes these are: columns without
         names are its classes in order, and features alone will do.

@@ -87,7 +87,7 @@ def find_confidence(roles: Roles, settings: Settings) -> None:
         singles = [f[0][0] for f in families.values() if len(f) == 1]
         name = next(iter(singles), None)
     if name is None or not roles.is_numeric(name):
-        if is_asked:
+        if is_asked and roles.needs_outcome:
             raise DataError(
                 "No column of confidences was found.",
                 roles.raw.name,
@@ -102,7 +102,10 @@ def find_confidence(roles: Roles, settings: Settings) -> None:
     if correct is None and (label is None or predicted is None):
         if not is_asked:
             return
-        raise _no_outcome(roles)
+        if roles.needs_outcome:
+            raise _no_outcome(roles)
+        roles.give(name, "confidence", "its name, and the study has confidences")
+        return
     roles.give(name, "confidence", "its name, beside the outcome of the prediction")
     if correct is not None:
         roles.give(correct, "correct", "its name")

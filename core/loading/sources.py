@@ -34,8 +34,10 @@ _PICKLE_NAMES = (
     *(".pkl", ".pickle", ".p", ".dill", ".joblib", ".sav"),
     *(".pt", ".pth", ".ckpt"),
 )
-# Protocol 0 is text: a container or a global right at the start.
-_OLD_PICKLE = re.compile(rb"\A(?:\(?[dl]p\d+\n|\([dlt]p?\d*\n|c[\w.]+\n[\w.]+\n)")
+# Protocol 0 is text: a container or a global right at the start, and what it is for.
+_OLD_PICKLE = re.compile(
+    rb"\A(?:\(?[dl]p\d+\n|\([dlt]p?\d*\n|c[\w.]+\n[\w.]+\n(?:p\d+\n|q\x00|\())"
+)
 _MAGIC = (
     (b"PAR1", "parquet"),
     (b"PK\x03\x04", "zip"),

@@ -40,7 +40,8 @@ def understand(
 ) -> Understood:
     """Find the role of each column of what was read, the scores and the classes."""
     progress(raw.read_share, "Recognising the columns")
-    roles = find_roles(raw, settings, expected.classes)
+    needs_outcome = expected.input_kind != "confidence"
+    roles = find_roles(raw, settings, expected.classes, needs_outcome=needs_outcome)
     label = roles.column("label")
     values = () if label is None else tuple(raw.distinct(label))
     others = {

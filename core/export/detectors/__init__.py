@@ -17,7 +17,12 @@ Behind the user's own model, with a calibrator (`core.export.exported_calibrator
 Larger scores are more out-of-distribution in every format; the threshold is inside.
 """
 
-from core.export.detectors.fitted import FittedDetector, Input, fitted_detector
+from core.export.detectors.fitted import (
+    FittedDetector,
+    Input,
+    fitted_detector,
+    unwritable_reason,
+)
 from core.export.detectors.fitted import from_json as detector_from_json
 from core.export.detectors.fused import FusedDetector, fuse_detector
 from core.export.detectors.fused_verification import (
@@ -52,6 +57,7 @@ __all__ = [
     "fitted_detector",
     "fuse_detector",
     "shown_rows",
+    "unwritable_reason",
     "verify_detector",
     "verify_fused_detector",
 ]

@@ -118,13 +118,10 @@ class FittedDetector:
             If something is missing there.
         """
         self.detector.check_rows(own)
-        if own.logits is None and any(i.holds != "features" for i in self.inputs):
-            raise DataError(
-                "The file has one confidence per row; an export needs the scores of "
-                "every class.",
-                own.name,
-                "Give a file with one score column per class.",
-            )
+        reason = unwritable_reason(self.detector, own)
+        if reason is not None:
+            how = "Give a file with one score column per class."
+            raise DataError(reason, own.name, how)
         found = {}
         for item in self.inputs:
             if item.holds != "features":
@@ -263,6 +260,17 @@ def fitted_detector(found: Detection, method: str) -> FittedDetector:
         },
     }
     return FittedDetector(detector, result.threshold, metadata)
+
+
+def unwritable_reason(detector: Detector, own: Predictions) -> str | None:
+    """Return why a detector of these rows cannot be taken home, or None if it can."""
+    members = _with_members(detector)
+    if own.logits is not None or not any("logits" in m.requires for m in members):
+        return None
+    return (
+        "The file has one confidence per row; an export needs the scores of every "
+        "class."
+    )
 
 
 def _size(value: Any, of: str) -> int:
