@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from operator import attrgetter, methodcaller
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import streamlit as st
@@ -39,14 +39,6 @@ from core.metrics import Curve
 from core.metrics.presets import PeerNumber
 from core.on_demand import measure_metrics, reliability_curves
 from core.on_demand import peers as peers_of
-from core.ood import (
-    Detection,
-    OodRows,
-    Scored,
-    detect_in_turn,
-    divide_inside,
-    with_sets,
-)
 from core.operating_points import OperatingPoints
 from core.operating_points import operating_points as operating_points_of
 from core.per_class import ClassGaps, ClassScores, scores_for
@@ -57,6 +49,9 @@ from core.predictions import Study
 from core.settings import Settings
 from core.splitting import Split, make_split
 from core.uncertainty import Estimate
+
+if TYPE_CHECKING:
+    from core.ood import Detection, OodRows, Scored
 
 __all__ = [
     "SAMPLE",
@@ -315,6 +310,9 @@ def peers(
 
 def ood_rows(study: Study, settings: Settings) -> OodRows:
     """Return the rows by role; sets come and go without new copies of the others."""
+    # Only one page needs detectors, and the first chart does not wait for them.
+    from core.ood import with_sets
+
     alone = Study(study.evaluation, fit=study.fit, reference=study.reference)
     return with_sets(
         _ood_inside(alone, relevant.to_division(settings)), study, settings
@@ -332,6 +330,8 @@ def detections(
     Only the settings that numbers and options depend on count: a threshold is chosen
     by `core.ood.with_threshold`.
     """
+    from core.ood import detect_in_turn
+
     asked = relevant.to_detections(settings)
     known = _ood_known(study, asked.replace(options=()))
     keys = {name: relevant.to_detector(name, settings) for name in methods}
@@ -542,6 +542,8 @@ def _preview(study: Study, settings: Settings, temperature: float) -> ViewResult
 
 @_kept(max_entries=1)
 def _ood_inside(study: Study, settings: Settings) -> OodRows:
+    from core.ood import divide_inside
+
     return divide_inside(study, settings)
 
 

@@ -29,7 +29,6 @@ from core.loading import (
     open_study,
 )
 from core.messages import Cancelled, DataError, Progress, part_of
-from core.ood import DETECTORS
 from core.predictions import Study
 from core.registry import Registry
 from core.settings import Settings
@@ -247,6 +246,9 @@ def open_session(widget: str) -> None:
     if upload is None:
         return
     empty_uploaders()
+    # The first chart does not wait for the detectors.
+    from core.ood import DETECTORS
+
     try:
         wanted = Settings.from_json(upload.getvalue().decode("utf-8", "replace"))
         wanted = wanted.replace(

@@ -12,7 +12,6 @@ import pandas as pd
 import streamlit as st
 
 from components import tables, theme
-from core.export import write_csv, write_json
 from core.messages import Answer, DataError, FitError, Note
 from core.metrics import METRICS
 from core.registry import Method
@@ -139,7 +138,7 @@ def download_table(
     """Offer a table as CSV; made only when it is asked for."""
     st.download_button(
         label,
-        data=lambda: write_csv(table() if callable(table) else table),
+        data=lambda: _csv(table),
         file_name=f"{name}.csv",
         mime="text/csv",
         key=key,
@@ -154,7 +153,7 @@ def download_json(table: Table, name: str, key: str) -> None:
     """Offer a table as JSON, one object per line of the table."""
     st.download_button(
         "JSON",
-        data=lambda: write_json(table() if callable(table) else table),
+        data=lambda: _json(table),
         file_name=f"{name}.json",
         mime="application/json",
         key=key,
@@ -162,6 +161,19 @@ def download_json(table: Table, name: str, key: str) -> None:
         on_click="ignore",
         help=f"{name}.json",
     )
+
+
+def _csv(table: Table) -> bytes:
+    # No page needs what writes files before the first download.
+    from core.export import write_csv
+
+    return write_csv(table() if callable(table) else table)
+
+
+def _json(table: Table) -> bytes:
+    from core.export import write_json
+
+    return write_json(table() if callable(table) else table)
 
 
 def chart(

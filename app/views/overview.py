@@ -10,7 +10,6 @@ from app import bar, compute, fold_line, jobs, opening, provenance, relevant, st
 from components import calibrators, display, reliability, tables, theme
 from core.analysis import Analysis, Comparison, ViewResult
 from core.calibrators import TemperatureScaling
-from core.export import annotate, export, write_csv
 from core.fitting import unusable_reason
 from core.messages import FitError
 from core.uncertainty import Estimate
@@ -38,10 +37,20 @@ def invitation() -> None:
 
 def take_home(analysis: Analysis, kind: str) -> str:
     """Return an exported calibrator, run in a clean interpreter first."""
+    # The first chart does not wait for what writes files.
+    from core.export import export
+
     made = export(analysis, "temperature", "json" if kind == "json" else "python")
     if not made.verification.ok:
         raise FitError("The export did not pass its own test.", "export")
     return made.text
+
+
+def repaired_rows(analysis: Analysis) -> bytes:
+    """Return the rows with their repaired probabilities, as CSV."""
+    from core.export import annotate, write_csv
+
+    return write_csv(annotate(analysis, "temperature"))
 
 
 def downloads(analysis: Analysis, stem: str, *, is_offered: bool) -> None:
@@ -49,7 +58,7 @@ def downloads(analysis: Analysis, stem: str, *, is_offered: bool) -> None:
     with st.container(horizontal=True, gap="small"):
         st.download_button(
             "Download calibrated CSV",
-            data=lambda: write_csv(annotate(analysis, "temperature")),
+            data=lambda: repaired_rows(analysis),
             file_name=f"{stem}-calibrated.csv",
             mime="text/csv",
             type="primary",
