@@ -30,6 +30,7 @@ PAGES = (
     "Calibrators",
     "Decisions",
     "Segmentation",
+    "Out-of-distribution",
     "Data",
     "Export",
     "Methods",
