@@ -221,7 +221,7 @@ def test_all_logit_scores_are_three_trips_of_kernels_over_the_logits(
     own = Predictions.from_arrays(z, rng.integers(0, 100, 3000))
     names = [n for n, m in DETECTORS.items() if m.requires <= {"logits", "labels"}]
     made = {n: DETECTORS[n]().fit(own) for n in names if n not in COMBINED}
-    assert len(made) == 10
+    assert len(made) == 12
     trips = []
     run = softmax_module._run
 

@@ -224,6 +224,7 @@ def test_files_that_carry_features_are_verified_and_others_say_why_not(form):
         assert made.files == {}
         assert not made.verification.is_offered
         assert made.verification.sentence.startswith("It reads the features")
+        assert made.verification.sentence.endswith("takes scores only.")
     fitted = found.fitted["proximity"].calibrator
     for write in (lambda: to_onnx(fitted, {}, "float64"), lambda: to_torch(fitted, {})):
         with pytest.raises(DataError, match="reads the features"):

@@ -209,7 +209,9 @@ def export(
     name = f"{calibrator.method_id}_{stem}{suffix}"
     why = export_of(calibrator).refusal
     if why and kind not in ("json", "python"):
-        return Artefact(kind, name, "", _not_run(why, kind, metadata["n_rows"]))
+        return Artefact(
+            kind, name, "", _not_run(why.rstrip("."), kind, metadata["n_rows"])
+        )
     text, binary = _written(kind, calibrator, metadata)
     logits = analysis.study.evaluation.logits
     assert logits is not None  # noqa: S101 - export_metadata has looked
