@@ -160,7 +160,9 @@ class SegmentationMaps:
     reference="Ding et al. 2021, arXiv:2008.05105",
     formula=(
         r"\mathrm{softmax}(z_p / T_p),\quad"
-        r" \ln T_p = \ln T_0 - \theta^\top \varphi_p"
+        r" \ln T_p = \ln T_0 - \theta^\top \varphi_p,\quad"
+        r" \varphi_p = (1,\ \text{entropy},\ \text{margin},"
+        r"\ \ln(1 + \text{distance to a boundary}))"
     ),
     tier="more",
     aliases=("local-temperature-scaling", "lts"),
