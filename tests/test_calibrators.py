@@ -43,6 +43,23 @@ def loss_of(z, y, t, w=None):
 # --------------------------------------------------------------- temperature
 
 
+def test_what_is_told_of_the_optimum_is_what_a_pass_there_says():
+    """The last step is not looked at again: the series of the rows stands for it."""
+    rng = np.random.default_rng(3)
+    z = 4 * rng.standard_normal((3_000, 30))
+    y = (0.6 * z + rng.gumbel(size=z.shape)).argmax(axis=1)
+    weight = rng.gamma(1.0, size=len(z))
+    fit = TemperatureScaling().fit(z, y, weight)
+    rows = temperature_objective(z, y, fit.beta_)
+    share = weight / weight.sum()
+    assert fit.n_iterations_ == 2
+    assert abs(share @ rows.slope) <= 1e-12
+    assert fit.nll_after_ == pytest.approx(share @ rows.loss, rel=1e-13)
+    meat = np.sum((share * rows.slope) ** 2) * len(z) / (len(z) - 1)
+    error = np.sqrt(meat) / (share @ rows.curvature) / fit.beta_
+    assert fit.log_standard_error_ == pytest.approx(error, rel=1e-10)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("scale", [1e-2, 1e-1, 1.0, 10.0, 100.0, 1e4])
 def test_the_gradient_certifies_the_optimum(dtype, scale):

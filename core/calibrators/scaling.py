@@ -30,8 +30,8 @@ _SETTLED = {np.dtype(np.float32): 1e-8, np.dtype(np.float64): 1e-13}  # relative
 _MAX_PASSES = 80
 _SMOOTH = 0.5  # largest share of a Newton step that the series may add to it
 _PART_FROM = 1_000  # rows from which some of them start the fit
-_PART = 300  # of them, about
-_SHORT = 0.05  # relative step after which a rough optimum is good enough
+_PART = 200  # of them, about
+_SHORT = 0.2  # relative step after which a rough optimum is good enough
 _LEFT_OUT = 1e-2  # of what the iteration aims at, what the series may leave out
 _CLOSE = 1e-3  # step at most, relative to 1/T, at whose end the series is trusted
 _NEGLIGIBLE = 1e-3  # relative Newton step at which an optimum needs no second look
@@ -279,16 +279,16 @@ class _NewtonFit:
         """Evaluate at one inverse temperature: one pass; return the slope."""
         rows = temperature_derivatives(self.logits, self.y, beta, every=self.every)
         self.n_passes += 1
-        self._used, impossible = self.weight, np.isposinf(rows[0])
-        if impossible.any():
+        self._rows, self._used = rows, self.weight
+        sums = rows @ self._used
+        if not np.isfinite(sums[0]):
+            impossible = np.isposinf(rows[0])
             self.n_impossible = int((impossible & (self.weight > 0)).sum())
             self._used = np.where(impossible, 0.0, self.weight)
             self._used /= self._used.sum() or 1.0
             rows[0, impossible] = 0.0
-        self._rows = rows
-        self.loss, self.slope, self.curvature, *bends = np.einsum(
-            "ij,j->i", rows, self._used
-        ).tolist()
+            sums = rows @ self._used
+        self.loss, self.slope, self.curvature, *bends = sums.tolist()
         self._bends = bends[0], bends[1]
         return self.slope
 
