@@ -7,7 +7,9 @@ import math
 
 import numpy as np
 import pytest
+import streamlit as st
 from scipy.special import logit
+from test_app_pages import page, settle, words
 
 from app import cli
 from core.analysis import analyze
@@ -270,3 +272,35 @@ def test_the_command_line_calibrates_and_applies(tmp_path, capsys):
     expected = made.predict_proba(z[:9], features=h[:9])
     found = np.loadtxt(target, delimiter=",", skiprows=1, usecols=range(2, 6))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_the_pages_offer_it_with_features_and_say_why_not_without(
+    tmp_path, monkeypatch
+):
+    st.cache_data.clear()
+    st.cache_resource.clear()
+    z, y, h = draw(200)
+    np.savez(tmp_path / "bare.npz", logits=z, labels=y)
+    np.savez(tmp_path / "rows.npz", logits=z, labels=y, features=h)
+    monkeypatch.setenv("PLUMBLINE_FILE", str(tmp_path / "bare.npz"))
+    at = page("calibrators")
+    assert at.checkbox(key="pick_proximity").disabled
+    assert "The file has no features." in words(at)
+    monkeypatch.setenv("PLUMBLINE_FILE", str(tmp_path / "rows.npz"))
+    at = page("calibrators")
+    assert not at.checkbox(key="pick_proximity").disabled
+    at.session_state["_settings"] = at.session_state["_settings"].replace(
+        calibrators=("proximity",), method="proximity", n_resamples=100
+    )
+    at.switch_page("views/export.py").run()
+    settle(at)
+    at.button(key="prepare").click().run()
+    settle(at)
+    assert not at.exception
+    said = words(at)
+    assert said.count("It reads the features of each row") == 3
+    offered = [item.proto.help for item in at.get("download_button")]
+    assert {"calibrator.py", "calibrator.json"} <= set(offered)
+    assert not any(name.endswith((".onnx", ".zip")) for name in offered)
+    code = "\n".join(item.value for item in at.code)
+    assert 'np.load("logits.npy"), np.load("features.npy")' in code

@@ -80,7 +80,7 @@ CARDS = {
         "text/x-python",
         "import numpy as np\n"
         "from calibrator import CLASSES, {function}\n\n"
-        'probabilities = {function}(np.load("{input}.npy"))  # (rows, classes)\n'
+        'probabilities = {function}(np.load("{input}.npy"){more})  # (rows, classes)\n'
         "print(CLASSES[probabilities[0].argmax()], probabilities[0].max())",
         "python",
     ),
@@ -215,7 +215,7 @@ def prepared(item: Artefact) -> Prepared:
 
 
 def draw_card(
-    kind: str, card: Card, made: Prepared | None, own: str, stem: str
+    kind: str, card: Card, made: Prepared | None, own: str, stem: str, more: str
 ) -> None:
     """Draw one file: what it is, its proof, its button, and how to use it."""
     name = f"{stem}-calibrated.csv" if kind == "csv" else card.file_name
@@ -256,7 +256,9 @@ def draw_card(
                 )
             with st.popover("How to use it", type="tertiary"):
                 text = card.use.replace("{file}", name).replace("{input}", own)
-                text = text.replace("{scores}", INPUT_NAMES[own])
+                text = text.replace("{scores}", INPUT_NAMES[own]).replace(
+                    "{more}", more
+                )
                 function = "calibrate"
                 if own == "probabilities":
                     function = "calibrate_probabilities"
@@ -298,6 +300,8 @@ def files(study: Study, wanted: Settings, *, is_asked: bool) -> Analysis | None:
         except (DataError, FitError) as error:
             display.error_box(error, example=False, key=state.key("export_problem"))
     prepared = {} if made is None else made[1]
+    beside = sorted(CALIBRATORS[wanted.method].requires - {"logits"})
+    more = "".join(f', np.load("{name}.npy")' for name in beside)
     with st.container(gap="small"):
         for kinds in (
             ("csv", "report"),
@@ -310,7 +314,8 @@ def files(study: Study, wanted: Settings, *, is_asked: bool) -> Analysis | None:
                     if kind == "fused":
                         fuse.draw(study, wanted)
                     else:
-                        draw_card(kind, CARDS[kind], prepared.get(kind), own, stem)
+                        item = prepared.get(kind)
+                        draw_card(kind, CARDS[kind], item, own, stem, more)
     return None if made is None else made[0]
 
 
