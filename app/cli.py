@@ -480,7 +480,7 @@ def _settings(args: argparse.Namespace) -> Settings:
             raise DataError(
                 f"The option {owner}.{name} cannot be {value!r}: {error}.",
                 "flag --option",
-                "See `methods` for the options of each calibrator.",
+                "See `methods` for the options of each.",
             ) from None
         options.append((registry[owner].id, name, checked[name]))
     return settings.replace(

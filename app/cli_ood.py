@@ -211,6 +211,7 @@ def score(
     own = cli_ood_export.read_rows(args.files, item, settings, report)
     detector, threshold = item.detector, item.threshold
     names = tuple(item.metadata.get("classes", ()))
+    notes = [note for note in own.notes if not note.code.startswith("unlabelled")]
     report = part_of(progress, 0.5, 1)
     frame = scored_table(own, detector, threshold, report, classes=names)
     with cli_export.whole(args.out) as path:
@@ -222,7 +223,7 @@ def score(
         "n_rows": len(frame),
         "n_rejected": n_rejected,
         "threshold": threshold.value,
-        "notes": [note.to_dict() for note in own.notes],
+        "notes": [note.to_dict() for note in notes],
     }
     said = (
         f"{args.out}: {len(frame):,} rows of {own.name} scored by "
@@ -230,8 +231,8 @@ def score(
         f"{threshold.value:.6g})"
     )
     lines = [cli_text.wrapped(said)]
-    if own.notes:
-        lines.append(cli_text.notes_text(own.notes))
+    if notes:
+        lines.append(cli_text.notes_text(notes))
     return document, "\n".join(lines)
 
 
@@ -261,10 +262,15 @@ def evaluate(
             "Give one with --ood NAME=FILE, or mark rows in a column is_ood.",
         )
     found = detect(study, settings, part_of(progress, 0.3, 1))
-    against = {}
-    baseline = next(iter(found.results), None)
-    if baseline is not None:
-        against = found.against(baseline, level=settings.level)
+    if not found.results:
+        few = [f"{name}: {reason}" for name, reason in list(found.skipped.items())[:3]]
+        raise FitError(
+            f"None of these detectors can be used. {' '.join(few)}",
+            study.evaluation.name,
+            "Give what is missing, or choose other detectors (--detectors).",
+        )
+    baseline = next(iter(found.results))
+    against = found.against(baseline, level=settings.level)
     document = found.to_dict() | {
         "baseline": baseline,
         "auroc_differences": {

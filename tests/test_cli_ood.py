@@ -336,6 +336,8 @@ def test_what_cannot_be_done_is_said(run: Any, tmp_path: Path) -> None:
         run("ood", "fit", bare, "--detector", "knn", "--out", out), "has no features"
     )
     assert not out.exists()
+    none = run("ood", "evaluate", bare, "--ood", bare, "--detectors", "knn")
+    refused(none, "None of these detectors can be used. knn: bare.csv has no features")
     refused(
         run("ood", "score", bare, STRANGE, "--out", out), "This is not a detector file"
     )

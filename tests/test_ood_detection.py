@@ -154,6 +154,9 @@ def test_marked_rows_and_rows_of_the_reference_are_kept_apart() -> None:
     )
     with pytest.raises(FitError, match="reference row too"):
         divide(Study(own, reference=own), Settings())
+    bare = replace(own, roles=replace(own.roles, id=None))
+    with pytest.raises(FitError, match="reference row too"):
+        divide(Study(bare, reference=bare), Settings())
 
 
 def test_too_few_rows_to_divide() -> None:

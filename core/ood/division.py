@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from core.decisions import halves
 from core.head import Head
 from core.messages import FitError, Note
+from core.ood.rows import layers_of
 from core.predictions import Predictions, Study, as_keys
 from core.settings import Settings
 from core.splitting import Round, Split, make_split
@@ -139,13 +140,16 @@ def with_sets(inside: OodRows, study: Study, settings: Settings) -> OodRows:
 
 
 def _apart(study: Study, rows: IndexArray) -> tuple[IndexArray, list[Note]]:
-    """Leave out rows that the reference holds too, by their ids."""
+    """Leave out rows that the reference holds too, by their ids; refuse it twice."""
     if study.reference is None:
         return rows, []
-    left, right = study.evaluation.column("id"), study.reference.column("id")
+    own, reference = study.evaluation, study.reference
+    left, right = own.column("id"), reference.column("id")
     if left is None or right is None:
-        return rows, []
-    is_shared = as_keys(left).iloc[rows].isin(set(as_keys(right).dropna())).to_numpy()
+        is_shared = np.full(rows.size, _is_same(own, reference))
+    else:
+        known = set(as_keys(right).dropna())
+        is_shared = as_keys(left).iloc[rows].isin(known).to_numpy()
     if not is_shared.any():
         return rows, []
     if is_shared.all():
@@ -159,6 +163,19 @@ def _apart(study: Study, rows: IndexArray) -> tuple[IndexArray, list[Note]]:
         f"{study.reference.name} too and are left out."
     )
     return rows[~is_shared], [Note("shared-with-reference", "warning", text)]
+
+
+def _is_same(own: Predictions, reference: Predictions) -> bool:
+    """Whether two files hold the same scores and features, row by row."""
+    if len(own) != len(reference):
+        return False
+    layers, others = layers_of(own.features), layers_of(reference.features)
+    pairs = [(own.logits, reference.logits), (own.confidence, reference.confidence)]
+    pairs += [(layers.get(name), others.get(name)) for name in {*layers, *others}]
+    return all(
+        a is b or (a is not None and b is not None and np.array_equal(a, b))
+        for a, b in pairs
+    )
 
 
 def _split(study: Study, settings: Settings, usable: IndexArray) -> Split:
