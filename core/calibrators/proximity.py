@@ -27,7 +27,8 @@ FORMS = ("density-ratio", "bin-mean-shift")
 N_BINS, N_CELLS = 5, 10
 """Bins of the proximity, and of the confidence inside each of them."""
 
-_MOST_CELLS = 200_000  # numbers of reference rows that are kept: they are exported
+# Reference rows that are kept, and numbers in them: all are measured and exported.
+_MOST_ROWS, _MOST_CELLS = 2_000, 200_000
 _GRID = (17, 33)  # places of the table, of the proximity and of the confidence
 _NARROWEST = 1e-3  # bandwidth
 
@@ -45,7 +46,7 @@ def neighbour_distances(
         nearest = np.sort(distance[:, :n_neighbours], axis=1)
         found[start:stop] = nearest.mean(axis=1)
 
-    map_rows(rows, len(features), 8 * (reference.size + len(reference)))
+    map_rows(rows, len(features), 8 * (len(reference) + reference.shape[1]))
     return found
 
 
@@ -63,7 +64,7 @@ def own_distances(
         distance.partition(n_neighbours - 1, axis=1)
         found[start:stop] = distance[:, :n_neighbours].mean(axis=1)
 
-    map_rows(rows, len(features), 8 * (reference.size + len(reference)))
+    map_rows(rows, len(features), 8 * (len(reference) + reference.shape[1]))
     return found
 
 
@@ -131,7 +132,8 @@ class ProximityAware(Calibrator):
     temperature_ : float
         T of temperature scaling on the same rows, which comes first.
     reference_ : ndarray of shape (m, d)
-        Features of fit rows; of many, evenly spaced ones, 200,000 numbers at most.
+        Features of fit rows; of many, evenly spaced ones, 2,000 rows and 200,000
+        numbers at most.
     scale_ : float
         s, the mean distance among fit rows: a typical one has the proximity 1/e.
     table_ : dict of str to ndarray
@@ -208,7 +210,7 @@ class ProximityAware(Calibrator):
         self.temperature_ = start.temperature_
         h = _finite(features)
         used = np.flatnonzero(sample_weight > 0)
-        most = max(2, _MOST_CELLS // h.shape[1])
+        most = max(2, min(_MOST_ROWS, _MOST_CELLS // h.shape[1]))
         kept = used
         if used.size > most:
             kept = used[np.linspace(0, used.size - 1, most).round().astype(np.int64)]
