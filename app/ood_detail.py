@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from app import ood_export, ood_mixture, state
@@ -32,12 +33,13 @@ from core.settings import Settings
 __all__ = ["section"]
 
 RULES = {
-    "tpr": "Accept known rows",
-    "fpr": "Let OOD rows through",
+    "tpr": "Accept known",
+    "fpr": "Let OOD through",
     "cost": "Least cost",
 }
 TARGETS = {"tpr": 0.95, "fpr": 0.05}
 LISTED = 50
+ALIKE = 1e-9  # a score that is the confidence, turned round, is not drawn against it
 
 
 def section(study: Study, found: Detection, chosen: Settings, stem: str) -> None:
@@ -74,11 +76,15 @@ def section(study: Study, found: Detection, chosen: Settings, stem: str) -> None
     with right:
         density(own, stem)
     if own.evaluation is not None:
-        left, right = st.columns(2, gap="large")
-        with left:
+        drawn = scatter(with_own, now, most=400)
+        if (drawn["score"] + drawn["confidence"]).abs().max() < ALIKE:
             curves(with_own, now, own.evaluation, stem)
-        with right:
-            confidences(with_own, now, stem)
+        else:
+            left, right = st.columns(2, gap="large")
+            with left:
+                curves(with_own, now, own.evaluation, stem)
+            with right:
+                confidences(with_own, now, drawn, stem)
     rows_to_look_at(with_own, now, stem)
     if own.evaluation is not None:
         ood_mixture.section(study, with_own, now, chosen, stem)
@@ -238,9 +244,8 @@ def _points(inside: Any, outside: Any, kind: str) -> tuple[Any, Any, Any]:
     return precision_recall_points(inside, outside, positive=positive)
 
 
-def confidences(found: Detection, method: str, stem: str) -> None:
-    """Draw the score against the confidence."""
-    made = scatter(found, method, most=400)
+def confidences(found: Detection, method: str, made: pd.DataFrame, stem: str) -> None:
+    """Draw the score against the confidence of some rows."""
     if made["confidence"].isna().all():
         st.caption("Rows without class scores have no confidence to draw.")
         return

@@ -172,7 +172,9 @@ STYLE = f"""<style>
     linear-gradient(to left, var(--edge), transparent) right / 0.75rem 100% scroll;
   background-repeat: no-repeat;
 }}
-/* The button that saves a figure as a picture is always in sight. */
+/* The button that saves a figure as a picture is always in sight, in the corner. */
+.modebar {{ display: flex; }}
+.modebar-group:has([data-title^="Download"]) {{ order: 1; }}
 .modebar--hover > .modebar-group:has([data-title^="Download"]) {{
   opacity: 1 !important;
 }}
