@@ -268,11 +268,11 @@ def rows_to_look_at(found: Detection, method: str, stem: str) -> None:
         "hardest": ("OOD rows that look most familiar", hardest_rows),
         "rejected": ("Known rows that look strangest", rejected_rows),
     }
+    frames = {name: take(found, method, LISTED) for name, (_, take) in lists.items()}
+    shown = {name: frame for name, frame in frames.items() if not frame.empty}
     columns = st.columns(2, gap="large")
-    for column, (name, (title, take)) in zip(columns, lists.items(), strict=True):
-        frame = take(found, method, LISTED)
-        if frame.empty:
-            continue
+    for column, (name, frame) in zip(columns, shown.items(), strict=False):
+        title, take = lists[name]
         with column:
             st.markdown(f"**{title}**")
             st.dataframe(

@@ -17,7 +17,7 @@ from streamlit.testing.v1 import AppTest
 from test_app import widget, words
 from test_app_downloads import check, offered
 
-from app import compute
+import core.ood
 from core.loading import add_reference, open_study
 from core.ood import DETECTORS, default_panel, detect, in_turn
 from core.settings import Settings
@@ -173,7 +173,7 @@ def test_a_cost_sets_rows_aside(monkeypatch) -> None:
     def never(*_, **__):
         pytest.fail("in-distribution rows are copied again")
 
-    monkeypatch.setattr(compute, "divide_inside", never)
+    monkeypatch.setattr(core.ood, "divide_inside", never)
     widget(at.segmented_control, "ood_rule").set_value("cost").run()
     done(at)
     said = words(at)
