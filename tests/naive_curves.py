@@ -85,9 +85,17 @@ def gap_spline(
         centre = sum(mass[i] * values[i] for i in places) / total
         after = t[places[-1]]
         rise = np.dot(factors, np.array(basis(after)) - np.array(basis(before)))
-        found.append((centre, min(max(centre + rise / total, least), 1 - least)))
+        y_here = min(max(centre + rise / total, least), 1 - least)
+        found.append((centre, y_here, total))
         before = after
-    return found
+        # a curve that rises faster would follow the rounding of probabilities
+        while len(found) > 1:
+            (x0, y0, m0), (x1, y1, m1) = found[-2:]
+            if abs(y1 - y0) * x1 <= 64 * (x1 - x0):
+                break
+            m = m0 + m1
+            found[-2:] = [((m0 * x0 + m1 * x1) / m, (m0 * y0 + m1 * y1) / m, m)]
+    return [(x, value) for x, value, _ in found]
 
 
 def averaged_binnings(p: Floats, y: Floats, at: Floats) -> list[float]:

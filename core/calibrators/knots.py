@@ -20,6 +20,8 @@ FloatArray = NDArray[np.floating[Any]]
 
 _N_GROUPS = 100  # knots of a spline's curve, at most
 _DIGITS = 9  # of a probability that a spline tells apart
+# Most that a curve changes per change of log p, which is rounded to 1e-14.
+_STEEPEST = 64.0
 
 
 @CALIBRATORS.register(
@@ -186,4 +188,19 @@ class SplineCalibration(IsotonicCalibration):
         ends = np.concatenate([[0.0], t[last]])
         slope = np.diff(basis(ends) @ values) / total
         least = 1.0 / (effective_rows(weight) + 2.0)
-        return centre, np.clip(centre + slope, least, 1.0 - least)
+        return _pooled(centre, np.clip(centre + slope, least, 1.0 - least), total)
+
+
+def _pooled(x: FloatArray, y: FloatArray, mass: FloatArray) -> Knots:
+    """Pool neighbouring knots between which the last bit of a probability decides."""
+    kept: list[tuple[float, float, float]] = []
+    for knot in zip(x.tolist(), y.tolist(), mass.tolist(), strict=True):
+        kept.append(knot)
+        while len(kept) > 1:
+            (x0, y0, m0), (x1, y1, m1) = kept[-2:]
+            if abs(y1 - y0) * x1 <= _STEEPEST * (x1 - x0):
+                break
+            m = m0 + m1
+            kept[-2:] = [((m0 * x0 + m1 * x1) / m, (m0 * y0 + m1 * y1) / m, m)]
+    points = np.array(kept)
+    return points[:, 0], points[:, 1]

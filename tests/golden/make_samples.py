@@ -212,7 +212,14 @@ def row_metrics(z: Array, y: Array, w: Array) -> dict[str, float]:
         "classwise-ece": math.fsum(classwise) / p.shape[1],
         "entropy": float(np.average(-(p * log_p).sum(axis=1), weights=w)),
         "best-temperature": naive.fit_temperature(z, y, w),
+        "z-loss": float(np.average(np.log1p(np.exp(-standing(z, y))), weights=w)),
     }
+
+
+def standing(z: Array, y: Array) -> Array:
+    """Return how many standard deviations of its row each label's logit stands out."""
+    own = z[np.arange(y.size), y]
+    return np.asarray((own - z.mean(axis=1)) / z.std(axis=1))
 
 
 def metrics(name: str) -> dict[str, dict[str, float]]:
