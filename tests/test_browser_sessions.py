@@ -129,7 +129,7 @@ def together(*parts: Iterator[None]) -> None:
         pass
 
 
-@pytest.mark.parametrize("seconds", [15, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [6, pytest.param(60, marks=pytest.mark.slow)])
 def test_two_sessions_at_once(browser, server, seconds: int) -> None:
     files = [
         predictions(1500, temperature=2.0, seed=1),

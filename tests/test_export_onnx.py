@@ -77,9 +77,20 @@ def test_every_calibrator_has_a_graph() -> None:
     assert set(EXPORTS) == set(WRITTEN)
 
 
-@every_method
+# Dirichlet's million parameters take ten seconds to fit: among the slow tests.
+SIZES = [
+    pytest.param(
+        method,
+        k,
+        marks=[pytest.mark.slow] if (method, k) == ("dirichlet", 1000) else [],
+    )
+    for method in EXPORTED
+    for k in (2, 3, 1000)
+]
+
+
 @both
-@pytest.mark.parametrize("k", [2, 3, 1000])
+@pytest.mark.parametrize(("method", "k"), SIZES)
 def test_model_says_what_the_calibrator_says(
     method: str, precision: Any, k: int
 ) -> None:

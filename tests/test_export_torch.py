@@ -93,8 +93,19 @@ def test_the_module_is_the_one_that_torch_has_run(case: dict[str, Any]) -> None:
 # ------------------------------------------------------------------ source and tensors
 
 
-@every_method
-@pytest.mark.parametrize("k", [2, 3, 1000])
+# Dirichlet's million parameters take ten seconds to fit: among the slow tests.
+SIZES = [
+    pytest.param(
+        method,
+        k,
+        marks=[pytest.mark.slow] if (method, k) == ("dirichlet", 1000) else [],
+    )
+    for method in AS_MODULES
+    for k in (2, 3, 1000)
+]
+
+
+@pytest.mark.parametrize(("method", "k"), SIZES)
 def test_source_and_parameters(method: str, k: int) -> None:
     calibrator = fitted(method, k)
     source, parameters = to_torch(calibrator, {})
