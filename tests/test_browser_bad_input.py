@@ -57,9 +57,16 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-@pytest.mark.parametrize(
-    "name", sorted(CASES, key=lambda n: ORDER.index(CASES[n].verdict))
-)
+# One of three in every run (all of them by core and command line), all among the slow.
+IN_TURN = [
+    pytest.param(name, marks=[] if place % 3 == 0 else [pytest.mark.slow])
+    for place, name in enumerate(
+        sorted(CASES, key=lambda n: ORDER.index(CASES[n].verdict))
+    )
+]
+
+
+@pytest.mark.parametrize("name", IN_TURN)
 def test_every_case(owner: Visitor, name: str) -> None:
     case = CASES[name]
     files = case.make()

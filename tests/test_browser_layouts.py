@@ -15,6 +15,11 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group(__name__)]
 
 LAYOUTS = layouts(Sample.draw(2000, ("cat", "dog", "emu")))
 CLICKS, SECONDS = 2, 60
+# One of three in every run, all of them among the slow tests.
+IN_TURN = [
+    pytest.param(name, marks=[] if place % 3 == 0 else [pytest.mark.slow])
+    for place, name in enumerate(LAYOUTS)
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,7 @@ def somebody(browser: Browser, server: Server) -> Iterator[Visitor]:
         yield visitor
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", IN_TURN)
 def test_time_to_verdict(
     somebody: Visitor, measured: list[dict[str, object]], name: str
 ) -> None:

@@ -160,7 +160,9 @@ NAMING = (
 )
 
 
-@pytest.mark.parametrize("case", MANY)
+@pytest.mark.parametrize(
+    "case", [pytest.param("two", marks=pytest.mark.slow), "thousand"]
+)
 def test_names_of_classes_fit_a_phone(browser, server, case: str) -> None:
     name, make = MANY[case]
     with visit(browser, server, PHONE) as v:

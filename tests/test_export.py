@@ -182,8 +182,8 @@ def extreme(name: str) -> np.ndarray:
     return np.where(rng.random(near.shape) < 0.2, -near, near)
 
 
-# A million parameters take half a minute to fit: among the slow tests, but for one.
-MILLION = ("dirichlet", "matrix", "structured-matrix-mixed")
+# A million parameters take long to fit: among the slow tests.
+MILLION = ("dirichlet", "matrix", "structured-matrix", "structured-matrix-mixed")
 EXTREMES = [
     pytest.param(
         *(name, method),
