@@ -26,7 +26,7 @@ MAIN = Path(__file__).resolve().parents[1] / "app" / "main.py"
 SAMPLES = MAIN.parents[1] / "sample_data"
 FITTABLE = (
     *("temperature", "ensemble-temperature", "bias-corrected-temperature", "vector"),
-    *("isotonic", "platt", "beta"),
+    *("isotonic", "platt", "beta", "histogram", "structured-matrix"),
 )
 
 
