@@ -396,7 +396,7 @@ def _inspected(
 
 
 @_kept(max_entries=4)
-def _before(study: Study, settings: Settings) -> dict[str, Any]:  # noqa: ARG001
+def _before(study: Study, settings: Settings) -> dict[str, Any]:  # noqa: ARG001 - key
     """Return the last results but for bins and level, to go on from."""
     return {}
 
@@ -548,6 +548,6 @@ def _ood_inside(study: Study, settings: Settings) -> OodRows:
 
 
 @_kept(max_entries=2)
-def _ood_known(study: Study, settings: Settings) -> dict[str, Scored]:  # noqa: ARG001
+def _ood_known(study: Study, settings: Settings) -> dict[str, Scored]:  # noqa: ARG001 - key
     """Return the detectors of a study by id and options: the jobs fill it."""
     return {}
