@@ -85,7 +85,12 @@ def draw(page: str) -> None:
             horizontal=True, width="content", gap="xsmall", vertical_alignment="center"
         ):
             if page not in ("data", *OF_OTHER_FILES):
-                with st.popover("Open", icon=":material/upload_file:", type="tertiary"):
+                with st.popover(
+                    "Open",
+                    icon=":material/upload_file:",
+                    type="tertiary",
+                    key=state.key("open_file"),
+                ):
                     uploader("upload_bar", "Predictions")
             if study is not None and schema is not None and page != "data":
                 with st.popover("Change", icon=":material/edit:", type="tertiary"):

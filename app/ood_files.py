@@ -37,7 +37,12 @@ def draw(study: Study) -> None:
     columns = st.columns(4, gap="medium")
     with columns[0], st.container(gap="xsmall"):
         _role("In-distribution rows", _described(own))
-        with st.popover("Open", icon=":material/upload_file:", type="tertiary"):
+        with st.popover(
+            "Open",
+            icon=":material/upload_file:",
+            type="tertiary",
+            key=state.key("open_file_inside"),
+        ):
             bar.uploader("upload_inside", "Logits, features and labels")
     with columns[1], st.container(gap="xsmall"):
         reference = study.reference

@@ -77,9 +77,10 @@ class Problem:
 def key(name: str, *, resets: bool = False) -> str:
     """Return the key of a widget.
 
-    Uploaders get a new one after each upload, widgets that reset after each refusal.
+    Uploaders get a new one after each upload, and so do the popovers that they are in
+    (which are shut by it), widgets that reset after each refusal.
     """
-    if name.startswith("upload"):
+    if name.startswith(("upload", "open_file")):
         return f"{name}-{st.session_state.setdefault('_upload_round', 0)}"
     return f"{name}-{st.session_state.get('_refusals', 0)}" if resets else name
 

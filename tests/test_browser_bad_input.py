@@ -94,6 +94,12 @@ def test_every_case(owner: Visitor, name: str) -> None:
         assert files[0][0] in standing(owner)[0]
 
 
+def test_the_popover_shuts_when_a_file_has_come(owner: Visitor) -> None:
+    owner.upload("again.csv", MINE)
+    expect(owner.page.get_by_test_id("stPopoverBody")).to_have_count(0)
+    assert "again.csv" in standing(owner)[0]
+
+
 def note_of(case: Case) -> str:
     """Return the text that core notes of a case; empty where there is nothing."""
     names, contents = zip(*case.make(), strict=True)
@@ -134,6 +140,7 @@ def test_a_file_over_the_limit_stays_where_it_is(
     with path.open("wb") as file:
         file.truncate(1025 << 20)  # of which nothing is on the disk
     owner.page.get_by_test_id("stPopoverButton").filter(has_text="Open").click()
+    expect(owner.page.get_by_test_id("stPopoverBody")).to_be_visible()
     spot = owner.page.locator('[class*="st-key-upload_bar"]')
     spot.locator("input[type=file]").set_input_files(path)
     expect(spot).to_contain_text("must be 1.0GB or smaller")

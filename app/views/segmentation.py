@@ -75,7 +75,12 @@ def choices(file: opening.Source) -> int | None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         badge = " :violet-badge[Sample]" if file.kind == "sample" else ""
         st.markdown(f"**{display.escape_markdown(file.name)}**{badge}", width="content")
-        with st.popover("Open", icon=":material/upload_file:", type="tertiary"):
+        with st.popover(
+            "Open",
+            icon=":material/upload_file:",
+            type="tertiary",
+            key=state.key("open_file_maps"),
+        ):
             uploader("Other maps")
             if file.kind != "sample":
                 sample_button(is_first=False)
