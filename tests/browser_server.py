@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from get_browser import WHAT_TO_DO, find_browser
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
@@ -38,6 +39,7 @@ SERVER_FLAGS = [
     "--server.showEmailPrompt=false",
     "--browser.gatherUsageStats=false",
 ]
+Theme = Literal["light", "dark"]
 DESKTOP = (1440, 900)
 PHONE = (390, 844)
 PHONE_AGENT = (
@@ -197,11 +199,23 @@ class Visitor:
 
     def __post_init__(self) -> None:
         self.page.set_default_timeout(30_000)
-        self.page.on("console", self._on_console)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("dialog", self._on_dialog)
-        self.page.on("request", lambda request: self._on_address(request.url))
-        self.page.on("websocket", lambda sock: self._on_address(sock.url))
+        self._listeners: dict[str, Any] = {
+            "console": self._on_console,
+            "pageerror": lambda error: self.errors.append(str(error)),
+            "dialog": self._on_dialog,
+            "request": lambda request: self._on_address(request.url),
+            "websocket": lambda sock: self._on_address(sock.url),
+        }
+        for event, heard in self._listeners.items():
+            self.page.on(event, heard)
+
+    def leave(self) -> None:
+        """Close the session and take everything along; the tab is as new."""
+        for event, heard in self._listeners.items():
+            self.page.remove_listener(event, heard)
+        self.page.evaluate("localStorage.clear(); sessionStorage.clear()")
+        self.page.context.clear_cookies()
+        self.page.goto("about:blank")
 
     def _on_console(self, message: Any) -> None:
         if message.type == "error":
@@ -311,18 +325,43 @@ class Visitor:
         assert self.hosts <= {urlsplit(self.server.url).netloc}, self.hosts
 
 
+# Tabs that a visitor has left, by window and theme: the next one need not compile the
+# scripts of the app again (4 of the 6 seconds of a processor that a first visit costs).
+_LEFT: WeakKeyDictionary[Browser, dict[tuple[object, ...], list[Page]]]
+_LEFT = WeakKeyDictionary()
+
+
 @contextlib.contextmanager
 def visit(
     browser: Browser,
     server: Server,
     size: tuple[int, int] = DESKTOP,
-    theme: Literal["light", "dark"] = "light",
+    theme: Theme = "light",
     path: str = "/",
 ) -> Iterator[Visitor]:
     """Open the app as somebody new; at the end nothing may have complained.
 
     Where a test fails, `test-results` gets a picture and the words of the page.
     """
+    free = _LEFT.setdefault(browser, {}).setdefault((size, theme), [])
+    page = free.pop() if free else _new_page(browser, size, theme)
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    visitor = Visitor(page, server)
+    try:
+        yield visitor.open(path)
+        if hasattr(sys, "last_value"):  # a test that failed, seen from its fixture
+            _keep(visitor)
+        else:
+            visitor.no_complaints()
+        visitor.leave()
+        free.append(page)
+    except BaseException:
+        _keep(visitor)
+        page.context.close()
+        raise
+
+
+def _new_page(browser: Browser, size: tuple[int, int], theme: Theme) -> Page:
     phone = {"user_agent": PHONE_AGENT, "is_mobile": True, "has_touch": True}
     context = browser.new_context(
         **(phone if size == PHONE else {}),
@@ -331,18 +370,7 @@ def visit(
         reduced_motion="reduce",
         accept_downloads=True,
     )
-    visitor = Visitor(context.new_page(), server)
-    try:
-        yield visitor.open(path)
-        if hasattr(sys, "last_value"):  # a test that failed, seen from its fixture
-            _keep(visitor)
-        else:
-            visitor.no_complaints()
-    except BaseException:
-        _keep(visitor)
-        raise
-    finally:
-        context.close()
+    return context.new_page()
 
 
 def run_alone(module: Path, *arguments: Path) -> str:
@@ -360,10 +388,10 @@ def run_alone(module: Path, *arguments: Path) -> str:
 
 def open_first(browser: Browser, server: Server) -> None:
     """Open the app once, so that no test pays for what the first page loads."""
-    with browser.new_context() as context:
-        visitor = Visitor(context.new_page(), server)
-        visitor.page.goto(server.url)
-        visitor.settle(300)
+    page = _new_page(browser, DESKTOP, "light")
+    page.goto(server.url)
+    Visitor(page, server).settle(300).leave()
+    _LEFT.setdefault(browser, {}).setdefault((DESKTOP, "light"), []).append(page)
 
 
 def _keep(visitor: Visitor) -> None:

@@ -84,23 +84,22 @@ def ready_interpreter(
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """Start the app once, its kernels compiled as `make run` has them compiled."""
-    from browser_server import browse, open_first, serve
+    from browser_server import serve
 
     from core.warm_up import warm_up
 
     warm_up()
     with serve() as running:
-        with browse() as first:
-            open_first(first, running)
         yield running
 
 
 @pytest.fixture(scope="module")
 def browser(server: Server) -> Iterator[Browser]:
     """Start a browser; after its last test the server may not have complained."""
-    from browser_server import browse
+    from browser_server import browse, open_first
 
     with browse() as running:
+        open_first(running, server)
         yield running
     assert not server.problems(), server.written()
 

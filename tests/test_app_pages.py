@@ -359,7 +359,9 @@ def test_new_rows_of_other_classes_are_refused() -> None:
 
 def test_methods_lists_every_member_of_the_registries() -> None:
     at = page("methods")
-    text = words(at)
+    assert METRICS["smooth-ece"].summary not in words(at)
+    at.session_state["family"] = "All"
+    text = words(at.run())
     for registry in (METRICS, CALIBRATORS):
         for method in registry.values():
             assert method.label in text
@@ -374,5 +376,8 @@ def test_methods_can_be_searched() -> None:
     at.text_input(key="search").set_value("guo temperature").run()
     assert "Temperature scaling" in words(at)
     assert "Brier" not in words(at)
+    at.text_input(key="search").set_value("sharpness").run()
+    assert "Nothing in Calibrators" in words(at)
+    assert "Sharpness" in words(at)
     at.text_input(key="search").set_value("zzz").run()
     assert "Nothing found" in words(at)

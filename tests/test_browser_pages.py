@@ -276,6 +276,10 @@ def test_the_own_model_comes_back_calibrated(owner: Visitor) -> None:
 def test_methods_are_found_by_word_and_family(owner: Visitor) -> None:
     v = owner.go("Methods")
     entries = v.page.locator('[class*="st-key-method_"]')
+    expect(v.key("method_temperature")).to_be_visible()
+    expect(v.key("method_brier")).to_have_count(0)
+    answers(v, "All")
+    expect(v.key("method_brier")).to_be_visible()
     everything = entries.count()
     assert v.page.locator(".katex").count() > everything // 2
     search = v.page.get_by_role("textbox", name="Search")

@@ -13,9 +13,9 @@ from core.registry import Method, Registry
 from core.segmentation import MAP_CALIBRATORS
 
 FAMILIES: dict[str, Registry] = {
+    "Calibrators": CALIBRATORS,
     "Metrics": METRICS,
     "Reliability curves": CURVES,
-    "Calibrators": CALIBRATORS,
     "Segmentation maps": MAP_CALIBRATORS,
     "Out-of-distribution": DETECTORS,
 }
@@ -74,8 +74,8 @@ with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         )
     family = st.segmented_control(
         "Family",
-        ["All", *FAMILIES],
-        default="All",
+        [*FAMILIES, "All"],
+        default="Calibrators",
         required=True,
         key=state.key("family"),
         label_visibility="collapsed",
@@ -85,6 +85,10 @@ with st.container(horizontal=True, vertical_alignment="center", gap="small"):
 
 shown = [FAMILIES[family]] if family in FAMILIES else list(FAMILIES.values())
 found = methods.found_methods(shown, words or "")
+elsewhere = [] if found else methods.found_methods(FAMILIES.values(), words or "")
+if elsewhere:
+    st.markdown(f"**Nothing in {family}.** Found elsewhere:")
+found = found or elsewhere
 with slot:
     display.downloads(
         partial(methods.methods_frame, found),
