@@ -157,6 +157,19 @@ MARK = (
 STYLE = f"""<style>
 /* The chosen one of several wears the text colour: the primary one is too dark. */
 [data-selected="true"] p {{ color: light-dark(#0d1319, #e8ecf0); }}
+/* So is a quiet button under the pointer, and so are the colours of code. */
+button[kind="tertiary"]:is(:hover, :active, :focus-visible) {{
+  color: light-dark(#1d5f8f, #7fbdea) !important;
+}}
+code .token:is(.keyword, .builtin, .boolean, .number) {{
+  color: light-dark(#1d5f8f, #7fbdea) !important;
+}}
+code .token:is(.string, .function, .class-name) {{
+  color: light-dark(#0b7054, #54c9a3) !important;
+}}
+code .token:is(.comment, .punctuation, .operator, .decorator, .parameter) {{
+  color: light-dark(#5b6670, #9da8b3) !important;
+}}
 /* A figure keeps the ink of the theme that it was drawn in. */
 .js-plotly-plot .cartesianlayer text, .js-plotly-plot .infolayer text {{
   fill: currentColor !important;

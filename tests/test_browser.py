@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from browser_server import DESKTOP, PHONE, Visitor, run_alone, visit
+from browser_server import Visitor, run_alone, visit
 from playwright.sync_api import expect
 from prediction_files import predictions
 
@@ -25,17 +25,6 @@ from core.loading import open_study
 from core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (
-    "Reliability",
-    "Calibrators",
-    "Decisions",
-    "Segmentation",
-    "Out-of-distribution",
-    "Data",
-    "Export",
-    "Methods",
-    "Overview",
-)
 CLASSES = ("cat", "dog", "newt", "owl")
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group(__name__)]
@@ -303,40 +292,6 @@ def value_of(text: str | None) -> float:
     """Return the temperature that a slider says it has."""
     assert text is not None
     return float(text.removeprefix("T = "))
-
-
-# ---------------------------------------------------------------------- every page
-
-
-LOOKS = [
-    pytest.param("light", DESKTOP, id="light-desktop"),
-    pytest.param("dark", PHONE, id="dark-phone"),
-    pytest.param("dark", DESKTOP, id="dark-desktop", marks=pytest.mark.slow),
-    pytest.param("light", PHONE, id="light-phone", marks=pytest.mark.slow),
-]
-
-
-@pytest.mark.parametrize(("theme", "size"), LOOKS)
-def test_every_page_fits_and_speaks(browser, server, theme, size) -> None:
-    with visit(browser, server, size, theme) as v:
-        colour = v.page.get_by_test_id("stApp").evaluate(
-            "e => getComputedStyle(e).backgroundColor"
-        )
-        assert (colour == "rgb(255, 255, 255)") == (theme == "light")
-        for title in PAGES:
-            v.go(title)
-            expect(v.page).to_have_title(f"{title} · Plumbline")
-            assert v.overflow() <= 1, title
-            charts = v.page.locator(".js-plotly-plot")
-            assert charts.count() or title not in PAGES[:3] + PAGES[-1:]
-            for chart in charts.all():
-                expect(chart.locator(".main-svg").first).to_be_attached()
-            said = v.page.get_by_test_id("stPlotlyChart").evaluate_all(
-                "found => found.map(e => e.getAttribute('aria-label') || '')"
-            )
-            assert len(said) == charts.count()
-            assert all(len(text) > 40 for text in said), said
-            v.no_complaints()
 
 
 # ---------------------------------------------------------------- links and sessions

@@ -6,26 +6,11 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from browser_looks import in_the_way
 from browser_server import PHONE, Server, Visitor, visit
 from playwright.sync_api import Browser, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group(__name__)]
-
-# Buttons that lie over the data or the legend of their figure, and hidden ones.
-_IN_THE_WAY = """() => {
-    const charts = [...document.querySelectorAll('.js-plotly-plot')];
-    return charts.flatMap(chart => {
-        const button = chart.querySelector('.modebar-btn[data-title^="Download"]');
-        if (getComputedStyle(button.parentElement).opacity !== '1') return ['hidden'];
-        const a = button.getBoundingClientRect();
-        const others = [...chart.querySelectorAll('.nsewdrag, .legendtext')];
-        return others.filter(e => {
-            const b = e.getBoundingClientRect();
-            return a.left < b.right && b.left < a.right
-                && a.top < b.bottom && b.top < a.bottom;
-        }).map(e => e.getAttribute('class'));
-    });
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +20,12 @@ def phone(browser: Browser, server: Server) -> Iterator[Visitor]:
         yield somebody
 
 
-def test_the_button_of_a_figure_is_seen_and_beside_it(phone: Visitor) -> None:
+def test_the_buttons_of_small_figures_are_seen_and_beside_them(phone: Visitor) -> None:
     v = phone.go("Reliability")
-    v.charts()
-    assert v.page.evaluate(_IN_THE_WAY) == []
     v.page.get_by_role("radio", name="Each class").click(force=True)
     v.settle()
     v.charts(3)
-    assert v.page.evaluate(_IN_THE_WAY) == []
-    v.go("Calibrators")
-    v.charts(2)
-    assert v.page.evaluate(_IN_THE_WAY) == []
+    assert in_the_way(v) == []
 
 
 def test_what_scrolls_sideways_fades_at_its_edge(phone: Visitor) -> None:

@@ -330,6 +330,8 @@ def of_probabilities() -> Analysis:
     return analyze(Study(own), Settings(calibrators=tuple(CHEAP)))
 
 
+# One worker fits everything, and tries every file.
+@pytest.mark.xdist_group("onnx_analysis")
 @pytest.mark.usefixtures("ready_interpreter")
 @pytest.mark.parametrize("method", CHEAP)
 @pytest.mark.parametrize("kind", ["onnx", "onnx32"])

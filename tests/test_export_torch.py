@@ -181,6 +181,8 @@ def analysis() -> Analysis:
     return analyze(Study(own), Settings(calibrators=tuple(CHEAP)))
 
 
+# One worker fits everything, and tries every file.
+@pytest.mark.xdist_group("torch_analysis")
 def test_without_torch_nothing_is_claimed(
     analysis: Analysis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +201,7 @@ def test_without_torch_nothing_is_claimed(
     ]
 
 
+@pytest.mark.xdist_group("torch_analysis")
 @pytest.mark.parametrize("method", CHEAP)
 def test_export_of_an_analysis(method: str, analysis: Analysis) -> None:
     artefact = export(analysis, method, "torch")
