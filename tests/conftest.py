@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import sys
@@ -59,6 +60,13 @@ def _pages_as_they_are() -> None:
     """Set what app/.streamlit/config.toml says and AppTest does not read."""
     if "streamlit" in sys.modules:
         sys.modules["streamlit"].config.set_option("runner.magicEnabled", False)
+    if "streamlit.testing.v1" in sys.modules:
+        # Every test of a page would read what is installed: a third of a second.
+        from streamlit.components.v2 import manifest_scanner
+
+        scan = manifest_scanner.scan_component_manifests
+        if not hasattr(scan, "cache_info"):
+            manifest_scanner.scan_component_manifests = functools.cache(scan)
 
 
 @pytest.fixture(scope="session")

@@ -142,7 +142,13 @@ def test_from_a_file_to_a_verdict_to_a_repair_that_runs(visitor, tmp_path) -> No
 # ------------------------------------------------------------------- the same numbers
 
 
-@pytest.mark.parametrize("name", ["digits_noisy.csv", "breast_cancer_binary.csv"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("digits_noisy.csv", marks=pytest.mark.slow),
+        "breast_cancer_binary.csv",
+    ],
+)
 def test_the_page_shows_the_numbers_of_the_command_line(visitor, name) -> None:
     v, path = visitor, ROOT / "sample_data" / name
     done = subprocess.run(

@@ -57,9 +57,9 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-# One of three in every run (all of them by core and command line), all among the slow.
+# One of five in every run (all of them by core and command line), all among the slow.
 IN_TURN = [
-    pytest.param(name, marks=[] if place % 3 == 0 else [pytest.mark.slow])
+    pytest.param(name, marks=[] if place % 5 == 0 else [pytest.mark.slow])
     for place, name in enumerate(
         sorted(CASES, key=lambda n: ORDER.index(CASES[n].verdict))
     )

@@ -197,7 +197,10 @@ EMPTY = {
 }
 
 
-@pytest.mark.parametrize("case", EMPTY)
+@pytest.mark.parametrize(
+    "case",
+    ["no labels", "confidences", pytest.param("one row", marks=pytest.mark.slow)],
+)
 def test_what_cannot_be_shown_is_said(owner: Visitor, case: str) -> None:
     content, said = EMPTY[case]
     name = f"{case.replace(' ', '-')}.csv"
@@ -250,6 +253,7 @@ def test_a_broken_calibrator_is_explained(owner: Visitor) -> None:
     owner.no_complaints()
 
 
+@pytest.mark.slow
 def test_pages_without_any_file(browser, tmp_path) -> None:
     with serve(PLUMBLINE_FILE=str(tmp_path / "missing.csv")) as other:
         with visit(browser, other) as v:
