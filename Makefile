@@ -5,7 +5,8 @@
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' \
 	2>/dev/null && echo $$python && break; done)
-PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+# Byte code is made of what is imported, and not of every file that there is.
+PIP_INSTALL = -m pip install --no-compile --quiet --disable-pip-version-check
 PACKAGES = $(wildcard core components app)
 # Workers of pytest share two cores: one thread each inside the numeric libraries, and one
 # worker more, since a test with a browser waits as long as it works.

@@ -361,6 +361,7 @@ def test_progress_rises_and_every_report_can_stop_the_work(job):
             work(stop)
 
 
+@pytest.mark.slow
 @pytest.mark.jit
 def test_a_large_job_reports_often_and_its_bar_tells_the_time():
     # Of this thread's own time, so that a busy machine does not matter.
