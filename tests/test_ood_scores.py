@@ -604,3 +604,20 @@ def test_nan_never_enters() -> None:
     assert found.value.where.endswith("row 4, feature 3")
     with pytest.raises(DataError, match="A logit is nan"):
         of_features(h)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_reference", [10_000, 0])
+def test_neighbours_among_a_million_rows(n_reference: int) -> None:
+    n, d, place = 1_000_000, 512, 123_456
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((n, d), dtype=np.float32)
+    made = DETECTORS["knn"](n_reference=n_reference, k=1).fit(lone(features, None))
+    assert len(made.bank_) == (n_reference or n)
+    assert ("reference-drawn" in codes(made)) == bool(n_reference)
+    new = features[place : place + 20] + np.float32(0.1)
+    found = made.score(lone(new, None))
+    bank = made.bank_ if n_reference else made.bank_[place : place + 20]
+    units = new / np.linalg.norm(new, axis=1, keepdims=True)
+    nearest = (2 - 2 * units.astype(float) @ bank.T.astype(float)).min(axis=1)
+    np.testing.assert_allclose(found, nearest, rtol=1e-3)
