@@ -58,7 +58,7 @@ bench-calibrators: .venv-peers/.bench ## Rank every calibrator on 50 problems; M
 	PYTHONPATH=.:tests .venv-peers/bin/python -m benchmarks.rank_calibrators \
 		--methods "$(METHODS)" --problems "$(PROBLEMS)"
 
-test-slow: .venv/.test ## Run the simulations of statistical truth
+test-slow: .venv/.test ## Run the simulations, and all that takes turns in make test
 	$(PYTEST) $(WORKERS) -m "slow and not benchmark"
 
 stress: .venv/.test ## Run eight threads over all kernels for 20 seconds
