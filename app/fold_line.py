@@ -20,7 +20,10 @@ SHOWN_ROWS = 5
 HELP = {
     "Worst predicted class": "Rows predicted as one class: their mean confidence minus "
     "their accuracy. Each class on the Reliability page is another number: its "
-    "probability on all rows minus the share of rows that have it."
+    "probability on all rows minus the share of rows that have it.",
+    "Worst slice": "Found on one half of the labelled rows and measured on the other, "
+    "whose rows are counted here: a slice that was searched for looks worse than it is "
+    "where it was found.",
 }
 LONGEST = 60  # characters of a name
 COLUMNS: dict[str, Any] = {

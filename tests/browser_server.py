@@ -238,7 +238,10 @@ class Visitor:
         return self.settle()
 
     def go(self, title: str, *, settle: bool = True) -> Visitor:
-        """Follow the navigation at the top to another page."""
+        """Follow the navigation at the top to another page, or stay on this one."""
+        place = "" if title == "Overview" else title.lower()
+        if urlsplit(self.page.url).path == f"/{place}":
+            return self.settle() if settle else self
         link = self.page.get_by_test_id("stTopNavLink").filter(has_text=title)
         if not link.is_visible():  # narrow: the pages are in the sidebar
             link = self.page.get_by_test_id("stSidebarNavLink").filter(has_text=title)

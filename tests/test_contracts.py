@@ -391,10 +391,10 @@ def parameters(calibrator):
 
 
 def _designs():
-    """Every method under two designs or one, temperature under all of them.
+    """Every method under one design, temperature under all of them.
 
     A fit is handed its rows by one piece of code whatever the method, so that the
-    designs may take turns.
+    designs may take turns; two for each method are among the slow tests.
     """
     every = [(kind, grouped) for kind in SPLITS for grouped in (False, True)]
     for number, method in enumerate(METHODS):
@@ -402,7 +402,9 @@ def _designs():
         some = [every[(number * 5 + step * 7) % len(every)] for step in steps]
         for kind, grouped in every if method == "temperature" else some:
             name = f"{method}-{kind}-{'groups' if grouped else 'rows'}"
-            yield pytest.param(method, kind, grouped, id=name)
+            is_turn = (kind, grouped) == some[0] or method == "temperature"
+            marks = [] if is_turn else [pytest.mark.slow]
+            yield pytest.param(method, kind, grouped, id=name, marks=marks)
 
 
 @pytest.mark.parametrize(("method", "kind", "grouped"), list(_designs()))
@@ -446,16 +448,19 @@ def test_no_fit_reads_rows_of_another_role(method, kind, grouped):
 
 
 def _kinds_of_split():
-    """Every method under each kind of split; what is costly to fit under one of them.
+    """Every method under one kind of split or two, temperature under each of them.
 
-    Labels are withheld by the same code from every method: temperature has them all.
+    Labels are withheld by the same code from every method; every kind with every method
+    is among the slow tests.
     """
     kinds = ("file", "holdout", "time", "fit-file")
     for number, method in enumerate(METHODS):
-        is_costly = method in WITH_NETWORK
+        steps = (0,) if method in WITH_NETWORK else (0, 2)
+        turns = [(number + step) % len(kinds) for step in steps]
         for place, kind in enumerate(kinds):
-            if not is_costly or (number + place) % len(kinds) == 0:
-                yield pytest.param(method, kind, id=f"{method}-{kind}")
+            is_turn = place in turns or method == "temperature"
+            marks = [] if is_turn else [pytest.mark.slow]
+            yield pytest.param(method, kind, id=f"{method}-{kind}", marks=marks)
 
 
 @pytest.mark.parametrize(("method", "kind"), list(_kinds_of_split()))

@@ -79,8 +79,8 @@ def one_number(found: Detection, chosen: Settings, stem: str) -> None:
         )
     if any(map(ood_tables.is_marked, found.results.values())):
         words.append(
-            ":orange[:material/warning:] There is a warning about this score: see it "
-            "below."
+            ":orange[:material/warning:] There is a warning about this score: choose "
+            "it under One score to read it."
         )
     if len(found.results) > 1:
         words.append(

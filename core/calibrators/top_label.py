@@ -42,7 +42,7 @@ class TopLabel(Calibrator):
 @CALIBRATORS.register(
     "top-versus-all",
     label="Top-versus-all temperature",
-    **COMMON,
+    **COMMON | {"cost": "Milliseconds; one number."},
     formula=(
         r"\mathrm{softmax}(z / T),\quad T = \arg\min_{T>0} \sum_i "
         r"-c_i \ln q_i - (1 - c_i) \ln(1 - q_i),\quad q = \max_k p_k"
