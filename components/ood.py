@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from components import theme
 from components.theme import Style
@@ -105,7 +106,8 @@ def densities_figure(
                 "type": "scatter",
                 "x": middle,
                 "y": np.where(values > 0, values, np.nan) if is_peaked else values,
-                "mode": "lines",
+                "mode": "lines+markers" if is_peaked else "lines",
+                "marker": {"color": style.color, "size": 5 * _lone(values)},
                 "line": {
                     "color": style.color,
                     "width": 2.5 if name == INSIDE else 1.8,
@@ -133,7 +135,9 @@ def densities_figure(
         )
     y: dict[str, Any] = theme.axis("Density", rangemode="tozero")
     if is_peaked:
-        y = theme.axis("Density, log scale", type="log", exponentformat="power")
+        y = theme.axis(
+            "Density, log scale", type="log", exponentformat="power", dtick=1
+        )
     fig.update_layout(
         **theme.layout(
             height,
@@ -142,6 +146,12 @@ def densities_figure(
         )
     )
     return fig
+
+
+def _lone(values: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Return which bins have rows and no neighbour: a line leaves them out."""
+    has_rows = np.concatenate([[False], values > 0, [False]])
+    return has_rows[1:-1] & ~has_rows[:-2] & ~has_rows[2:]
 
 
 def _is_peaked(found: Densities) -> bool:

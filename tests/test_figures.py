@@ -15,6 +15,7 @@ from components import (
     curves,
     decisions,
     display,
+    ood,
     reliability,
     tables,
     theme,
@@ -22,6 +23,7 @@ from components import (
 from core.binning import bin_statistics
 from core.calibrators import CALIBRATORS
 from core.metrics import CURVES, METRICS, Design, RowScores
+from core.ood import Densities
 from core.uncertainty import Estimate
 
 NEW = [f"method_{number}" for number in range(40)]
@@ -377,3 +379,12 @@ def test_metrics_of_one_family_say_what_differs() -> None:
     assert len(labels) == len(set(labels))
     assert METRICS["brier-mcb"].label == "CORP Brier: miscalibration"
     assert METRICS["brier-reliability"].label == "Binned Brier: reliability"
+
+
+def test_a_bin_alone_among_empty_ones_is_drawn() -> None:
+    found = Densities(np.arange(8.0), {"inside": np.array([90, 1, 1, 0, 1, 0, 1.0])})
+    figure = ood.densities_figure(found, 2.0, label="Energy")
+    assert list(figure.data[0].marker.size) == [0, 0, 0, 0, 5, 0, 5]
+    flat = Densities(np.arange(4.0), {"inside": np.array([1, 2, 1.0])})
+    figure = ood.densities_figure(flat, 2.0, label="Energy")
+    assert figure.data[0].mode == "lines"
