@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import streamlit as st
 
@@ -85,12 +86,7 @@ def draw(page: str) -> None:
             horizontal=True, width="content", gap="xsmall", vertical_alignment="center"
         ):
             if page not in ("data", *OF_OTHER_FILES):
-                with st.popover(
-                    "Open",
-                    icon=":material/upload_file:",
-                    type="tertiary",
-                    key=state.key("open_file"),
-                ):
+                with file_popover("Open", "open_file"):
                     uploader("upload_bar", "Predictions")
             if study is not None and schema is not None and page != "data":
                 with st.popover("Change", icon=":material/edit:", type="tertiary"):
@@ -143,6 +139,16 @@ def has_scores(study: Study) -> bool:
     """Whether the rows have class scores or confidences, and not features alone."""
     own = study.evaluation
     return own.logits is not None or own.confidence is not None
+
+
+def file_popover(label: str, name: str) -> Any:
+    """Return an uploader's popover; called open_file... it shuts after an upload."""
+    return st.popover(
+        label,
+        icon=":material/upload_file:",
+        type="tertiary",
+        key=state.key(name),
+    )
 
 
 def uploader(name: str, label: str, *, is_bare: bool = False) -> None:

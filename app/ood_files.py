@@ -37,12 +37,7 @@ def draw(study: Study) -> None:
     columns = st.columns(4, gap="medium")
     with columns[0], st.container(gap="xsmall"):
         _role("In-distribution rows", _described(own))
-        with st.popover(
-            "Open",
-            icon=":material/upload_file:",
-            type="tertiary",
-            key=state.key("open_file_inside"),
-        ):
+        with bar.file_popover("Open", "open_file_inside"):
             bar.uploader("upload_inside", "Logits, features and labels")
     with columns[1], st.container(gap="xsmall"):
         reference = study.reference
@@ -132,12 +127,7 @@ def _take_shift(study: Study, widget: str, kind: str) -> None:
 
 def _add(role: str) -> Any:
     """Return the popover that takes the files of a role."""
-    return st.popover(
-        "Add",
-        icon=":material/upload_file:",
-        type="tertiary",
-        key=state.key(f"ood_add_{role}"),
-    )
+    return bar.file_popover("Add", f"ood_add_{role}")
 
 
 def _sizes(n_classes: int, n_features: int) -> str:

@@ -157,7 +157,7 @@ MARK = (
 STYLE = f"""<style>
 /* The chosen one of several wears the text colour: the primary one is too dark. */
 [data-selected="true"] p {{ color: light-dark(#0d1319, #e8ecf0); }}
-/* So is a quiet button under the pointer, and so are the colours of code. */
+/* Quiet buttons under the pointer and the colours of code reach a contrast of 4.5. */
 button[kind="tertiary"]:is(:hover, :active, :focus-visible) {{
   color: light-dark(#1d5f8f, #7fbdea) !important;
 }}

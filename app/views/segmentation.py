@@ -7,7 +7,7 @@ from functools import partial
 
 import streamlit as st
 
-from app import jobs, opening, state
+from app import bar, jobs, opening, state
 from components import display, reliability, segmentation, tables
 from core.export.maps import MapArtefact, export_maps
 from core.loading.maps import SAVE_MAPS, read_maps
@@ -75,12 +75,7 @@ def choices(file: opening.Source) -> int | None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         badge = " :violet-badge[Sample]" if file.kind == "sample" else ""
         st.markdown(f"**{display.escape_markdown(file.name)}**{badge}", width="content")
-        with st.popover(
-            "Open",
-            icon=":material/upload_file:",
-            type="tertiary",
-            key=state.key("open_file_maps"),
-        ):
+        with bar.file_popover("Open", "open_file_maps"):
             uploader("Other maps")
             if file.kind != "sample":
                 sample_button(is_first=False)
