@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from core.kernels.blocks import _block_kernel
 from core.kernels.exp import (
     STORED_ROW,
     new_scratch,
@@ -52,6 +53,10 @@ _STREAMED = 1 << 24  # bytes of a result from which it is written past the cache
 _own = threading.local()  # arrays that the kernels of a thread work in
 
 _SHORT_ROW = 16  # classes at most that a vector can hold, on any processor
+# Classes up to which rows are done in blocks: 0.35 to 0.75 of the time of single
+# rows up to 100 classes, 0.9 at 250 and the same from 500 on.
+_BLOCK_ROW = 256
+_CAREFUL_ROWS = 256  # done singly where a block has a row that is far below the others
 _SINGLE_RANGE = (1e-20, 1e20)  # inverse temperatures whose constants fit float32
 _DOUBLE_RANGE = (1e-25, 1e25)  # beyond it, nothing changes but for absurd logits
 
@@ -213,6 +218,36 @@ def _target(
     return out
 
 
+def _softmax_rows(
+    flat: NDArray[Any],
+    n_classes: int,
+    start: int,
+    stop: int,
+    scratch: tuple[Any, ...],
+    algorithm: int,
+    kind: int,
+    constants: tuple[Any, ...],
+    limit: float,
+    rate: float,
+    beta: float,
+    *outputs: Any,
+) -> int:
+    """Do what `_softmax_kernel` does, short rows in blocks as far as that is exact."""
+    shared = (scratch, kind, constants, limit, beta, *outputs[1:])
+    while start < stop:
+        start = _block_kernel(flat, n_classes, start, stop, *shared)
+        careful = min(start + _CAREFUL_ROWS, stop)
+        if start < careful:
+            bad = _softmax_kernel(
+                *(flat, n_classes, start, careful, scratch, algorithm, kind),
+                *(constants, limit, rate, beta, *outputs),
+            )
+            if bad >= 0:
+                return bad
+        start = careful
+    return -1
+
+
 def _run_softmax(
     logits: ArrayLike,
     temperature: float,
@@ -229,6 +264,7 @@ def _run_softmax(
     shape = (n_rows,) if kind == _LOG_SUM_EXP else (n_rows, n_classes)
     target = _target(out, shape, checked)
     array = _for_kernel(checked, beta)
+    is_short = n_classes <= (_BLOCK_ROW if algorithm == "auto" else _SHORT_ROW)
     if algorithm == "auto":
         is_kept = kind == _SOFTMAX and n_classes <= STORED_ROW
         algorithm = "three-pass-reload" if is_kept else "two-pass"
@@ -241,7 +277,7 @@ def _run_softmax(
     if result.nbytes >= _STREAMED and result.ctypes.data % result.itemsize == 0:
         lead = result.ctypes.data // result.itemsize % (64 // result.itemsize)
     _run(
-        _softmax_kernel,
+        _softmax_rows if is_short else _softmax_kernel,
         array,
         *(_KERNEL_ALGORITHMS.index(algorithm), kind, constants),
         *(trusted_exponent(array.dtype), rate, beta),
@@ -330,7 +366,7 @@ def log_softmax(
         Finite and positive.
     out : ndarray or None, default=None
         As for `softmax`.
-    algorithm : {"two-pass", "three-pass", "three-pass-reload", "online"}
+    algorithm : {"auto", "two-pass", "three-pass", "three-pass-reload", "online"}
         As for `softmax`.
 
     Returns
@@ -385,7 +421,7 @@ def logsumexp(
     >>> logsumexp([[1000.0, -float("inf")]])
     array([1000.])
     """
-    return _run_softmax(logits, temperature, out, "two-pass", _LOG_SUM_EXP)
+    return _run_softmax(logits, temperature, out, "auto", _LOG_SUM_EXP)
 
 
 def row_statistics(

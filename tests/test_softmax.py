@@ -18,6 +18,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
+import core.kernels.blocks
 import core.kernels.grid
 import core.kernels.logistic
 import core.kernels.matrix
@@ -686,6 +687,7 @@ def test_the_families_carry_the_stamp_of_what_they_share() -> None:
     # that file, write its new checksum into the families.
     stamp = source_stamp()
     assert stamp == core.kernels.softmax.EXP_STAMP
+    assert stamp == core.kernels.blocks.EXP_STAMP
     assert stamp == core.kernels.rows.EXP_STAMP
     assert stamp == core.kernels.matrix.EXP_STAMP
     assert stamp == core.kernels.vector.EXP_STAMP

@@ -54,8 +54,10 @@ from core.kernels.vectors import (
     power_of_two,
     prefetch,
     splat,
+    splat_double,
     subtract,
     sum_of,
+    widen,
     width,
 )
 
@@ -127,6 +129,16 @@ _D5, _D6, _D7, _D8 = (
 )
 _D9, _D10, _D11 = 1.0178199682454397e-07, 7.073792440369558e-09, 4.434766072770156e-10
 _ONE_SINGLE = np.float32(1)
+
+# Of the logarithm: 2 artanh s = 2 s (1 + s^2 / 3 + s^4 / 5 + ...), and ln 2 in two
+# parts, of which whole multiples of the first up to 2**20 are exact.
+_A1, _A2, _A3, _A4, _A5, _A6, _A7, _A8, _A9, _A10 = (
+    2.0 / (2 * i + 1) for i in range(1, 11)
+)
+_LN2_HIGH = float.fromhex("0x1.62e42fefap-1")
+_LN2_LOW = float.fromhex("0x1.cf79abc9e3b3ap-40")
+_ROOT_HALF = np.float64(math.sqrt(0.5)).view(np.uint64)
+_WHOLE = np.float64(2.0**52).view(np.uint64)
 
 
 # --------------------------------------------------------- the exponential
@@ -202,10 +214,45 @@ def _log_one_plus(x):
     return math.log(total) * (x / (total - 1.0)) if total > 1.0 else x
 
 
+@njit(**_INLINE)
+def _logs(values, n):
+    """Turn n doubles, normal numbers not much below 1 or above, into their logarithms.
+
+    log m = 2 artanh((m - 1) / (m + 1)), by its series to the last bits, m from
+    sqrt(1/2) to sqrt(2): a loop that is vectorised, in a third of the time of libm's.
+    """
+    for j in range(n):
+        bits = np.float64(values[np.uintp(j)]).view(np.uint64)
+        exponent = (bits - _ROOT_HALF) >> np.uint64(52)
+        m = np.uint64(bits - (exponent << np.uint64(52))).view(np.float64)
+        # small whole numbers as doubles, without a conversion
+        times = np.uint64(exponent | _WHOLE).view(np.float64) - 2.0**52
+        s = (m - 1.0) / (m + 1.0)
+        z = s * s
+        p = _A9 + z * _A10
+        p = _A8 + z * p
+        p = _A7 + z * p
+        p = _A6 + z * p
+        p = _A5 + z * p
+        p = _A4 + z * p
+        p = _A3 + z * p
+        p = _A2 + z * p
+        p = _A1 + z * p
+        rest = s * (z * p) + times * _LN2_LOW
+        values[np.uintp(j)] = times * _LN2_HIGH + (2.0 * s + rest)
+
+
 @njit(**_SMALL)
 def _one_minus_exp(x):
     """Return 1 - exp(x), x <= 0; the longer way only near 0."""
     return 1.0 - math.exp(x) if x < -1.0 else -math.expm1(x)
+
+
+@njit(**_SMALL)
+def _log_vector(value, top, beta, log_mass):
+    """Return (value - top) * beta - log_mass in double precision."""
+    wide = subtract(widen(value), splat_double(np.float64(top), value))
+    return fma(wide, splat_double(beta, value), splat_double(-log_mass, value))
 
 
 # --------------------------------------------------------- rows, vector by vector
@@ -312,7 +359,10 @@ def new_scratch(dtype: Any) -> tuple[Any, ...]:
         Exponentials of a row or of short rows, what is known of each short row, and a
         segment of a row in double precision.
     """
-    return np.empty(STORED_ROW, dtype), np.empty(9 * 16, dtype), np.empty(_TILE)
+    # in whole lines of the cache: vectors across two of them took a third longer
+    kept = np.empty(STORED_ROW + 16, dtype)
+    start = -kept.ctypes.data % 64 // kept.itemsize
+    return kept[start : start + STORED_ROW], np.empty(9 * 16, dtype), np.empty(_TILE)
 
 
 def trusted_exponent(dtype: Any) -> float:

@@ -48,7 +48,7 @@ __all__ = ["EXP_STAMP"]
 
 _TINY = 1e-30  # lost among squares that sum to 1 / k or more
 # of exp.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 354293155
+EXP_STAMP = 1454295566
 
 
 @njit(**_INLINE)

@@ -4,7 +4,7 @@ The algorithms differ in their trips over a long row: Two-Pass (Dukhan and Ablav
 arXiv 2001.04438) reads it twice, three-pass three times, and computes the exponentials
 twice or keeps them, online (Milakov and Gimelshein, arXiv 1805.02867) reads it twice
 with a running maximum. They share their loops, so that a comparison of them compares
-the trips. Rows that fit a vector all take the same way, a block of them at a time.
+the trips. Short rows are done by `core.kernels.blocks`, but for a few.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -26,37 +26,30 @@ from core.kernels.exp import (
     _exponential,
     _highest,
     _load_shifted,
+    _log_vector,
     _peak,
     _sum_exponentials,
     _vector_at,
 )
 from core.kernels.vectors import (
     add,
-    divide,
-    fma,
     larger,
-    largest_of_rows,
     load,
-    load_part,
     multiply,
     narrow,
     prefetch,
     splat,
-    splat_double,
     store,
     store_part,
     stream,
-    subtract,
     sum_of,
-    sums_of_rows,
-    widen,
     width,
 )
 
 __all__ = ["EXP_STAMP"]
 
 # of exp.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 354293155
+EXP_STAMP = 1454295566
 
 
 @njit(**_INLINE)
@@ -202,7 +195,7 @@ def _write_scaled(first, k, factor, lead, buffer, out):
             e = multiply(_vector_at(out, first + j, k - j, factor), factors)
             store_part(out, np.uintp(first + j), min(k - j, step), e)
         return
-    if lead < 0:
+    if lead < 0 and k >= step:
         for j in range(0, k - step, step):
             e = multiply(load(buffer, np.uintp(j)), factors)
             store(out, np.uintp(first + j), e)
@@ -217,13 +210,6 @@ def _write_scaled(first, k, factor, lead, buffer, out):
     for j in range(head, k, step):
         e = multiply(_vector_at(buffer, j, k - j, factor), factors)
         _put(out, first + j, k - j, e, lead >= 0)
-
-
-@njit(**_SMALL)
-def _log_vector(value, top, beta, log_mass):
-    """Return (value - top) * beta - log_mass in double precision."""
-    wide = subtract(widen(value), splat_double(np.float64(top), value))
-    return fma(wide, splat_double(beta, value), splat_double(-log_mass, value))
 
 
 @njit(**_HELPER)
@@ -286,87 +272,6 @@ def _softmax_shifted(x, first, k, top, scratch, kind, rate, beta, out):
     return top * beta + log_mass
 
 
-# ----------------------------------------------------------- rows that fit a vector
-
-
-@njit(**_INLINE)
-def _exponentials_of_rows(x, first, n_rows, k, kind, scale, tile, lanes):
-    """Fill a tile with the exponentials of as many rows as a vector has lanes.
-
-    lanes: maxima, exponents, sums, and what follows from the sums: their inverses or,
-    for logarithms, the exponentials of the maxima; then two to work in.
-    """
-    step = width(x)
-    fill, zero = x.dtype.type(-np.inf), x.dtype.type(0)
-    for r in range(n_rows):
-        value = load_part(x, np.uintp(first + r * k), k, fill)
-        store(tile, np.uintp(r * step), value)
-    for r in range(n_rows, step):
-        store(tile, np.uintp(r * step), splat(zero))
-    high, low, unit = splat(scale[0]), splat(scale[1]), splat(scale[2])
-    rounding = splat(scale[3])
-    tops = largest_of_rows(tile, np.uintp(0))
-    n = subtract(fma(tops, high, rounding), rounding)
-    below = subtract(n, splat(scale[4]))
-    magic, lowest = subtract(rounding, below), multiply(below, unit)
-    store(lanes, np.uintp(0), tops)
-    store(lanes, np.uintp(step), n)
-    store(lanes, np.uintp(4 * step), magic)
-    store(lanes, np.uintp(5 * step), lowest)
-    for r in range(step):
-        value = larger(splat(lanes[5 * step + r]), load(tile, np.uintp(r * step)))
-        e = _exponential(value, high, low, splat(lanes[4 * step + r]))
-        store(tile, np.uintp(r * step), e)
-    mass = sums_of_rows(tile, np.uintp(0))
-    store(lanes, np.uintp(2 * step), mass)
-    if kind == 0:
-        store(lanes, np.uintp(3 * step), divide(splat(x.dtype.type(1)), mass))
-    else:
-        store(lanes, np.uintp(3 * step), _exponential(tops, high, low, magic))
-
-
-@njit(**_HELPER)
-def _softmax_short(
-    x, k, start, stop, scratch, kind, scale, limit, rate, beta, out, normaliser
-):
-    """Do what `_softmax_kernel` does for rows that fit a vector."""
-    tile, lanes, _ = scratch
-    step = width(x)
-    for begin in range(start, stop, step):
-        n_rows = min(step, stop - begin)
-        _exponentials_of_rows(x, begin * k, n_rows, k, kind, scale, tile, lanes)
-        for r in range(n_rows):
-            row = begin + r
-            first = row * k
-            top = np.float64(lanes[r])
-            if not abs(top) < np.inf:
-                return row
-            mass = lanes[2 * step + r]
-            if not abs(lanes[step + r]) < limit:
-                log_sum = _softmax_shifted(
-                    x, first, k, top, scratch, kind, rate, beta, out
-                )
-                if not abs(log_sum) < np.inf:
-                    return row
-                if kind == 2:
-                    normaliser[row] = log_sum
-                continue
-            if not mass < np.inf:
-                return row
-            if kind == 0:
-                factor = splat(lanes[3 * step + r])
-                e = multiply(load(tile, np.uintp(r * step)), factor)
-                store_part(out, np.uintp(first), k, e)
-                continue
-            peak = np.float64(lanes[3 * step + r])
-            log_mass = math.log(np.float64(mass) / peak)
-            if kind == 1:
-                _write_log(x, first, k, top, beta, log_mass, -1, out)
-            else:
-                normaliser[row] = top * beta + log_mass
-    return -1
-
-
 # ---------------------------------------------------------------------- the kernel
 
 
@@ -394,10 +299,6 @@ def _softmax_kernel(
     lead: place of the first element of `out` in its line of the cache, to write past
     the caches, or -1. Returns the first bad row, or -1.
     """
-    if k <= width(x):
-        return _softmax_short(
-            x, k, start, stop, scratch, kind, scale, limit, rate, beta, out, normaliser
-        )
     buffer, _, _ = scratch
     is_kept = kind == 0 and algorithm == 2
     # one exponent for the row: the algorithms do not differ
