@@ -21,7 +21,8 @@ from core.kernels.exp import (
     reduction_constants,
     trusted_exponent,
 )
-from core.kernels.rows import _objective_kernel, _statistics_kernel
+from core.kernels.objective import _objective_kernel
+from core.kernels.rows import _statistics_kernel
 from core.kernels.softmax import _softmax_kernel
 from core.messages import DataError
 from core.parallel import map_rows
@@ -46,7 +47,7 @@ _ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 _KERNEL_ALGORITHMS = _ALGORITHMS[1:]
 _SOFTMAX, _LOG_SOFTMAX, _LOG_SUM_EXP = range(3)
 _LOG2E = 1.4426950408889634
-_ROW_BYTES = 64  # a row of few classes costs time and outputs of its own
+_ROW_BYTES = 32  # a row of few classes costs time and outputs of its own
 
 _STREAMED = 1 << 24  # bytes of a result from which it is written past the caches
 

@@ -22,6 +22,7 @@ import core.kernels.blocks
 import core.kernels.grid
 import core.kernels.logistic
 import core.kernels.matrix
+import core.kernels.objective
 import core.kernels.row_temperature
 import core.kernels.rows
 import core.kernels.softmax
@@ -689,6 +690,7 @@ def test_the_families_carry_the_stamp_of_what_they_share() -> None:
     assert stamp == core.kernels.softmax.EXP_STAMP
     assert stamp == core.kernels.blocks.EXP_STAMP
     assert stamp == core.kernels.rows.EXP_STAMP
+    assert stamp == core.kernels.objective.EXP_STAMP
     assert stamp == core.kernels.matrix.EXP_STAMP
     assert stamp == core.kernels.vector.EXP_STAMP
     assert stamp == core.kernels.grid.EXP_STAMP

@@ -25,16 +25,15 @@ from core.kernels.exp import (
     _exponential,
     _highest,
     _log_vector,
-    _logs,
     _vector_at,
 )
+from core.kernels.lanes import FEW, _logs, _tops_of
 from core.kernels.vectors import (
     add,
     count_larger,
     divide,
     larger,
     largest_of,
-    largest_of_rows,
     load,
     load_part,
     multiply,
@@ -49,10 +48,9 @@ from core.kernels.vectors import (
 
 __all__ = ["EXP_STAMP"]
 
-# of exp.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 1454295566
+# of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
+EXP_STAMP = 3436934630
 
-_FEW = 4  # classes up to which rows are summed and written element by element
 _ROOM_SINGLE, _ROOM_DOUBLE = 100.0, 900.0  # powers of two above the bias
 
 
@@ -65,47 +63,19 @@ def _anchor_below(top, scale, room):
 
 
 @njit(**_INLINE)
-def _tops_of(x, first, n_rows, k, tile):
-    """Return the largest elements of the rows of a block; of missing ones, -inf."""
-    step = width(x)
-    fill = splat(x.dtype.type(-np.inf))
-    if k <= _FEW:
-        for r in range(step):
-            most = x.dtype.type(-np.inf)
-            for j in range(k if r < n_rows else 0):
-                value = x[np.uintp(first + r * k + j)]
-                most = value if value > most else most
-            tile[np.uintp(r)] = most
-        return load(tile, np.uintp(0))
-    for r in range(step):
-        row = first + r * k
-        top = fill
-        if r < n_rows and k < step:
-            top = larger(load_part(x, np.uintp(row), k, x.dtype.type(-np.inf)), fill)
-        elif r < n_rows:
-            # the last vector, which has elements of the one before too
-            top = larger(load(x, np.uintp(row + k - step)), fill)
-            for j in range(0, k - step, step):
-                top = larger(load(x, np.uintp(row + j)), top)
-        store(tile, np.uintp(r * step), top)
-    return largest_of_rows(tile, np.uintp(0))
-
-
-@njit(**_INLINE)
 def _keep_block(x, first, n, scale, magic, lowest, buffer):
     """Keep the exponentials of n elements, and fetch as many that follow."""
-    high, low = splat(scale[0]), splat(scale[1])
     magics, floor = splat(magic), splat(lowest)
     step = width(x)
     whole = n - n % step
     for j in range(0, whole, step):
         prefetch(x, np.uintp(first + n + j))
         value = larger(floor, load(x, np.uintp(first + j)))
-        store(buffer, np.uintp(j), _exponential(value, high, low, magics))
+        store(buffer, np.uintp(j), _exponential(value, scale, magics))
     if whole < n:
         value = load_part(x, np.uintp(first + whole), n - whole, lowest)
         value = larger(floor, value)
-        store(buffer, np.uintp(whole), _exponential(value, high, low, magics))
+        store(buffer, np.uintp(whole), _exponential(value, scale, magics))
 
 
 @njit(**_INLINE)
@@ -113,7 +83,7 @@ def _sums_of(buffer, n_rows, k, tile):
     """Return the sums of the rows of a block; of missing ones, infinity."""
     step = width(buffer)
     zero, missing = buffer.dtype.type(0), buffer.dtype.type(np.inf)
-    if k <= _FEW:
+    if k <= FEW:
         for r in range(n_rows):
             total = zero
             for j in range(k):
@@ -157,7 +127,7 @@ def _put_last(first, n_rows, k, r, value, out):
 def _write_block(first, n_rows, k, buffer, factors, out):
     """Write the probabilities of a block: exponentials times one factor per row."""
     step = width(out)
-    if k <= _FEW:
+    if k <= FEW:
         for r in range(n_rows):
             for j in range(k):
                 value = buffer[np.uintp(r * k + j)] * factors[np.uintp(r)]
@@ -177,7 +147,7 @@ def _write_block(first, n_rows, k, buffer, factors, out):
 def _write_logs(first, n_rows, k, block, tops, beta, log_masses, out):
     """Write the log-probabilities of a block from its logits, all digits of them."""
     step = width(out)
-    if k <= _FEW:
+    if k <= FEW:
         for r in range(n_rows):
             top, log_mass = np.float64(tops[np.uintp(r)]), log_masses[np.uintp(r)]
             for j in range(k):
@@ -215,7 +185,7 @@ def _block_kernel(
         if kind == 0:
             top = _highest(x, first, n)
         else:
-            tops = _tops_of(x, first, n_rows, k, tile)
+            tops = _tops_of(x, first, n_rows, k, k, tile)
             store(lanes, np.uintp(0), tops)
             top = largest_of(tops)
         exponent, magic, lowest = _anchor_below(top, scale, room)
@@ -234,13 +204,12 @@ def _block_kernel(
             store(lanes, np.uintp(0), divide(splat(one), mass))
             _write_block(first, n_rows, k, kept, lanes, out)
         else:
-            high, low = splat(scale[0]), splat(scale[1])
-            peaks = _exponential(load(lanes, np.uintp(0)), high, low, splat(magic))
+            peaks = _exponential(load(lanes, np.uintp(0)), scale, splat(magic))
             store(lanes, np.uintp(2 * step), peaks)
             for r in range(step):
                 peak = np.float64(lanes[2 * step + r]) if r < n_rows else np.inf
                 logs[r] = np.float64(lanes[step + r]) / peak
-            _logs(logs, n_rows)
+            _logs(logs, 0, n_rows)
             if kind == 1:
                 # `out` may be x, of which rows are written before others are read
                 for j in range(0, n, step):

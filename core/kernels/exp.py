@@ -21,7 +21,7 @@ first trip over a row. What makes the loops fast:
 Sums of single precision are moved into double precision every 512 elements.
 
 Numba's cache on disk notices changes only in the file of a kernel, so the families
-carry a stamp of this file and of the vectors', and a test compares it.
+carry a stamp of this file, the vectors' and the lanes', and a test compares it.
 
 References
 ----------
@@ -41,7 +41,6 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from core.kernels import vectors
 from core.kernels.vectors import (
     add,
     first_of,
@@ -130,16 +129,6 @@ _D5, _D6, _D7, _D8 = (
 _D9, _D10, _D11 = 1.0178199682454397e-07, 7.073792440369558e-09, 4.434766072770156e-10
 _ONE_SINGLE = np.float32(1)
 
-# Of the logarithm: 2 artanh s = 2 s (1 + s^2 / 3 + s^4 / 5 + ...), and ln 2 in two
-# parts, of which whole multiples of the first up to 2**20 are exact.
-_A1, _A2, _A3, _A4, _A5, _A6, _A7, _A8, _A9, _A10 = (
-    2.0 / (2 * i + 1) for i in range(1, 11)
-)
-_LN2_HIGH = float.fromhex("0x1.62e42fefap-1")
-_LN2_LOW = float.fromhex("0x1.cf79abc9e3b3ap-40")
-_ROOT_HALF = np.float64(math.sqrt(0.5)).view(np.uint64)
-_WHOLE = np.float64(2.0**52).view(np.uint64)
-
 
 # --------------------------------------------------------- the exponential
 
@@ -174,12 +163,13 @@ def _polynomial_typed(f: Any) -> Any:
 
 
 @njit(**_INLINE)
-def _exponential(x, high, low, magic):
+def _exponential(x, scale, magic):
     """Return exp(x / T) * 2**-E of vectors that are nowhere below the lowest.
 
-    high + low: log2(e) / T. magic rounds x / T * log2(e) and leaves n - E + bias in the
-    last bits of the sum, from which the power of two is made.
+    magic rounds x / T * log2(e) and leaves n - E + bias in the last bits of the sum,
+    from which the power of two is made.
     """
+    high, low = splat(scale[0]), splat(scale[1])
     biased = fma(x, high, magic)
     minus_n = subtract(magic, biased)
     f = fma(x, low, fma(x, high, minus_n))
@@ -201,8 +191,7 @@ def _anchor(top, scale):
 @njit(**_SMALL)
 def _peak(top, scale, magic):
     """Return exp(top / T) * 2**-E of one number."""
-    high, low = splat(scale[0]), splat(scale[1])
-    found = _exponential(splat(top), high, low, splat(magic))
+    found = _exponential(splat(top), scale, splat(magic))
     return np.float64(first_of(found))
 
 
@@ -212,34 +201,6 @@ def _log_one_plus(x):
     total = 1.0 + x
     # what the sum lost is in total - 1, for the logarithm too
     return math.log(total) * (x / (total - 1.0)) if total > 1.0 else x
-
-
-@njit(**_INLINE)
-def _logs(values, n):
-    """Turn n doubles, normal numbers not much below 1 or above, into their logarithms.
-
-    log m = 2 artanh((m - 1) / (m + 1)), by its series to the last bits, m from
-    sqrt(1/2) to sqrt(2): a loop that is vectorised, in a third of the time of libm's.
-    """
-    for j in range(n):
-        bits = np.float64(values[np.uintp(j)]).view(np.uint64)
-        exponent = (bits - _ROOT_HALF) >> np.uint64(52)
-        m = np.uint64(bits - (exponent << np.uint64(52))).view(np.float64)
-        # small whole numbers as doubles, without a conversion
-        times = np.uint64(exponent | _WHOLE).view(np.float64) - 2.0**52
-        s = (m - 1.0) / (m + 1.0)
-        z = s * s
-        p = _A9 + z * _A10
-        p = _A8 + z * p
-        p = _A7 + z * p
-        p = _A6 + z * p
-        p = _A5 + z * p
-        p = _A4 + z * p
-        p = _A3 + z * p
-        p = _A2 + z * p
-        p = _A1 + z * p
-        rest = s * (z * p) + times * _LN2_LOW
-        values[np.uintp(j)] = times * _LN2_HIGH + (2.0 * s + rest)
 
 
 @njit(**_SMALL)
@@ -289,12 +250,7 @@ def _highest(x, first, n):
 @njit(**_INLINE)
 def _sum_exponentials(x, first, n, scale, magic, lowest):
     """Return the sum of exp(x / T) * 2**-E, in double precision."""
-    high, low, magics, floor = (
-        splat(scale[0]),
-        splat(scale[1]),
-        splat(magic),
-        splat(lowest),
-    )
+    magics, floor = splat(magic), splat(lowest)
     step = width(x)
     # of a longer row, the processor fetches what comes next by itself
     ahead = n if n <= _SEGMENT else 0
@@ -304,7 +260,7 @@ def _sum_exponentials(x, first, n, scale, magic, lowest):
         for j in range(begin, min(begin + _FLUSH, n), step):
             prefetch(x, np.uintp(first + ahead + j))
             value = larger(floor, _vector_at(x, first + j, n - j, lowest))
-            part = add(part, _exponential(value, high, low, magics))
+            part = add(part, _exponential(value, scale, magics))
         total += sum_of(part)
     return total
 
@@ -372,9 +328,9 @@ def trusted_exponent(dtype: Any) -> float:
 
 def source_stamp() -> int:
     """Return the checksum of what the families of kernels share."""
-    here = Path(__file__).read_text(encoding="utf-8")
-    there = Path(vectors.__file__).read_text(encoding="utf-8")
-    return zlib.crc32((here + there).encode())
+    shared = ("exp.py", "lanes.py", "vectors.py")
+    texts = [Path(__file__).with_name(name).read_bytes() for name in shared]
+    return zlib.crc32(b"".join(texts))
 
 
 def reduction_constants(beta: float, dtype: Any) -> tuple[Any, ...]:

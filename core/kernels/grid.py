@@ -42,8 +42,8 @@ from core.kernels.vectors import (
 
 __all__ = ["EXP_STAMP", "grid_scratch"]
 
-# of exp.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 1454295566
+# of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
+EXP_STAMP = 3436934630
 
 _BLOCK = 1024  # classes whose sums are kept in single precision
 _FAINT = 100.0  # powers of two below the largest class that are left out
@@ -88,8 +88,7 @@ def _add_run(z, n, n_steps, at, first, ratio, floor, parts):
     half = parts.size // 2
     _, magic, lowest = _anchor(zero, first)
     _, magic_ratio, lowest_ratio = _anchor(zero, ratio)
-    high, low, magics = splat(first[0]), splat(first[1]), splat(magic)
-    high_of, low_of, magics_of = splat(ratio[0]), splat(ratio[1]), splat(magic_ratio)
+    magics, magics_of = splat(magic), splat(magic_ratio)
     floors, bottom, bottom_of = splat(floor), splat(lowest), splat(lowest_ratio)
     scale = splat(z.dtype.type(_SCALE))
     for j in range(0, n, 4 * step):
@@ -97,18 +96,18 @@ def _add_run(z, n, n_steps, at, first, ratio, floor, parts):
         z_1 = load(z, np.uintp(j + step))
         z_2 = load(z, np.uintp(j + 2 * step))
         z_3 = load(z, np.uintp(j + 3 * step))
-        e_0 = _exponential(where_larger(floors, z_0, bottom, z_0), high, low, magics)
+        e_0 = _exponential(where_larger(floors, z_0, bottom, z_0), first, magics)
         e_0 = multiply(e_0, scale)
-        e_1 = _exponential(where_larger(floors, z_1, bottom, z_1), high, low, magics)
+        e_1 = _exponential(where_larger(floors, z_1, bottom, z_1), first, magics)
         e_1 = multiply(e_1, scale)
-        e_2 = _exponential(where_larger(floors, z_2, bottom, z_2), high, low, magics)
+        e_2 = _exponential(where_larger(floors, z_2, bottom, z_2), first, magics)
         e_2 = multiply(e_2, scale)
-        e_3 = _exponential(where_larger(floors, z_3, bottom, z_3), high, low, magics)
+        e_3 = _exponential(where_larger(floors, z_3, bottom, z_3), first, magics)
         e_3 = multiply(e_3, scale)
-        r_0 = _exponential(larger(bottom_of, z_0), high_of, low_of, magics_of)
-        r_1 = _exponential(larger(bottom_of, z_1), high_of, low_of, magics_of)
-        r_2 = _exponential(larger(bottom_of, z_2), high_of, low_of, magics_of)
-        r_3 = _exponential(larger(bottom_of, z_3), high_of, low_of, magics_of)
+        r_0 = _exponential(larger(bottom_of, z_0), ratio, magics_of)
+        r_1 = _exponential(larger(bottom_of, z_1), ratio, magics_of)
+        r_2 = _exponential(larger(bottom_of, z_2), ratio, magics_of)
+        r_3 = _exponential(larger(bottom_of, z_3), ratio, magics_of)
         for t in range(at, at + n_steps):
             place = np.uintp(t * step)
             a = add(add(e_0, e_1), add(e_2, e_3))

@@ -18,12 +18,12 @@ from core.kernels.exp import (
     _anchor,
     _exponential,
     _highest,
-    _load_shifted,
     _log_one_plus,
     _one_minus_exp,
     _peak,
     _vector_at,
 )
+from core.kernels.lanes import _columns_of, _shifted_sums
 from core.kernels.vectors import (
     add,
     count_equal,
@@ -33,7 +33,6 @@ from core.kernels.vectors import (
     larger,
     largest_of,
     load,
-    multiply,
     prefetch,
     splat,
     store,
@@ -47,8 +46,8 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP"]
 
 _TINY = 1e-30  # lost among squares that sum to 1 / k or more
-# of exp.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 1454295566
+# of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
+EXP_STAMP = 3436934630
 
 
 @njit(**_INLINE)
@@ -74,7 +73,6 @@ def _statistics_sums(x, first, k, top, scale, magic, lowest):
     Also its first place, how often it is there, and the second largest;
     z = x - top, e = exp(x / T) * 2**-E.
     """
-    high, low = splat(scale[0]), splat(scale[1])
     magics, floor, tops = splat(magic), splat(lowest), splat(top)
     zero, fill = x.dtype.type(0), x.dtype.type(-np.inf)
     below = splat(fill)
@@ -97,7 +95,7 @@ def _statistics_sums(x, first, k, top, scale, magic, lowest):
                 given = where_equal(given, tops, below, given)
             second = larger(given, second)
             value = larger(floor, given)
-            e = _exponential(value, high, low, magics)
+            e = _exponential(value, scale, magics)
             a = add(a, e)
             b = fma(e, subtract(value, tops), b)
             c = fma(e, e, c)
@@ -106,72 +104,6 @@ def _statistics_sums(x, first, k, top, scale, magic, lowest):
         square += sum_of(c)
     runner_up = top if n_top > 1 else largest_of(second)
     return (mass, slope, square), place, n_top, runner_up
-
-
-@njit(**_INLINE)
-def _objective_sums(x, first, following, k, top, scale, magic, lowest):
-    """Return sums of e z^0 to e z^4 over the elements below the largest; its count.
-
-    The row from `following` on is fetched meanwhile.
-    """
-    high, low = splat(scale[0]), splat(scale[1])
-    magics, floor, tops = splat(magic), splat(lowest), splat(top)
-    zero, fill = x.dtype.type(0), x.dtype.type(-np.inf)
-    below = splat(fill)
-    step = width(x)
-    sum_0, sum_1, sum_2, sum_3, sum_4 = 0.0, 0.0, 0.0, 0.0, 0.0
-    n_top = 0
-    for begin in range(0, k, _FLUSH):
-        a = splat(zero)
-        b = c = d = f = a
-        for j in range(begin, min(begin + _FLUSH, k), step):
-            prefetch(x, np.uintp(following + j))
-            given = _vector_at(x, first + j, k - j, fill)
-            n_top += count_equal(given, tops)
-            value = larger(floor, where_equal(given, tops, below, given))
-            z = subtract(value, tops)
-            e = _exponential(value, high, low, magics)
-            a = add(a, e)
-            e = multiply(e, z)
-            b = add(b, e)
-            e = multiply(e, z)
-            c = add(c, e)
-            e = multiply(e, z)
-            d = add(d, e)
-            f = fma(e, z, f)
-        sum_0 += sum_of(a)
-        sum_1 += sum_of(b)
-        sum_2 += sum_of(c)
-        sum_3 += sum_of(d)
-        sum_4 += sum_of(f)
-    return (sum_0, sum_1, sum_2, sum_3, sum_4), n_top
-
-
-@njit(**_HELPER)
-def _shifted_sums(x, first, k, top, rate, shifted):
-    """Return sums of e z^0 to e z^4 and of e^2 below the largest; its count.
-
-    e = 2**(z * rate), in double precision.
-    """
-    sum_0, sum_1, sum_2, sum_3, sum_4, square = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    n_top = 0
-    for begin in range(first, first + k, shifted.size):
-        n = _load_shifted(x, begin, first + k, top, rate, shifted)
-        for j in range(n):
-            z = np.float64(x[begin + j]) - top
-            if z == 0.0:
-                n_top += 1
-                continue
-            e = shifted[j]
-            # a class at minus infinity has no mass: 0 * inf must not become NaN
-            z = z if e > 0.0 else 0.0
-            sum_0 += e
-            sum_1 += e * z
-            sum_2 += e * z * z
-            sum_3 += e * z * z * z
-            sum_4 += e * z * z * z * z
-            square += e * e
-    return (sum_0, sum_1, sum_2, sum_3, sum_4), square, n_top
 
 
 @njit(**_HELPER)
@@ -192,33 +124,6 @@ def _order(x, first, k, top):
 # ------------------------------------------------ rows of few classes, one in a lane
 
 
-@njit(**_INLINE)
-def _columns_of(x, first, n_rows, k, scale, tile, lanes):
-    """Put rows side by side, one a lane; write maxima and exponents of the lanes.
-
-    Return the constants of `_exponential` and the maxima, as vectors.
-    """
-    step = width(x)
-    for r in range(n_rows):
-        for j in range(k):
-            tile[np.uintp(j * step + r)] = x[np.uintp(first + r * k + j)]
-    for r in range(n_rows, step):
-        for j in range(k):
-            tile[np.uintp(j * step + r)] = x.dtype.type(0)
-    tops = load(tile, np.uintp(0))
-    for j in range(1, k):
-        tops = larger(load(tile, np.uintp(j * step)), tops)
-    high, low, rounding = splat(scale[0]), splat(scale[1]), splat(scale[3])
-    n = subtract(fma(tops, high, rounding), rounding)
-    below = subtract(n, splat(scale[4]))
-    store(lanes, np.uintp(0), tops)
-    store(lanes, np.uintp(step), n)
-    magic, lowest = subtract(rounding, below), multiply(below, splat(scale[2]))
-    peaks = _exponential(tops, high, low, magic)
-    store(lanes, np.uintp(2 * step), peaks)
-    return high, low, magic, lowest, tops
-
-
 @njit(**_HELPER)
 def _statistics_lanes(x, first, n_rows, k, scale, tile, lanes):
     """Write, of rows that fit a vector, what `_statistics_sums` finds of one row.
@@ -226,9 +131,7 @@ def _statistics_lanes(x, first, n_rows, k, scale, tile, lanes):
     lanes: maxima, exponents, exponentials of the maxima, sums of e, e z and e^2, first
     places of the maxima, how often they are there, and the second largest.
     """
-    high, low, magic, lowest, tops = _columns_of(
-        x, first, n_rows, k, scale, tile, lanes
-    )
+    magic, lowest, tops = _columns_of(x, first, n_rows, k, scale, tile, lanes)
     step = width(x)
     below = splat(x.dtype.type(-np.inf))
     zero, one = splat(x.dtype.type(0)), splat(x.dtype.type(1))
@@ -242,7 +145,7 @@ def _statistics_lanes(x, first, n_rows, k, scale, tile, lanes):
         given = where_equal(given, tops, below, given)
         second = larger(given, second)
         value = larger(lowest, given)
-        e = _exponential(value, high, low, magic)
+        e = _exponential(value, scale, magic)
         a = add(a, e)
         b = fma(e, subtract(value, tops), b)
         c = fma(e, e, c)
@@ -253,42 +156,6 @@ def _statistics_lanes(x, first, n_rows, k, scale, tile, lanes):
     store(lanes, np.uintp(6 * step), place)
     store(lanes, np.uintp(7 * step), n_top)
     store(lanes, np.uintp(8 * step), second)
-
-
-@njit(**_HELPER)
-def _objective_lanes(x, first, n_rows, k, scale, tile, lanes):
-    """Write, of rows that fit a vector, what `_objective_sums` finds of one row.
-
-    lanes: maxima, exponents, exponentials of the maxima, sums of e z^0 to e z^4, and
-    how often the maxima are there.
-    """
-    high, low, magic, lowest, tops = _columns_of(
-        x, first, n_rows, k, scale, tile, lanes
-    )
-    step = width(x)
-    below = splat(x.dtype.type(-np.inf))
-    zero, one = splat(x.dtype.type(0)), splat(x.dtype.type(1))
-    a = b = c = d = f = n_top = zero
-    for j in range(k):
-        given = load(tile, np.uintp(j * step))
-        n_top = add(n_top, where_equal(given, tops, one, zero))
-        value = larger(lowest, where_equal(given, tops, below, given))
-        z = subtract(value, tops)
-        e = _exponential(value, high, low, magic)
-        a = add(a, e)
-        e = multiply(e, z)
-        b = add(b, e)
-        e = multiply(e, z)
-        c = add(c, e)
-        e = multiply(e, z)
-        d = add(d, e)
-        f = fma(e, z, f)
-    store(lanes, np.uintp(3 * step), a)
-    store(lanes, np.uintp(4 * step), b)
-    store(lanes, np.uintp(5 * step), c)
-    store(lanes, np.uintp(6 * step), d)
-    store(lanes, np.uintp(7 * step), f)
-    store(lanes, np.uintp(8 * step), n_top)
 
 
 # --------------------------------------------------------------------- the statistics
@@ -406,95 +273,6 @@ def _statistics_kernel(
         else:
             is_row = _statistics_row(
                 x, k, row, scratch, labels, scale, limit, rate, beta, integers, numbers
-            )
-        if not is_row:
-            return row
-    return -1
-
-
-# ------------------------------------------- loss as a function of temperature
-
-
-@njit(**_INLINE)
-def _store_objective(row, beta, z, peak, sums, n_top, numbers):
-    """Write loss and derivatives of a row; `sums` are those below the largest."""
-    mass = sums[0] + (n_top - 1) * peak
-    if not mass < np.inf:
-        return False
-    share = 1.0 / (peak + mass)
-    mean = sums[1] * share
-    square, cube = sums[2] * share, sums[3] * share
-    variance = max(square - mean * mean, 0.0)
-    third = cube - 3.0 * mean * square + 2.0 * mean * mean * mean
-    fourth = sums[4] * share - 4.0 * mean * cube + 6.0 * mean * mean * square
-    fourth -= 3.0 * mean * mean * mean * mean
-    numbers[0, row] = _log_one_plus(mass / peak) - beta * z
-    numbers[1, row] = mean - (z if z > -np.inf else 0.0)
-    numbers[2, row] = variance
-    numbers[3, row] = third
-    numbers[4, row] = fourth - 3.0 * variance * variance
-    return True
-
-
-@njit(**_INLINE)
-def _objective_row(
-    x, k, every, row, scratch, labels, scale, limit, rate, beta, numbers
-):
-    """Do one row of any length; return whether it is one."""
-    _, _, shifted = scratch
-    first = row * every * k
-    top = _highest(x, first, k)
-    if not abs(top) < np.inf:
-        return False
-    exponent, magic, lowest = _anchor(top, scale)
-    high = np.float64(top)
-    if abs(exponent) < limit:
-        sums, n_top = _objective_sums(
-            x, first, first + every * k, k, top, scale, magic, lowest
-        )
-        peak = _peak(top, scale, magic)
-    else:
-        sums, _, n_top = _shifted_sums(x, first, k, high, rate, shifted)
-        peak = 1.0
-    z = np.float64(x[np.uintp(first + labels[row])]) - high
-    return _store_objective(row, beta, z, peak, sums, n_top, numbers)
-
-
-@njit(**_KERNEL)
-def _objective_kernel(
-    x, k, start, stop, scratch, labels, every, scale, limit, rate, beta, numbers
-):
-    """Loss and derivatives in beta of rows start..stop; the first bad row, or -1.
-
-    x: flat (m * k,); labels: (n,) int64, all >= 0; numbers: (5, n) of the loss and its
-    first four derivatives: the cumulants of the logits under the probabilities, the
-    first of them less the label's logit. Row i of these is row i * every of x; more
-    than 1 only of rows that do not fit a vector.
-    """
-    tile, lanes, _ = scratch
-    step = width(x)
-    is_short = k <= step
-    for row in range(start, stop):
-        lane = (row - start) % step
-        if is_short and lane == 0:
-            n_rows = min(step, stop - row)
-            _objective_lanes(x, row * k, n_rows, k, scale, tile, lanes)
-        top = np.float64(lanes[lane])
-        if is_short and abs(top) < np.inf and abs(lanes[step + lane]) < limit:
-            sums = (
-                np.float64(lanes[3 * step + lane]),
-                np.float64(lanes[4 * step + lane]),
-                np.float64(lanes[5 * step + lane]),
-                np.float64(lanes[6 * step + lane]),
-                np.float64(lanes[7 * step + lane]),
-            )
-            z = np.float64(x[np.uintp(row * k + labels[row])]) - top
-            peak = np.float64(lanes[2 * step + lane])
-            n_top = int(lanes[8 * step + lane])
-            is_row = _store_objective(row, beta, z, peak, sums, n_top, numbers)
-        else:
-            is_row = _objective_row(
-                x, k, every, row, scratch, labels, scale, limit, rate, beta, numbers
             )
         if not is_row:
             return row

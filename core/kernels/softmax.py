@@ -48,8 +48,8 @@ from core.kernels.vectors import (
 
 __all__ = ["EXP_STAMP"]
 
-# of exp.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 1454295566
+# of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
+EXP_STAMP = 3436934630
 
 
 @njit(**_INLINE)
@@ -58,12 +58,7 @@ def _keep_exponentials(x, first, k, scale, magic, lowest, buffer, out):
 
     Else in `out`.
     """
-    high, low, magics, floor = (
-        splat(scale[0]),
-        splat(scale[1]),
-        splat(magic),
-        splat(lowest),
-    )
+    magics, floor = splat(magic), splat(lowest)
     step = width(x)
     is_long = k > buffer.size
     total = 0.0
@@ -72,7 +67,7 @@ def _keep_exponentials(x, first, k, scale, magic, lowest, buffer, out):
         for j in range(begin, min(begin + _FLUSH, k), step):
             prefetch(x, np.uintp(first + k + j))
             value = larger(floor, _vector_at(x, first + j, k - j, lowest))
-            e = _exponential(value, high, low, magics)
+            e = _exponential(value, scale, magics)
             if is_long:
                 store_part(out, np.uintp(first + j), min(k - j, step), e)
             else:
@@ -166,22 +161,17 @@ def _head(out, first, k, lead):
 @njit(**_INLINE)
 def _write_exponentials(x, first, k, scale, magic, lowest, factor, lead, out):
     """Write exp(x / T) * 2**-E * factor."""
-    high, low, magics, floor = (
-        splat(scale[0]),
-        splat(scale[1]),
-        splat(magic),
-        splat(lowest),
-    )
+    magics, floor = splat(magic), splat(lowest)
     factors = splat(factor)
     step = width(x)
     head = _head(out, first, k, lead)
     if head > 0:
         value = larger(floor, _vector_at(x, first, head, lowest))
-        e = multiply(_exponential(value, high, low, magics), factors)
+        e = multiply(_exponential(value, scale, magics), factors)
         store_part(out, np.uintp(first), head, e)
     for j in range(head, k, step):
         value = larger(floor, _vector_at(x, first + j, k - j, lowest))
-        e = multiply(_exponential(value, high, low, magics), factors)
+        e = multiply(_exponential(value, scale, magics), factors)
         _put(out, first + j, k - j, e, lead >= 0)
 
 
