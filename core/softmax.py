@@ -585,5 +585,6 @@ def warm_up(dtypes: Iterable[DTypeLike] = (np.float32, np.float64)) -> None:
         logits = np.zeros((2, 3), dtype)
         labels = np.zeros(2, np.int64)
         softmax(logits)
+        softmax(np.zeros((2, _BLOCK_ROW + 1), dtype))
         row_statistics(logits, labels)
         temperature_objective(logits, labels, 1.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.side_by_side import HEAD, Report, machine
+from benchmarks.side_by_side import HEAD, RUN_UP, Report, machine
 
 from core.parallel import thread_count
 from core.warm_up import warm_up
@@ -23,7 +23,8 @@ def report(request: pytest.FixtureRequest) -> Iterator[Report]:
     warm_up()
     found = Report()
     yield found
-    head = HEAD.format(threads=thread_count(), machine=machine())
+    shared = {"threads": thread_count(), "run_up": round(1e3 * RUN_UP)}
+    head = HEAD.format(**shared, machine=machine())
     text = head + "\n".join([*found.lines, "", *found.notes]) + "\n"
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with capture.global_and_fixture_disabled():
