@@ -1,15 +1,15 @@
 """Softmax, log-softmax and log-sum-exp of short rows, a block of rows at a time.
 
-A block has as many rows as a vector has lanes, and its exponentials are taken as if it
-were one row: with one exponent for all of them, from its first element to its last,
-whole vectors that know of no row. A row of 10 classes would fill five eighths of a
-vector, and one of 2 classes an eighth. The exponent leaves room for rows that are
-lower than the highest of the block by a factor of 2**100 (2**900 in double precision);
-a block with others, or with what is no number, is left to the kernel of single rows.
+The exponentials of a block of rows are taken as if it were one row: with one exponent
+for all of them, from its first element to its last, whole vectors that know of no row.
+A row of 10 classes would fill five eighths of a vector, and one of 2 classes an eighth.
+The exponent leaves room for rows that are lower than the highest of the block by a
+factor of 2**100 (2**900 in double precision); a block with others, or with what is no
+number, is left to the kernel of single rows.
 
-What is found once per row, its sum and what follows from it, is found for the block by
-vectors too: in rows of 100 classes that took longer than the exponentials, since each
-of its steps waits for the one before.
+What is found once per row, its sum and what follows from it, is found by vectors too,
+of as many rows as they have lanes: in rows of 100 classes that took longer than the
+exponentials, since each of its steps waits for the one before.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -49,9 +49,15 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP"]
 
 # of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 3436934630
+EXP_STAMP = 1992749831
 
 _ROOM_SINGLE, _ROOM_DOUBLE = 100.0, 900.0  # powers of two above the bias
+# A block has at least as many rows as a vector has lanes, and more of few classes: each
+# of its steps waits for the one before, and only rows of the same step do not.
+_ELEMENTS, _MOST_ROWS = 1024, 512
+# Places in the buffer of what is known of the rows of a block, after a square to turn
+# rows into lanes, and of its exponentials.
+_TOPS, _SUMS, _PEAKS, _KEPT = 256, 768, 1280, 1792
 
 
 @njit(**_EXACT)
@@ -79,30 +85,31 @@ def _keep_block(x, first, n, scale, magic, lowest, buffer):
 
 
 @njit(**_INLINE)
-def _sums_of(buffer, n_rows, k, tile):
-    """Return the sums of the rows of a block; of missing ones, infinity."""
+def _sums_of(buffer, first, n_rows, k, tile):
+    """Return the sums of as many rows as a vector has lanes; missing ones: infinity."""
     step = width(buffer)
     zero, missing = buffer.dtype.type(0), buffer.dtype.type(np.inf)
     if k <= FEW:
         for r in range(n_rows):
             total = zero
             for j in range(k):
-                total += buffer[np.uintp(r * k + j)]
+                total += buffer[np.uintp(first + r * k + j)]
             tile[np.uintp(r)] = total
         for r in range(n_rows, step):
             tile[np.uintp(r)] = missing
         return load(tile, np.uintp(0))
     whole = k - k % step
-    for r in range(step):
-        total = splat(missing)
-        if r < n_rows:
-            total = splat(zero)
-            for j in range(0, whole, step):
-                total = add(total, load(buffer, np.uintp(r * k + j)))
-            if whole < k:
-                rest = load_part(buffer, np.uintp(r * k + whole), k - whole, zero)
-                total = add(total, rest)
+    for r in range(n_rows):
+        row = first + r * k
+        total = splat(zero)
+        for j in range(0, whole, step):
+            total = add(total, load(buffer, np.uintp(row + j)))
+        if whole < k:
+            rest = load_part(buffer, np.uintp(row + whole), k - whole, zero)
+            total = add(total, rest)
         store(tile, np.uintp(r * step), total)
+    for r in range(n_rows, step):
+        store(tile, np.uintp(r * step), splat(missing))
     return sums_of_rows(tile, np.uintp(0))
 
 
@@ -174,48 +181,57 @@ def _block_kernel(
 
     Returns the first row of the first block that is not in the exact range, or `stop`.
     """
-    buffer, lanes, logs = scratch
+    buffer, _, logs = scratch
     step = width(x)
-    one = x.dtype.type(1)
-    tile, kept = buffer[: step * step], buffer[step * step :]
+    tile, tops = buffer[:_TOPS], buffer[_TOPS:_SUMS]
+    sums, peaks = buffer[_SUMS:_PEAKS], buffer[_PEAKS:_KEPT]
+    kept = buffer[_KEPT:]
+    one, count = splat(x.dtype.type(1)), splat(x.dtype.type(k))
+    infinity = splat(x.dtype.type(np.inf))
     room = x.dtype.type(_ROOM_SINGLE if x.itemsize == 4 else _ROOM_DOUBLE)
-    for begin in range(start, stop, step):
-        first, n_rows = begin * k, min(step, stop - begin)
+    most = step * min(max(_ELEMENTS // (k * step), 1), _MOST_ROWS // step)
+    for begin in range(start, stop, most):
+        first, n_rows = begin * k, min(most, stop - begin)
         n = n_rows * k
         if kind == 0:
             top = _highest(x, first, n)
         else:
-            tops = _tops_of(x, first, n_rows, k, k, tile)
-            store(lanes, np.uintp(0), tops)
-            top = largest_of(tops)
+            highest = splat(x.dtype.type(-np.inf))
+            for r in range(0, n_rows, step):
+                n_here = min(step, n_rows - r)
+                found = _tops_of(x, first + r * k, n_here, k, k, tile)
+                store(tops, np.uintp(r), found)
+                highest = larger(found, highest)
+            top = largest_of(highest)
         exponent, magic, lowest = _anchor_below(top, scale, room)
-        is_exact = False
-        if abs(exponent) < limit - room:
-            _keep_block(x, first, n, scale, magic, lowest, kept)
-            mass = _sums_of(kept, n_rows, k, tile)
-            store(lanes, np.uintp(step), mass)
-            # the largest of a row is at least 1 then
-            n_enough = count_larger(mass, splat(x.dtype.type(k)))
-            n_finite = count_larger(splat(x.dtype.type(np.inf)), mass)
-            is_exact = n_enough == step and n_finite == n_rows
-        if not is_exact:
+        if not abs(exponent) < limit - room:
+            return begin
+        _keep_block(x, first, n, scale, magic, lowest, kept)
+        n_bad = 0
+        for r in range(0, n_rows, step):
+            n_here = min(step, n_rows - r)
+            found = _sums_of(kept, r * k, n_here, k, tile)
+            # more than k: the largest of a row is at least 1 then
+            n_bad += step - count_larger(found, count)
+            n_bad += n_here - count_larger(infinity, found)
+            store(sums, np.uintp(r), divide(one, found) if kind == 0 else found)
+        if n_bad > 0:
             return begin
         if kind == 0:
-            store(lanes, np.uintp(0), divide(splat(one), mass))
-            _write_block(first, n_rows, k, kept, lanes, out)
+            _write_block(first, n_rows, k, kept, sums, out)
+            continue
+        for r in range(0, n_rows, step):
+            found = _exponential(load(tops, np.uintp(r)), scale, splat(magic))
+            store(peaks, np.uintp(r), found)
+        for r in range(n_rows):
+            logs[r] = np.float64(sums[r]) / np.float64(peaks[r])
+        _logs(logs, 0, n_rows)
+        if kind == 1:
+            # `out` may be x, of which rows are written before others are read
+            for j in range(0, n, step):
+                store(kept, np.uintp(j), _vector_at(x, first + j, n - j, lowest))
+            _write_logs(first, n_rows, k, kept, tops, beta, logs, out)
         else:
-            peaks = _exponential(load(lanes, np.uintp(0)), scale, splat(magic))
-            store(lanes, np.uintp(2 * step), peaks)
-            for r in range(step):
-                peak = np.float64(lanes[2 * step + r]) if r < n_rows else np.inf
-                logs[r] = np.float64(lanes[step + r]) / peak
-            _logs(logs, 0, n_rows)
-            if kind == 1:
-                # `out` may be x, of which rows are written before others are read
-                for j in range(0, n, step):
-                    store(kept, np.uintp(j), _vector_at(x, first + j, n - j, one))
-                _write_logs(first, n_rows, k, kept, lanes, beta, logs, out)
-                continue
             for r in range(n_rows):
-                normaliser[begin + r] = np.float64(lanes[r]) * beta + logs[r]
+                normaliser[begin + r] = np.float64(tops[r]) * beta + logs[r]
     return stop

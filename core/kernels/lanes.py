@@ -56,17 +56,18 @@ def _tops_of(x, first, n_rows, k, stride, tile):
                 most = value if value > most else most
             tile[np.uintp(r)] = most
         return load(tile, np.uintp(0))
-    for r in range(step):
+    for r in range(n_rows):
         row = first + r * stride
-        top = fill
-        if r < n_rows and k < step:
+        if k < step:
             top = larger(load_part(x, np.uintp(row), k, x.dtype.type(-np.inf)), fill)
-        elif r < n_rows:
+        else:
             # the last vector, which has elements of the one before too
             top = larger(load(x, np.uintp(row + k - step)), fill)
             for j in range(0, k - step, step):
                 top = larger(load(x, np.uintp(row + j)), top)
         store(tile, np.uintp(r * step), top)
+    for r in range(n_rows, step):
+        store(tile, np.uintp(r * step), fill)
     return largest_of_rows(tile, np.uintp(0))
 
 

@@ -46,7 +46,7 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP"]
 
 # of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 3436934630
+EXP_STAMP = 1992749831
 
 _LONG_ROW = 512  # classes from which a block of rows leaves the first-level cache
 
