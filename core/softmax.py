@@ -9,9 +9,11 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+from numba import config
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from core.kernels.blocks import _block_kernel
@@ -47,7 +49,8 @@ _ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 _KERNEL_ALGORITHMS = _ALGORITHMS[1:]
 _SOFTMAX, _LOG_SOFTMAX, _LOG_SUM_EXP = range(3)
 _LOG2E = 1.4426950408889634
-_ROW_BYTES = 32  # a row of few classes costs time and outputs of its own
+# What a row costs beside its classes, in bytes read: less where rows go by the block.
+_ROW_BYTES, _BLOCK_ROW_BYTES = 64, 8
 
 _STREAMED = 1 << 24  # bytes of a result from which it is written past the caches
 
@@ -178,7 +181,11 @@ def _for_kernel(logits: NDArray[Any], beta: float) -> NDArray[Any]:
 
 
 def _run(
-    kernel: Callable[..., int], logits: NDArray[Any], *arguments: Any, every: int = 1
+    kernel: Callable[..., int],
+    logits: NDArray[Any],
+    *arguments: Any,
+    every: int = 1,
+    row_bytes: int = _ROW_BYTES,
 ) -> None:
     """Run a kernel over every so-many-th row, in chunks; raise for a bad one."""
     n_rows, n_classes = -(-logits.shape[0] // every), logits.shape[1]
@@ -187,10 +194,10 @@ def _run(
     def rows(start: int, stop: int) -> int:
         scratch = _scratch(logits.dtype)
         # kernels let NaN and infinity pass; only interpreted ones would warn of it
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore") if config.DISABLE_JIT else nullcontext():
             return kernel(flat, n_classes, start, stop, scratch, *arguments)
 
-    row_bytes = logits.itemsize * n_classes + _ROW_BYTES
+    row_bytes += logits.itemsize * n_classes
     raise_bad_row(logits[::every], map_rows(rows, n_rows, row_bytes))
 
 
@@ -239,7 +246,7 @@ def _softmax_rows(
         start = _block_kernel(flat, n_classes, start, stop, *shared)
         careful = min(start + _CAREFUL_ROWS, stop)
         if start < careful:
-            bad = _softmax_kernel(
+            bad: int = _softmax_kernel(
                 *(flat, n_classes, start, careful, scratch, algorithm, kind),
                 *(constants, limit, rate, beta, *outputs),
             )
@@ -283,6 +290,7 @@ def _run_softmax(
         *(_KERNEL_ALGORITHMS.index(algorithm), kind, constants),
         *(trusted_exponent(array.dtype), rate, beta),
         *(lead, result.reshape(-1), column),
+        row_bytes=_BLOCK_ROW_BYTES if is_short else _ROW_BYTES,
     )
     values = result if is_matrix else column
     if target is not values:

@@ -22,6 +22,7 @@ from core.kernels.exp import (
     _EXACT,
     _INLINE,
     _KERNEL,
+    _SMALL,
     _exponential,
     _highest,
     _log_vector,
@@ -99,7 +100,10 @@ def _sums_of(buffer, first, n_rows, k, tile):
             tile[np.uintp(r)] = missing
         return load(tile, np.uintp(0))
     whole = k - k % step
-    for r in range(n_rows):
+    for r in range(n_rows if whole == 0 else 0):
+        value = load_part(buffer, np.uintp(first + r * k), k, zero)
+        store(tile, np.uintp(r * step), value)
+    for r in range(n_rows if whole > 0 else 0):
         row = first + r * k
         total = splat(zero)
         for j in range(0, whole, step):
@@ -113,21 +117,14 @@ def _sums_of(buffer, first, n_rows, k, tile):
     return sums_of_rows(tile, np.uintp(0))
 
 
-@njit(**_INLINE)
-def _put_last(first, n_rows, k, r, value, out):
-    """Write the last vector of a row of a block, or all of a row that is shorter.
+@njit(**_SMALL)
+def _n_whole(n_rows, k, step):
+    """Return how many rows of a block can be written as vectors that are whole.
 
-    To write a part of a vector takes far longer than to write once more what is there:
-    elements of the row before it, or of the next rows, which are written later.
+    To write a part of a vector takes far longer than to write too much: of a short row,
+    the next ones write it again, if there are any.
     """
-    step = width(out)
-    row = first + r * k
-    if k >= step:
-        store(out, np.uintp(row + k - step), value)
-    elif r * k + step <= n_rows * k:
-        store(out, np.uintp(row), value)
-    else:
-        store_part(out, np.uintp(row), k, value)
+    return max((n_rows * k - step) // k + 1, 0) if k < step else n_rows
 
 
 @njit(**_INLINE)
@@ -140,14 +137,20 @@ def _write_block(first, n_rows, k, buffer, factors, out):
                 value = buffer[np.uintp(r * k + j)] * factors[np.uintp(r)]
                 out[np.uintp(first + r * k + j)] = value
         return
-    for r in range(n_rows):
-        row, place = first + r * k, r * k
+    n_whole = _n_whole(n_rows, k, step)
+    # of a longer row, the last vector has elements of the one before too
+    rest = max(k - step, 0)
+    for r in range(n_whole):
+        place = r * k
         factor = splat(factors[np.uintp(r)])
-        for j in range(0, k - step, step):
+        for j in range(0, rest, step):
             e = multiply(load(buffer, np.uintp(place + j)), factor)
-            store(out, np.uintp(row + j), e)
-        e = multiply(load(buffer, np.uintp(place + max(k - step, 0))), factor)
-        _put_last(first, n_rows, k, r, e, out)
+            store(out, np.uintp(first + place + j), e)
+        e = multiply(load(buffer, np.uintp(place + rest)), factor)
+        store(out, np.uintp(first + place + rest), e)
+    for r in range(n_whole, n_rows):
+        e = multiply(load(buffer, np.uintp(r * k)), splat(factors[np.uintp(r)]))
+        store_part(out, np.uintp(first + r * k), k, e)
 
 
 @njit(**_INLINE)
@@ -161,16 +164,20 @@ def _write_logs(first, n_rows, k, block, tops, beta, log_masses, out):
                 z = np.float64(block[np.uintp(r * k + j)]) - top
                 out[np.uintp(first + r * k + j)] = z * beta - log_mass
         return
+    n_whole, rest = _n_whole(n_rows, k, step), max(k - step, 0)
     for r in range(n_rows):
-        row, place = first + r * k, r * k
+        place = r * k
         top, log_mass = tops[np.uintp(r)], log_masses[np.uintp(r)]
-        for j in range(0, k - step, step):
+        for j in range(0, rest, step):
             value = load(block, np.uintp(place + j))
             value = narrow(_log_vector(value, top, beta, log_mass), out)
-            store(out, np.uintp(row + j), value)
-        value = load(block, np.uintp(place + max(k - step, 0)))
+            store(out, np.uintp(first + place + j), value)
+        value = load(block, np.uintp(place + rest))
         value = narrow(_log_vector(value, top, beta, log_mass), out)
-        _put_last(first, n_rows, k, r, value, out)
+        if r < n_whole:
+            store(out, np.uintp(first + place + rest), value)
+        else:
+            store_part(out, np.uintp(first + place), k, value)
 
 
 @njit(**_KERNEL)
