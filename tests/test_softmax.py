@@ -460,6 +460,33 @@ def test_one_class_left(n_classes: int) -> None:
         assert softmax(logits, algorithm=algorithm)[0, 3] == 1.0
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_classes", [1, 2, 4, 5, 8, 10, 16, 17, 100, 256])
+@pytest.mark.parametrize("n_rows", [1, 7, 33, pytest.param(515, marks=needs_jit)])
+def test_a_block_gives_what_its_rows_give(
+    n_rows: int, n_classes: int, dtype: Any
+) -> None:
+    """Also where rows are far apart, beyond what one exponent holds, and in place."""
+    rng = np.random.default_rng([n_rows, n_classes])
+    even = (rng.normal(size=(n_rows, n_classes)) * 3).astype(dtype)
+    ruled_out = even.copy()
+    ruled_out[:, 1:][rng.random((n_rows, n_classes - 1)) < 0.3] = -np.inf
+    uneven = even + rng.choice([0, 0, 0, 40, -60, 200, 2000], (n_rows, 1)).astype(dtype)
+    for logits in (even, ruled_out, uneven):
+        # the kernel of single rows, which other tests compare with twins
+        single = {"algorithm": "two-pass"} if n_classes > 16 else {}
+        for function in (softmax, log_softmax, logsumexp):
+            options = {} if function is logsumexp else single
+            rows = [function(logits[i : i + 1], **options) for i in range(n_rows)]
+            alone = np.concatenate(rows)
+            together = function(logits)
+            tolerance = 1e-6 if dtype == np.float32 else 1e-13
+            assert_allclose(together, alone, tolerance, tolerance)
+            if function is not logsumexp:
+                given = logits.copy()
+                assert_array_equal(function(given, out=given), together)
+
+
 def test_a_row_does_not_depend_on_its_neighbours() -> None:
     for n_classes in (3, 10, 95, 100):
         logits = make_logits(40, n_classes, np.float32)
