@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 PAUSE = 0.01
-RUN_UP = 0.02  # seconds of calls that do not count, before one that does
+RUN_UP = 0.1  # seconds of calls that do not count, before one that does
 PACKAGES = (
     "numpy scipy numba scikit-learn torch torchmetrics netcal probmetrics pytorch-ood"
 )
@@ -67,8 +67,8 @@ def medians(
     """Return the median seconds of each, run in turn after a warm-up.
 
     Slow ones run at least three times, whatever `seconds` says. Before each call that
-    counts there are others, of a hundredth of a second or two: the first finds cores
-    asleep, and the arrays of another in the caches.
+    counts there are others, of a tenth of a second: the first of them find cores
+    asleep, or both threads on one, and the arrays of another in the caches.
     """
     for function in functions:
         function()
