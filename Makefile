@@ -35,7 +35,7 @@ run: .cache/warm ## Open the app on the sample, or on FILE=path (PLUMBLINE_HEADL
 		export PLUMBLINE_FILE="$$FILE"; \
 	fi; \
 	if [ -n "$$CI$$PLUMBLINE_HEADLESS" ]; then export STREAMLIT_SERVER_HEADLESS=true; fi; \
-	exec .venv/bin/python -m streamlit run app/main.py --server.address 127.0.0.1 \
+	exec .venv/bin/python -m app.serve --server.address 127.0.0.1 \
 		--server.showEmailPrompt false --browser.gatherUsageStats false
 
 test: .venv/.test .cache/kernels ## Run every test but the slow ones, in a real browser too

@@ -13,6 +13,10 @@ sys.path[:] = [ROOT, *(p for p in sys.path if p not in (ROOT, str(HERE)))]
 
 import streamlit as st
 
+from app import ready
+
+ahead = ready.draw_ahead()
+
 from app import bar, jobs, opening
 from components import theme
 
@@ -102,3 +106,4 @@ with (
         if not bar.lacks_scores(page.url_path, page.title):
             page.run()
 st.html(bar.QUIET_IN_FIELDS, unsafe_allow_javascript=True)
+ahead.empty()

@@ -16,7 +16,7 @@ from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-__all__ = ["Visit", "forget_widgets", "left", "let_go", "tidy"]
+__all__ = ["Visit", "forget_widgets", "give_back", "left", "let_go", "tidy"]
 
 # Streamlit forgets a session that does not come back, but only when another one
 # leaves: on a quiet server the rows would stay. So it is closed a little earlier.
@@ -32,6 +32,11 @@ def tidy() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+    give_back()
+
+
+def give_back() -> None:
+    """Give what was freed already back to the system."""
     pa.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):  # glibc only
         ctypes.CDLL(None).malloc_trim(0)

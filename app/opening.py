@@ -451,12 +451,15 @@ def _take(file: Source, wanted: Settings, made: Study, understood: Schema) -> No
     elif before is not None and not session.get("_is_step"):
         state.remember(state.settings())
     session["_study"], session["_schema"], session["_source"] = made, understood, file
-    # Nobody goes back to rows without reading them: results and widgets let go of them.
-    compute.forget()
-    jobs.forget_all()
-    memory.forget_widgets()
-    memory.tidy()
-    session["_is_new"] = True
+    if before is None:
+        memory.give_back()
+    else:
+        # Nobody goes back to rows without reading them: results and widgets let go.
+        compute.forget()
+        jobs.forget_all()
+        memory.forget_widgets()
+        memory.tidy()
+        session["_is_new"] = True
     state.dismiss()
     state.accept(wanted)
 

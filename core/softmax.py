@@ -13,11 +13,11 @@ from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
-from numba import config
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from core.kernels.blocks import _block_kernel
 from core.kernels.exp import (
+    IS_COMPILED,
     STORED_ROW,
     new_scratch,
     reduction_constants,
@@ -194,7 +194,7 @@ def _run(
     def rows(start: int, stop: int) -> int:
         scratch = _scratch(logits.dtype)
         # kernels let NaN and infinity pass; only interpreted ones would warn of it
-        with np.errstate(all="ignore") if config.DISABLE_JIT else nullcontext():
+        with nullcontext() if IS_COMPILED else np.errstate(all="ignore"):
             return kernel(flat, n_classes, start, stop, scratch, *arguments)
 
     row_bytes += logits.itemsize * n_classes

@@ -118,7 +118,7 @@ class Server:
 def serve(**environment: str) -> Iterator[Server]:
     """Start the app on a free port of the loopback interface; stop it at the end."""
     port = _free_port()
-    command = [sys.executable, "-m", "streamlit", "run", "app/main.py"]
+    command = [sys.executable, "-m", "app.serve"]
     command += [*SERVER_FLAGS, f"--server.port={port}"]
     env = {k: v for k, v in os.environ.items() if not k.startswith("PLUMBLINE_")}
     with tempfile.TemporaryDirectory(prefix="plumbline-server-") as folder:

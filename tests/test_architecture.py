@@ -82,7 +82,7 @@ def at_import(file: str) -> set[str]:
 
 
 def test_modules_are_imported_without_scikit_learn_and_distributions() -> None:
-    slow = ("sklearn.", "scipy.stats.", "scipy.optimize.")
+    slow = ("sklearn.", "scipy.stats.", "scipy.optimize.", "scipy.spatial.")
     wrong = {
         file: {name for name in at_import(file) if f"{name}.".startswith(slow)}
         for file in FILES

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
 
 from core.calibrators.base import CALIBRATORS, Calibrator
 from core.calibrators.one_vs_rest import LOWEST_LOG, effective_rows
@@ -40,7 +40,9 @@ def neighbour_distances(
     found = np.empty(len(features))
 
     def rows(start: int, stop: int) -> None:
-        distance = cdist(features[start:stop].astype(np.float64), reference)
+        distance = scipy.spatial.distance.cdist(
+            features[start:stop].astype(np.float64), reference
+        )
         distance.partition(n_neighbours - 1, axis=1)
         # In order, so that sums round as in an exported module.
         nearest = np.sort(distance[:, :n_neighbours], axis=1)
@@ -58,7 +60,7 @@ def own_distances(
     reference = features[kept]
 
     def rows(start: int, stop: int) -> None:
-        distance = cdist(features[start:stop], reference)
+        distance = scipy.spatial.distance.cdist(features[start:stop], reference)
         itself = np.arange(start, stop)[:, None] == kept
         distance[itself] = np.inf
         distance.partition(n_neighbours - 1, axis=1)

@@ -50,7 +50,7 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP"]
 
 # of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 1992749831
+EXP_STAMP = 3588861104
 
 _ROOM_SINGLE, _ROOM_DOUBLE = 100.0, 900.0  # powers of two above the bias
 # A block has at least as many rows as a vector has lanes, and more of few classes: each
@@ -67,6 +67,20 @@ def _anchor_below(top, scale, room):
     n = (top * scale[0] + scale[3]) - scale[3]
     below = n - scale[4] - room
     return n, scale[3] - below, below * scale[2]
+
+
+@njit(**_INLINE)
+def _highest_of_rows(x, first, n_rows, k, tile):
+    """Return the largest elements of the rows of a block; of missing ones, -inf."""
+    if k > FEW:
+        return _tops_of(x, first, n_rows, k, k, tile)
+    for r in range(width(x)):
+        most = x.dtype.type(-np.inf)
+        for j in range(k if r < n_rows else 0):
+            value = x[np.uintp(first + r * k + j)]
+            most = value if value > most else most
+        tile[np.uintp(r)] = most
+    return load(tile, np.uintp(0))
 
 
 @njit(**_INLINE)
@@ -206,7 +220,7 @@ def _block_kernel(
             highest = splat(x.dtype.type(-np.inf))
             for r in range(0, n_rows, step):
                 n_here = min(step, n_rows - r)
-                found = _tops_of(x, first + r * k, n_here, k, k, tile)
+                found = _highest_of_rows(x, first + r * k, n_here, k, tile)
                 store(tops, np.uintp(r), found)
                 highest = larger(found, highest)
             top = largest_of(highest)

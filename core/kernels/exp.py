@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import config, njit, types
 from numba.extending import overload
 
 from core.kernels.vectors import (
@@ -61,6 +61,7 @@ from core.kernels.vectors import (
 )
 
 __all__ = [
+    "IS_COMPILED",
     "STORED_ROW",
     "new_scratch",
     "reduction_constants",
@@ -68,6 +69,7 @@ __all__ = [
     "trusted_exponent",
 ]
 
+IS_COMPILED = not config.DISABLE_JIT
 FASTMATH = {"contract"}  # fused multiply-add only
 _KERNEL = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": FASTMATH}
 # Callers hold the arrays: a helper that counted references too, atomically, would spend

@@ -48,14 +48,6 @@ def _tops_of(x, first, n_rows, k, stride, tile):
     """
     step = width(x)
     fill = splat(x.dtype.type(-np.inf))
-    if k <= FEW:
-        for r in range(step):
-            most = x.dtype.type(-np.inf)
-            for j in range(k if r < n_rows else 0):
-                value = x[np.uintp(first + r * stride + j)]
-                most = value if value > most else most
-            tile[np.uintp(r)] = most
-        return load(tile, np.uintp(0))
     for r in range(n_rows):
         row = first + r * stride
         if k < step:

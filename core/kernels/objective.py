@@ -46,7 +46,7 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP"]
 
 # of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 1992749831
+EXP_STAMP = 3588861104
 
 _LONG_ROW = 512  # classes from which a block of rows leaves the first-level cache
 
@@ -187,7 +187,7 @@ def _objective_block(x, first, n_rows, k, stride, scale, buffer, lanes):
     store(lanes, np.uintp(7 * step), sums_of_rows(buffer, np.uintp(4 * tile)))
 
 
-@njit(**_INLINE)
+@njit(**_HELPER)
 def _finish_block(row, n_rows, beta, step, lanes, work, numbers):
     """Write the loss and its derivatives of a block; return how many are numbers.
 

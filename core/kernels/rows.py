@@ -47,7 +47,7 @@ __all__ = ["EXP_STAMP"]
 
 _TINY = 1e-30  # lost among squares that sum to 1 / k or more
 # of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 1992749831
+EXP_STAMP = 3588861104
 
 
 @njit(**_INLINE)

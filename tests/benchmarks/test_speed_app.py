@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "sample_data" / "digits_noisy.csv"
 CACHE = "NUMBA_CACHE_DIR"
 EVALUATE, START, EMPTY = 2.5, 5.0, 25.0
+DRAWN = ".js-plotly-plot .scatterlayer .trace"  # not only axes
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def seconds_to_chart(browser: Browser, cache: str) -> float:
     start = time.perf_counter()
     with serve(**{CACHE: cache}) as server:
         page.goto(server.url)
-        page.wait_for_selector(".js-plotly-plot .main-svg", timeout=90_000)
+        page.wait_for_selector(DRAWN, timeout=90_000)
         found = time.perf_counter() - start
     page.close()
     return found

@@ -1,0 +1,77 @@
+"""What a cold server does while a browser loads the page: it imports modules.
+
+That takes a second or two, and so does the part of the page that draws charts; neither
+waits for the other.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import threading
+import time
+
+import streamlit as st
+from streamlit import runtime
+from streamlit.delta_generator import DeltaGenerator
+
+__all__ = ["begin", "draw_ahead"]
+
+_MODULES = (
+    "app.opening",
+    "app.bar",
+    "app.fold_line",
+    "app.provenance",
+    "app.snapshots",
+)
+_lock = threading.Lock()
+_is_done = threading.Event()
+
+
+def begin() -> None:
+    """Import the modules as soon as the server listens, in a thread of its own."""
+    threading.Thread(
+        target=_when_listening, name="plumbline-ready", daemon=True
+    ).start()
+
+
+def _when_listening() -> None:
+    while not runtime.exists():
+        time.sleep(0.01)
+    _make_ready()
+
+
+def _make_ready() -> None:
+    """Import everything that the first page draws with, once."""
+    with _lock:
+        if _is_done.is_set():
+            return
+        # Nothing of what is made here is garbage, nor will it be.
+        gc.disable()
+        try:
+            for name in _MODULES:
+                importlib.import_module(name)
+            # what Plotly and Numba import when the first figure and kernel are there
+            importlib.import_module("components.reliability").empty_diagram("", "")
+            importlib.import_module("core.kernels.start").start()
+            gc.freeze()
+        finally:
+            gc.enable()
+        _is_done.set()
+
+
+def draw_ahead() -> DeltaGenerator:
+    """Have the browser of a new session fetch what draws charts; import the rest.
+
+    Returns
+    -------
+    DeltaGenerator
+        What is drawn for it, hidden; to be emptied when the page is there.
+    """
+    place = st.empty()
+    if "_settings" not in st.session_state:
+        with place.container(key="ahead"):
+            st.html("<style>.st-key-ahead { display: none }</style>")
+            st.plotly_chart([{"x": [], "y": []}], key="chart_ahead")
+    _make_ready()
+    return place
