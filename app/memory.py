@@ -22,7 +22,6 @@ __all__ = [
     "give_back",
     "left",
     "let_go",
-    "share_arena",
     "tidy",
 ]
 
