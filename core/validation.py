@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from core.messages import Answer, DataError, Note
+from core.parallel import map_rows
 
 __all__ = [
     "as_scores",
@@ -68,10 +69,14 @@ def checked_logits(
 ) -> FloatArray:
     """Return logits as floats; NaN, +inf or a row of only -inf raises DataError."""
     array = as_scores(values, where)
-    for start, block in _blocks(array):
+
+    def total(start: int, stop: int) -> float:
         # NaN and infinity would be in the sum, which is faster than `sum`
-        if np.isfinite(np.einsum("i->", block.reshape(-1))):
-            continue
+        return float(np.einsum("i->", array[start:stop].reshape(-1)))
+
+    if np.isfinite(map_rows(total, len(array), array[:1].nbytes)).all():
+        return array
+    for start, block in _blocks(array):
         is_bad = np.isnan(block) | (block == np.inf)
         bad = np.flatnonzero(is_bad.any(axis=1) | (block == -np.inf).all(axis=1))
         if bad.size:
