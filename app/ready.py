@@ -26,6 +26,7 @@ _MODULES = (
 )
 _lock = threading.Lock()
 _is_done = threading.Event()
+_is_drawn = threading.Event()
 
 
 def begin() -> None:
@@ -61,7 +62,7 @@ def _make_ready() -> None:
 
 
 def draw_ahead() -> DeltaGenerator:
-    """Have the browser of a new session fetch what draws charts; import the rest.
+    """Have the first browser fetch what draws charts; import what is missing.
 
     Returns
     -------
@@ -69,7 +70,8 @@ def draw_ahead() -> DeltaGenerator:
         What is drawn for it, hidden; to be emptied when the page is there.
     """
     place = st.empty()
-    if "_settings" not in st.session_state:
+    if not _is_drawn.is_set():
+        _is_drawn.set()
         with place.container(key="ahead"):
             st.html("<style>.st-key-ahead { display: none }</style>")
             st.plotly_chart([{"x": [], "y": []}], key="chart_ahead")
