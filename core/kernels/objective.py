@@ -111,26 +111,16 @@ def _objective_lanes(x, first, n_rows, k, scale, tile, lanes):
     step = width(x)
     below = splat(x.dtype.type(-np.inf))
     zero, one = splat(x.dtype.type(0)), splat(x.dtype.type(1))
-    a = b = c = d = f = n_top = zero
+    sums, n_top = (zero, zero, zero, zero, zero), zero
     for j in range(k):
         given = load(tile, np.uintp(j * step))
         n_top = add(n_top, where_equal(given, tops, one, zero))
-        value = larger(lowest, where_equal(given, tops, below, given))
-        z = subtract(value, tops)
-        e = _exponential(value, scale, magic)
-        a = add(a, e)
-        e = multiply(e, z)
-        b = add(b, e)
-        e = multiply(e, z)
-        c = add(c, e)
-        e = multiply(e, z)
-        d = add(d, e)
-        f = fma(e, z, f)
-    store(lanes, np.uintp(3 * step), a)
-    store(lanes, np.uintp(4 * step), b)
-    store(lanes, np.uintp(5 * step), c)
-    store(lanes, np.uintp(6 * step), d)
-    store(lanes, np.uintp(7 * step), f)
+        sums, _ = _add_moments(given, tops, below, lowest, scale, magic, sums)
+    store(lanes, np.uintp(3 * step), sums[0])
+    store(lanes, np.uintp(4 * step), sums[1])
+    store(lanes, np.uintp(5 * step), sums[2])
+    store(lanes, np.uintp(6 * step), sums[3])
+    store(lanes, np.uintp(7 * step), sums[4])
     store(lanes, np.uintp(8 * step), n_top)
 
 
