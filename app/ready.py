@@ -70,8 +70,10 @@ def draw_ahead() -> DeltaGenerator:
         What is drawn for it, hidden; to be emptied when the page is there.
     """
     place = st.empty()
-    if not _is_drawn.is_set():
+    if "_settings" in st.session_state:
         _is_drawn.set()
+    # a run may be cut short by the next one, which draws it again
+    if not _is_drawn.is_set():
         with place.container(key="ahead"):
             st.html("<style>.st-key-ahead { display: none }</style>")
             st.plotly_chart([{"x": [], "y": []}], key="chart_ahead")
