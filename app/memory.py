@@ -16,14 +16,7 @@ from streamlit import runtime
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-__all__ = [
-    "Visit",
-    "forget_widgets",
-    "give_back",
-    "left",
-    "let_go",
-    "tidy",
-]
+__all__ = ["Visit", "forget_widgets", "give_back", "left", "let_go", "tidy"]
 
 # Streamlit forgets a session that does not come back, but only when another one
 # leaves: on a quiet server the rows would stay. So it is closed a little earlier.

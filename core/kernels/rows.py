@@ -1,7 +1,7 @@
-"""Statistics of rows of logits and the loss as a function of temperature.
+"""Statistics of rows of logits.
 
-Both read a row several times, for its maximum, its second and for the sums around
-them; after the first sweep the row is in cache, so that it is one trip over memory.
+A row is read several times, for its maximum, its second and for the sums around it;
+after the first sweep it is in cache, so that it is one trip over memory.
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
