@@ -15,7 +15,9 @@ import pyarrow.parquet
 import pytest
 
 from app import cli
-from core.loading import DataError, read_predictions
+from core.loading import DataError, read_predictions, text_rows
+from core.loading.sources import Source
+from core.loading.text import read_text
 
 HEADER = "prob_cat,prob_dog,label,note\n"
 ROWS = "0.9,0.1,cat,ok\n0.2,0.8,dog,fine\n"
@@ -271,3 +273,59 @@ def test_lists_of_scores_beside_lists_of_features(wanted: str) -> None:
     found = rows.logits if rows.input_kind == "logits" else np.exp(rows.logits)
     np.testing.assert_allclose(found, lists[wanted])
     assert rows.labels.tolist() == [0, 1]
+
+
+WIDE = "id,label,logit_a,logit_b\n"
+LINES = [f"r{i},{'ab'[i % 2]},{i / 7:.3f},{-i / 3:.2f}\n" for i in range(60)]
+CUT = {
+    "plain": WIDE + "".join(LINES),
+    "no line end at the end": (WIDE + "".join(LINES)).rstrip("\n"),
+    "quotes in the header": '"id","label","logit_a","logit_b"\n' + "".join(LINES),
+    "quotes far down": WIDE + "".join(LINES) + '"r,\n60",a,0.5,0.25\n',
+    "ends of Windows": (WIDE + "".join(LINES)).replace("\n", "\r\n"),
+    "ends of an old Mac": (WIDE + "".join(LINES)).replace("\n", "\r"),
+    "blank lines": WIDE + "\n\n\n".join(LINES) + "\n" * 200,
+    "a mark of the order of bytes": "\ufeff" + WIDE + "".join(LINES),
+    "comments above": "# made by hand\n# on a Monday\n" + WIDE + "".join(LINES),
+    "no header": "".join(LINES),
+    "tabs and empty cells": (WIDE + "".join(LINES) + ",b,,\n").replace(",", "\t"),
+    "a row with a cell too many": WIDE + "".join(LINES) + "r60,a,1,2,3\n",
+    "letters beyond ASCII": (WIDE + "".join(LINES)).replace("r5", "ü"),
+    "Latin-1 far down": (WIDE + "".join(LINES)).encode() + "ü,a,1,2\n".encode("cp1252"),
+    "a word far down": WIDE + "".join(LINES) + "r60,a,none,2\n",
+}
+
+
+def _table_or_error(data: bytes) -> Any:
+    source = Source("rows.csv", data=data)
+    shares: list[float] = []
+    try:
+        raw = read_text(source, "", lambda share, _: shares.append(share))
+    except DataError as error:
+        return error.what, error.where, error.how_to_fix
+    return raw.table.to_pydict(), raw.table.schema.types, raw.n_rows, raw.notes
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_parts_of_a_text_give_what_the_whole_gives(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = CUT[kind]
+    data = text.encode() if isinstance(text, str) else text
+    whole = _table_or_error(data)
+    # Types are found in the head, which is longer than any part.
+    for size in (9, 64, 200, 555):
+        monkeypatch.setattr(text_rows, "_PART", size)
+        assert _table_or_error(data) == whole, size
+
+
+def test_a_column_that_changes_far_down_is_read_again(tmp_path: Path) -> None:
+    row = ",".join(["0.1234567"] * 100)
+    text = ",".join(f"logit_{i}" for i in range(100)) + ",label\n"
+    text += (row + ",1\n") * 20_000 + (row + ",cat\n") + (row + ",1\n") * 2
+    path = tmp_path / "late.csv"
+    path.write_text(text)
+    raw = read_text(Source("late.csv", path), "", lambda *_: None)
+    assert raw.table["label"][20_000].as_py() == "cat"
+    assert raw.table["label"][0].as_py() == "1"
+    assert raw.n_rows == 20_003

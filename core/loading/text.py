@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -29,14 +29,13 @@ from core.loading.quotes import check_quotes, has_line_ends
 from core.loading.rules import written_anew
 from core.loading.settled import settled, with_points
 from core.loading.sources import Raw, Source, check_size, damaged, shortened
-from core.loading.streams import ArrowStream, Stream, opened
+from core.loading.streams import Stream, opened
+from core.loading.text_rows import arrow_options, batches_of, read_rows
 from core.messages import DataError, Note, Progress
 
 __all__ = ["packed_kind", "read_text"]
 
 _HEAD = 4 << 20
-_BLOCK = 1 << 21
-_TOGETHER = 1 << 24  # bytes of rows that become one piece of each column
 _MOST_TRIES = 4
 _PACKED = {"gzip": ".gz", "zstd": ".zst"}
 _UNREADABLE = (
@@ -218,37 +217,13 @@ def _inspect_text(source: Source, packing: str) -> tuple[Dialect, bytes, float]:
     return dialect, text.encode("utf-8"), share
 
 
-def _options(dialect: Dialect, types: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of Arrow, which gets every text as UTF-8."""
-    return {
-        "read_options": pyarrow.csv.ReadOptions(
-            column_names=list(dialect.names),
-            skip_rows=dialect.n_above,
-            skip_rows_after_names=dialect.n_header,
-            block_size=max(_BLOCK, 4 * dialect.longest_line),
-        ),
-        "parse_options": pyarrow.csv.ParseOptions(
-            delimiter=dialect.delimiter, newlines_in_values=dialect.has_quotes
-        ),
-        # Empty cells are missing; "NA" stays text, because it may name a class.
-        "convert_options": pyarrow.csv.ConvertOptions(
-            column_types=types,
-            null_values=[""],
-            strings_can_be_null=True,
-            decimal_point=dialect.decimal,
-            true_values=[],
-            false_values=[],
-        ),
-    }
-
-
 def _column_types(head: bytes, dialect: Dialect) -> dict[str, Any]:
     """Return types seen in the first block; text stays as it was written.
 
     Dates and codes with leading zeros stay text, so that the user's own file comes
     back as it was.
     """
-    seen = pyarrow.csv.read_csv(pa.py_buffer(head), **_options(dialect, {}))
+    seen = pyarrow.csv.read_csv(pa.py_buffer(head), **arrow_options(dialect, {}))
     start = head[: 1 << 16].rpartition(b"\n")[0] + b"\n"
     has_codes = re.search(rb"(?:\A|[\s,;\"])0\d", start) is not None
     codes = NAMES["id"] + NAMES["group"]
@@ -262,7 +237,9 @@ def _column_types(head: bytes, dialect: Dialect) -> dict[str, Any]:
         types[field.name] = kind
     if has_codes:
         every = dict.fromkeys(dialect.names, pa.string())
-        as_text = pyarrow.csv.read_csv(pa.py_buffer(start), **_options(dialect, every))
+        as_text = pyarrow.csv.read_csv(
+            pa.py_buffer(start), **arrow_options(dialect, every)
+        )
         for name in types:
             coded = pc.match_substring_regex(as_text[name], r"^\s*0\d")
             if pc.any(coded).as_py() and pa.types.is_integer(types[name]):
@@ -280,7 +257,7 @@ def _read_blocks(
     """Read block by block; when a later block shows other types, read again."""
     for n_tries in itertools.count(1):
         try:
-            return _read_table(source, dialect, types, report, packing), dialect
+            return read_rows(source, dialect, types, packing, report), dialect
         except pa.ArrowInvalid as error:
             if "invalid UTF8" in str(error) and dialect.encoding == "utf-8":
                 dialect = replace(dialect, encoding="cp1252")
@@ -292,47 +269,6 @@ def _read_blocks(
                 raise
             types = _widened(types, dialect.names[int(found[1])], n_tries)
     raise AssertionError  # the loop above has no other end
-
-
-def _read_table(
-    source: Source,
-    dialect: Dialect,
-    types: dict[str, Any],
-    report: Callable[[int, float], None],
-    packing: str,
-) -> Any:
-    pieces: list[Any] = []
-    batches: list[Any] = []
-    n_bytes = n_rows = 0
-    options = _options(dialect, types)
-    for batch, share in _batches(source, dialect, packing, options):
-        batches.append(batch)
-        n_bytes += batch.nbytes
-        if n_bytes > _TOGETHER:
-            pieces.append(_piece(batches))
-            batches, n_bytes = [], 0
-        n_rows += batch.num_rows
-        report(n_rows, share)
-    return pa.concat_tables([*pieces, _piece(batches)] if batches else pieces)
-
-
-def _batches(
-    source: Source, dialect: Dialect, packing: str, options: dict[str, Any]
-) -> Iterator[tuple[Any, float]]:
-    """Yield rows and the share of the file that was read."""
-    stream = ArrowStream(source, packing, dialect.encoding)
-    reader = pyarrow.csv.open_csv(stream.file, **options)
-    yield pa.RecordBatch.from_pylist([], reader.schema), 0.0
-    n_bytes = 0
-    for batch in reader:
-        n_bytes += batch.nbytes
-        check_size(n_bytes, source.name, 1)
-        yield batch, stream.fraction()
-
-
-def _piece(batches: list[Any]) -> Any:
-    """Return batches as one table: many short pieces of columns take much memory."""
-    return pa.Table.from_batches(batches).combine_chunks()
 
 
 def _narrowed(types: dict[str, Any]) -> dict[str, Any]:
@@ -388,10 +324,10 @@ def _text_error(name: str, error: BaseException, dialect: Dialect) -> DataError:
 
 def _with_row(source: Source, dialect: Dialect, packing: str) -> BaseException | None:
     """Return the error of a ragged row once more, from one thread, which counts."""
-    options = _options(dialect, dict.fromkeys(dialect.names, pa.string()))
+    options = arrow_options(dialect, dict.fromkeys(dialect.names, pa.string()))
     options["read_options"].use_threads = False
     try:
-        for _ in _batches(source, dialect, packing, options):
+        for _ in batches_of(source, dialect, packing, options):
             pass
     except _UNREADABLE as error:
         return error
