@@ -97,6 +97,8 @@ class Sample:
         if (name, method.id) not in self._values:
             statistic = method.traits["statistic"]
             weight = one_weighting(self.sample_weight, self.n)
+            if self.sample_weight is None:
+                weight = weight.astype(np.float32)  # as counts of the bootstrap are
             self._values[name, method.id] = float(
                 statistic(self.scores[name], weight)[0]
             )
