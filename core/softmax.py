@@ -1,7 +1,7 @@
 """Softmax and its relatives, and everything a page needs from one trip over logits.
 
-Validation and dispatch; the loops are in `core.kernels`, the threads in
-`core.parallel`.
+Dispatch; what is given is checked in `core.arguments`, the loops are in `core.kernels`,
+the threads in `core.parallel`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,12 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from core.arguments import (
+    checked_labels,
+    checked_logits,
+    checked_temperature,
+    raise_bad_row,
+)
 from core.kernels.blocks import _block_kernel
 from core.kernels.exp import (
     IS_COMPILED,
@@ -23,9 +29,10 @@ from core.kernels.exp import (
     reduction_constants,
     trusted_exponent,
 )
-from core.kernels.objective import _objective_kernel
-from core.kernels.rows import _statistics_kernel
+from core.kernels.objective import _objective_block_kernel, _objective_kernel
+from core.kernels.rows import _statistics_block_kernel, _statistics_kernel
 from core.kernels.softmax import _softmax_kernel
+from core.kernels.vectors import VECTOR_BYTES
 from core.messages import DataError
 from core.parallel import map_rows
 from core.row_statistics import RowStatistics
@@ -60,6 +67,7 @@ _SHORT_ROW = 16  # classes at most that a vector can hold, on any processor
 # Classes up to which rows are done in blocks: 0.35 to 0.75 of the time of single
 # rows up to 100 classes, 0.9 at 250 and the same from 500 on.
 _BLOCK_ROW = 256
+_LONG_ROW = 512  # from which the objective's blocks leave the first-level cache
 _CAREFUL_ROWS = 256  # done singly where a block has a row that is far below the others
 _SINGLE_RANGE = (1e-20, 1e20)  # inverse temperatures whose constants fit float32
 _DOUBLE_RANGE = (1e-25, 1e25)  # beyond it, nothing changes but for absurd logits
@@ -77,83 +85,6 @@ class TemperatureObjective(NamedTuple):
     loss: NDArray[np.float64]
     slope: NDArray[np.float64]
     curvature: NDArray[np.float64]
-
-
-# ---------------------------------------------------------------- validation
-
-
-def checked_logits(logits: ArrayLike) -> NDArray[Any]:
-    """Return logits as a C-contiguous, read-only float array of two dimensions."""
-    try:
-        array = np.asarray(logits)
-        if array.dtype not in (np.float32, np.float64):
-            array = array.astype(np.float64)
-    except (TypeError, ValueError):
-        what = "The logits are not an array of numbers."
-        raise DataError(what, "logits", "Give one number per row and class.") from None
-    if array.ndim != 2 or array.shape[1] == 0:
-        what = f"The logits have shape {array.shape}."
-        raise DataError(what, "logits", "Give an array (n_samples, n_classes).")
-    # native byte order, C order and read-only: one specialisation of each kernel
-    array = np.ascontiguousarray(array, array.dtype.newbyteorder("=")).view()
-    array.flags.writeable = False
-    return array
-
-
-def _checked_temperature(temperature: float) -> float:
-    is_number = isinstance(temperature, (int, float, np.number))
-    value = float(temperature) if is_number else np.nan
-    if not 0 < value < np.inf:
-        what = f"The temperature is {temperature!r}."
-        raise DataError(what, "temperature", "Use a finite number above 0.")
-    return value
-
-
-def checked_labels(
-    labels: ArrayLike, n_rows: int, n_classes: int, lowest: int
-) -> NDArray[np.int64]:
-    array = np.asarray(labels)
-    if array.shape != (n_rows,):
-        what = f"The labels have shape {array.shape} for {n_rows} rows."
-        raise DataError(what, "labels", "Give one label per row.")
-    if array.dtype.kind not in "iu" and array.size:
-        what = f"The labels have dtype {array.dtype}."
-        raise DataError(what, "labels", "Give column numbers of the logits (integers).")
-    is_bad = (array < lowest) | (array >= n_classes)
-    if is_bad.any():
-        row = int(np.argmax(is_bad))
-        unlabelled = ", or -1 for unlabelled rows" if lowest < 0 else ""
-        raise DataError(
-            f"A label is {array[row]}, but there are {n_classes} classes.",
-            f"labels, row {row + 1}",
-            f"Use column numbers from 0 to {n_classes - 1}{unlabelled}.",
-        )
-    array = np.ascontiguousarray(array, dtype=np.int64).view()
-    array.flags.writeable = False
-    return array
-
-
-def raise_bad_row(logits: NDArray[Any], bad_rows: Iterable[int]) -> None:
-    """Raise for the first bad row that the chunks reported, in order; -1 is none."""
-    row = next((bad for bad in bad_rows if bad >= 0), -1)
-    if row < 0:
-        return
-    values = logits[row]
-    if np.isnan(values).any():
-        column = int(np.argmax(np.isnan(values)))
-        what = "A logit is NaN."
-    elif (values == np.inf).any():
-        column = int(np.argmax(values))
-        what = "A logit is +inf."
-    else:
-        column = 0
-        what = "Every logit of a row is -inf."
-    raise DataError(
-        what,
-        f"logits, row {row + 1}, class column {column + 1}",
-        "Give finite logits; -inf is allowed for classes that are ruled out, "
-        "as long as one class of the row is left.",
-    )
 
 
 # ------------------------------------------------------------------ dispatch
@@ -186,8 +117,13 @@ def _run(
     *arguments: Any,
     every: int = 1,
     row_bytes: int = _ROW_BYTES,
+    block: tuple[Any, ...] = (),
 ) -> None:
-    """Run a kernel over every so-many-th row, in chunks; raise for a bad one."""
+    """Run a kernel over every so-many-th row, in chunks; raise for a bad one.
+
+    `block` is a kernel of blocks of short rows, with its arguments: it goes as far as
+    that is exact, and the kernel of single rows does a few rows in its place.
+    """
     n_rows, n_classes = -(-logits.shape[0] // every), logits.shape[1]
     flat = logits.reshape(-1)
 
@@ -195,7 +131,17 @@ def _run(
         scratch = _scratch(logits.dtype)
         # kernels let NaN and infinity pass; only interpreted ones would warn of it
         with nullcontext() if IS_COMPILED else np.errstate(all="ignore"):
-            return kernel(flat, n_classes, start, stop, scratch, *arguments)
+            while start < stop:
+                careful = stop
+                if block:
+                    start = block[0](flat, n_classes, start, stop, scratch, *block[1:])
+                    careful = min(start + _CAREFUL_ROWS, stop)
+                if start < careful:
+                    bad = kernel(flat, n_classes, start, careful, scratch, *arguments)
+                    if bad >= 0:
+                        return bad
+                start = careful
+        return -1
 
     row_bytes += logits.itemsize * n_classes
     raise_bad_row(logits[::every], map_rows(rows, n_rows, row_bytes))
@@ -226,36 +172,6 @@ def _target(
     return out
 
 
-def _softmax_rows(
-    flat: NDArray[Any],
-    n_classes: int,
-    start: int,
-    stop: int,
-    scratch: tuple[Any, ...],
-    algorithm: int,
-    kind: int,
-    constants: tuple[Any, ...],
-    limit: float,
-    rate: float,
-    beta: float,
-    *outputs: Any,
-) -> int:
-    """Do what `_softmax_kernel` does, short rows in blocks as far as that is exact."""
-    shared = (scratch, kind, constants, limit, beta, *outputs[1:])
-    while start < stop:
-        start = _block_kernel(flat, n_classes, start, stop, *shared)
-        careful = min(start + _CAREFUL_ROWS, stop)
-        if start < careful:
-            bad: int = _softmax_kernel(
-                *(flat, n_classes, start, careful, scratch, algorithm, kind),
-                *(constants, limit, rate, beta, *outputs),
-            )
-            if bad >= 0:
-                return bad
-        start = careful
-    return -1
-
-
 def _run_softmax(
     logits: ArrayLike,
     temperature: float,
@@ -267,7 +183,7 @@ def _run_softmax(
         what = f"There is no algorithm {algorithm!r}."
         raise DataError(what, "algorithm", f"Use one of {', '.join(_ALGORITHMS)}.")
     checked = checked_logits(logits)
-    beta = 1.0 / _checked_temperature(temperature)
+    beta = 1.0 / checked_temperature(temperature)
     n_rows, n_classes = checked.shape
     shape = (n_rows,) if kind == _LOG_SUM_EXP else (n_rows, n_classes)
     target = _target(out, shape, checked)
@@ -284,13 +200,15 @@ def _run_softmax(
     lead = -1
     if result.nbytes >= _STREAMED and result.ctypes.data % result.itemsize == 0:
         lead = result.ctypes.data // result.itemsize % (64 // result.itemsize)
+    limit = trusted_exponent(array.dtype)
+    outputs = (result.reshape(-1), column)
     _run(
-        _softmax_rows if is_short else _softmax_kernel,
-        array,
-        *(_KERNEL_ALGORITHMS.index(algorithm), kind, constants),
-        *(trusted_exponent(array.dtype), rate, beta),
-        *(lead, result.reshape(-1), column),
+        *(_softmax_kernel, array, _KERNEL_ALGORITHMS.index(algorithm), kind),
+        *(constants, limit, rate, beta, lead, *outputs),
         row_bytes=_BLOCK_ROW_BYTES if is_short else _ROW_BYTES,
+        block=(_block_kernel, kind, constants, limit, beta, *outputs)
+        if is_short
+        else (),
     )
     values = result if is_matrix else column
     if target is not values:
@@ -472,7 +390,7 @@ def row_statistics(
     """
     checked = checked_logits(logits)
     n_rows, n_classes = checked.shape
-    beta = 1.0 / _checked_temperature(temperature)
+    beta = 1.0 / checked_temperature(temperature)
     y = np.empty(0, np.int64)
     if labels is not None:
         y = checked_labels(labels, n_rows, n_classes, -1)
@@ -482,7 +400,14 @@ def row_statistics(
     integers = np.empty((2, n_rows), np.int64)
     numbers = np.empty((7, n_rows))
     limit = trusted_exponent(array.dtype)
-    _run(_statistics_kernel, array, y, constants, limit, rate, beta, integers, numbers)
+    outputs = (integers, numbers)
+    fits_vector = array.itemsize * n_classes <= VECTOR_BYTES
+    _run(
+        *(_statistics_kernel, array, y, constants, limit, rate, beta, *outputs),
+        block=(_statistics_block_kernel, y, constants, limit, beta, *outputs)
+        if fits_vector
+        else (),
+    )
     has_labels = labels is not None
     return RowStatistics(
         prediction=integers[0],
@@ -574,9 +499,13 @@ def temperature_derivatives(
     constants, rate, value = _scale(value, array.dtype)
     numbers = np.empty((5, n_rows))
     limit = trusted_exponent(array.dtype)
+    of_rows = (y, every, constants, limit)
     _run(
-        *(_objective_kernel, array, y, every, constants, limit, rate, value, numbers),
+        *(_objective_kernel, array, *of_rows, rate, value, numbers),
         every=every,
+        block=(_objective_block_kernel, *of_rows, value, numbers)
+        if n_classes < _LONG_ROW
+        else (),
     )
     return numbers
 
@@ -593,6 +522,9 @@ def warm_up(dtypes: Iterable[DTypeLike] = (np.float32, np.float64)) -> None:
         logits = np.zeros((2, 3), dtype)
         labels = np.zeros(2, np.int64)
         softmax(logits)
-        softmax(np.zeros((2, _BLOCK_ROW + 1), dtype))
         row_statistics(logits, labels)
         temperature_objective(logits, labels, 1.0)
+        long = np.zeros((2, _LONG_ROW), dtype)
+        softmax(long)
+        row_statistics(long, labels)
+        temperature_objective(long, labels, 1.0)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from core.arguments import checked_labels, checked_logits, raise_bad_row
 from core.binning import bin_edges, bin_statistics, combined
 from core.kernels.exp import reduction_constants
 from core.kernels.grid import _grid_kernel, grid_scratch
 from core.messages import DataError
 from core.parallel import map_rows
-from core.softmax import checked_labels, checked_logits, raise_bad_row
 
 __all__ = ["TemperatureGrid", "temperature_grid"]
 

@@ -234,7 +234,7 @@ def test_all_logit_scores_are_three_trips_of_kernels_over_the_logits(
     score_all(made, own)
     assert sum(n for _, n in trips) == 3 * 3000
     # Statistics at T = 1 and at the fitted T, and the probabilities of KL matching.
-    assert {name for name, _ in trips} == {"_statistics_kernel", "_softmax_rows"}
+    assert {name for name, _ in trips} == {"_statistics_kernel", "_softmax_kernel"}
 
 
 def test_blocks_keep_the_logits_in_the_cache() -> None:

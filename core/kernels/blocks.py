@@ -50,7 +50,7 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP"]
 
 # of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 3588861104
+EXP_STAMP = 246409138
 
 _ROOM_SINGLE, _ROOM_DOUBLE = 100.0, 900.0  # powers of two above the bias
 # A block has at least as many rows as a vector has lanes, and more of few classes: each

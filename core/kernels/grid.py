@@ -43,7 +43,7 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP", "grid_scratch"]
 
 # of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 3588861104
+EXP_STAMP = 246409138
 
 _BLOCK = 1024  # classes whose sums are kept in single precision
 _FAINT = 100.0  # powers of two below the largest class that are left out

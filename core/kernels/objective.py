@@ -46,9 +46,7 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP"]
 
 # of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 3588861104
-
-_LONG_ROW = 512  # classes from which a block of rows leaves the first-level cache
+EXP_STAMP = 246409138
 
 
 @njit(**_INLINE)
@@ -177,6 +175,26 @@ def _objective_block(x, first, n_rows, k, stride, scale, buffer, lanes):
     store(lanes, np.uintp(7 * step), sums_of_rows(buffer, np.uintp(4 * tile)))
 
 
+@njit(**_INLINE)
+def _store_derivatives(row, beta, z, log_mass, share, sums, numbers):
+    """Write the loss of a row, and as its derivatives the cumulants of its logits.
+
+    z: the label's logit less the largest; share: 1 over the sum of the exponentials;
+    sums: of e z to e z^4.
+    """
+    mean, square = sums[0] * share, sums[1] * share
+    cube = sums[2] * share
+    variance = max(square - mean * mean, 0.0)
+    third = cube - 3.0 * mean * square + 2.0 * mean * mean * mean
+    fourth = sums[3] * share - 4.0 * mean * cube
+    fourth += 6.0 * mean * mean * square - 3.0 * mean * mean * mean * mean
+    numbers[0, row] = log_mass - beta * z
+    numbers[1, row] = mean - (z if z > -np.inf else 0.0)
+    numbers[2, row] = variance
+    numbers[3, row] = third
+    numbers[4, row] = fourth - 3.0 * variance * variance
+
+
 @njit(**_HELPER)
 def _finish_block(row, n_rows, beta, step, lanes, work, numbers):
     """Write the loss and its derivatives of a block; return how many are numbers.
@@ -201,65 +219,15 @@ def _finish_block(row, n_rows, beta, step, lanes, work, numbers):
         z, mass = work[r], work[step + r]
         n_finite += mass < np.inf
         share = 1.0 / (np.float64(lanes[2 * step + r]) + mass)
-        mean = np.float64(lanes[4 * step + r]) * share
-        square = np.float64(lanes[5 * step + r]) * share
-        cube = np.float64(lanes[6 * step + r]) * share
-        variance = max(square - mean * mean, 0.0)
-        third = cube - 3.0 * mean * square + 2.0 * mean * mean * mean
-        fourth = np.float64(lanes[7 * step + r]) * share - 4.0 * mean * cube
-        fourth += 6.0 * mean * mean * square - 3.0 * mean * mean * mean * mean
         log_mass = work[2 * step + r] * work[3 * step + r] + work[4 * step + r]
-        numbers[0, row + r] = log_mass - beta * z
-        numbers[1, row + r] = mean - (z if z > -np.inf else 0.0)
-        numbers[2, row + r] = variance
-        numbers[3, row + r] = third
-        numbers[4, row + r] = fourth - 3.0 * variance * variance
-    return n_finite
-
-
-@njit(**_INLINE)
-def _store_objective(row, beta, z, peak, sums, n_top, numbers):
-    """Write loss and derivatives of a row; `sums` are those below the largest."""
-    mass = sums[0] + (n_top - 1) * peak
-    if not mass < np.inf:
-        return False
-    share = 1.0 / (peak + mass)
-    mean = sums[1] * share
-    square, cube = sums[2] * share, sums[3] * share
-    variance = max(square - mean * mean, 0.0)
-    third = cube - 3.0 * mean * square + 2.0 * mean * mean * mean
-    fourth = sums[4] * share - 4.0 * mean * cube + 6.0 * mean * mean * square
-    fourth -= 3.0 * mean * mean * mean * mean
-    numbers[0, row] = _log_one_plus(mass / peak) - beta * z
-    numbers[1, row] = mean - (z if z > -np.inf else 0.0)
-    numbers[2, row] = variance
-    numbers[3, row] = third
-    numbers[4, row] = fourth - 3.0 * variance * variance
-    return True
-
-
-@njit(**_INLINE)
-def _objective_row(
-    x, k, every, row, scratch, labels, scale, limit, rate, beta, numbers
-):
-    """Do one row of any length; return whether it is one."""
-    _, _, shifted = scratch
-    first = row * every * k
-    top = _highest(x, first, k)
-    if not abs(top) < np.inf:
-        return False
-    exponent, magic, lowest = _anchor(top, scale)
-    high = np.float64(top)
-    if abs(exponent) < limit:
-        sums, n_top = _objective_sums(
-            x, first, first + every * k, k, top, scale, magic, lowest
+        sums = (
+            np.float64(lanes[4 * step + r]),
+            np.float64(lanes[5 * step + r]),
+            np.float64(lanes[6 * step + r]),
+            np.float64(lanes[7 * step + r]),
         )
-        peak = _peak(top, scale, magic)
-    else:
-        sums, _, n_top = _shifted_sums(x, first, k, high, rate, shifted)
-        peak = 1.0
-    z = np.float64(x[np.uintp(first + labels[row])]) - high
-    return _store_objective(row, beta, z, peak, sums, n_top, numbers)
+        _store_derivatives(row + r, beta, z, log_mass, share, sums, numbers)
+    return n_finite
 
 
 @njit(**_KERNEL)
@@ -270,36 +238,59 @@ def _objective_kernel(
 
     x: flat (m * k,); labels: (n,) int64, all >= 0; numbers: (5, n) of the loss and its
     first four derivatives: the cumulants of the logits under the probabilities, the
-    first of them less the label's logit. Row i of these is row i * every of x; more
-    than 1 only of rows that do not fit a vector.
+    first of them less the label's logit. Row i of these is row i * every of x.
+    """
+    _, _, shifted = scratch
+    for row in range(start, stop):
+        first = row * every * k
+        top = _highest(x, first, k)
+        if not abs(top) < np.inf:
+            return row
+        exponent, magic, lowest = _anchor(top, scale)
+        high = np.float64(top)
+        if abs(exponent) < limit:
+            sums, n_top = _objective_sums(
+                x, first, first + every * k, k, top, scale, magic, lowest
+            )
+            peak = _peak(top, scale, magic)
+        else:
+            sums, _, n_top = _shifted_sums(x, first, k, high, rate, shifted)
+            peak = 1.0
+        mass = sums[0] + (n_top - 1) * peak
+        if not mass < np.inf:
+            return row
+        z = np.float64(x[np.uintp(first + labels[row])]) - high
+        log_mass, share = _log_one_plus(mass / peak), 1.0 / (peak + mass)
+        _store_derivatives(row, beta, z, log_mass, share, sums[1:], numbers)
+    return -1
+
+
+@njit(**_KERNEL)
+def _objective_block_kernel(
+    x, k, start, stop, scratch, labels, every, scale, limit, beta, numbers
+):
+    """Do what `_objective_kernel` does, for rows of which a block fits the caches.
+
+    `every` is more than 1 only of rows that do not fit a vector. Returns the first row
+    of the first block that is not in the exact range, or `stop`.
     """
     buffer, lanes, work = scratch
     step = width(x)
     stride = every * k
-    row = start
-    while row < stop:
-        n_rows = 1
-        if k < _LONG_ROW:
-            n_rows = min(step, stop - row)
-            first = row * stride
-            if k <= step:
-                _objective_lanes(x, first, n_rows, k, scale, buffer, lanes)
-            else:
-                _objective_block(x, first, n_rows, k, stride, scale, buffer, lanes)
-            n_exact = 0
-            for r in range(n_rows):
-                n_exact += abs(lanes[step + r]) < limit and abs(lanes[r]) < np.inf
-                z = np.float64(x[np.uintp(first + r * stride + labels[row + r])])
-                work[r] = z - np.float64(lanes[r])
-            if n_exact == n_rows:
-                n_exact = _finish_block(row, n_rows, beta, step, lanes, work, numbers)
-            if n_exact == n_rows:
-                row += n_rows
-                continue
-        for one in range(row, row + n_rows):
-            if not _objective_row(
-                x, k, every, one, scratch, labels, scale, limit, rate, beta, numbers
-            ):
-                return one
-        row += n_rows
-    return -1
+    for row in range(start, stop, step):
+        n_rows = min(step, stop - row)
+        first = row * stride
+        if k <= step:
+            _objective_lanes(x, first, n_rows, k, scale, buffer, lanes)
+        else:
+            _objective_block(x, first, n_rows, k, stride, scale, buffer, lanes)
+        n_exact = 0
+        for r in range(n_rows):
+            n_exact += abs(lanes[step + r]) < limit and abs(lanes[r]) < np.inf
+            z = np.float64(x[np.uintp(first + r * stride + labels[row + r])])
+            work[r] = z - np.float64(lanes[r])
+        if n_exact < n_rows:
+            return row
+        if _finish_block(row, n_rows, beta, step, lanes, work, numbers) < n_rows:
+            return row
+    return stop

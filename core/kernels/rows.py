@@ -47,7 +47,7 @@ __all__ = ["EXP_STAMP"]
 
 _TINY = 1e-30  # lost among squares that sum to 1 / k or more
 # of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 3588861104
+EXP_STAMP = 246409138
 
 
 @njit(**_INLINE)
@@ -191,46 +191,6 @@ def _store_statistics(
     return True
 
 
-@njit(**_INLINE)
-def _statistics_row(
-    x, k, row, scratch, labels, scale, limit, rate, beta, integers, numbers
-):
-    """Do one row of any length; return whether it is one."""
-    _, _, shifted = scratch
-    first = row * k
-    top = _highest(x, first, k)
-    if not abs(top) < np.inf:
-        return False
-    exponent, magic, lowest = _anchor(top, scale)
-    high = np.float64(top)
-    if abs(exponent) < limit:
-        sums, place, n_top, runner_up = _statistics_sums(
-            x, first, k, top, scale, magic, lowest
-        )
-        second = np.float64(runner_up)
-        peak = _peak(top, scale, magic)
-    else:
-        parts, square, n_top = _shifted_sums(x, first, k, high, rate, shifted)
-        sums = parts[0], parts[1], square
-        place, second = _order(x, first, k, high)
-        peak = 1.0
-    return _store_statistics(
-        x,
-        k,
-        row,
-        labels,
-        beta,
-        high,
-        peak,
-        sums,
-        n_top,
-        place,
-        second,
-        integers,
-        numbers,
-    )
-
-
 @njit(**_KERNEL)
 def _statistics_kernel(
     x, k, start, stop, scratch, labels, scale, limit, rate, beta, integers, numbers
@@ -241,39 +201,78 @@ def _statistics_kernel(
     of the label; numbers: (7, n) confidence, margin, maximum, log-sum-exp, entropy,
     squared sum, log-probability of the label.
     """
-    tile, lanes, _ = scratch
-    step = width(x)
-    is_short = k <= step
+    _, _, shifted = scratch
     for row in range(start, stop):
-        lane = (row - start) % step
-        if is_short and lane == 0:
-            n_rows = min(step, stop - row)
-            _statistics_lanes(x, row * k, n_rows, k, scale, tile, lanes)
-        top = np.float64(lanes[lane])
-        if is_short and abs(top) < np.inf and abs(lanes[step + lane]) < limit:
-            is_row = _store_statistics(
-                x,
-                k,
-                row,
-                labels,
-                beta,
-                top,
-                np.float64(lanes[2 * step + lane]),
-                (
-                    np.float64(lanes[3 * step + lane]),
-                    np.float64(lanes[4 * step + lane]),
-                    np.float64(lanes[5 * step + lane]),
-                ),
-                int(lanes[7 * step + lane]),
-                int(lanes[6 * step + lane]),
-                np.float64(lanes[8 * step + lane]),
-                integers,
-                numbers,
+        first = row * k
+        top = _highest(x, first, k)
+        if not abs(top) < np.inf:
+            return row
+        exponent, magic, lowest = _anchor(top, scale)
+        high = np.float64(top)
+        if abs(exponent) < limit:
+            sums, place, n_top, runner_up = _statistics_sums(
+                x, first, k, top, scale, magic, lowest
             )
+            second = np.float64(runner_up)
+            peak = _peak(top, scale, magic)
         else:
-            is_row = _statistics_row(
-                x, k, row, scratch, labels, scale, limit, rate, beta, integers, numbers
-            )
-        if not is_row:
+            parts, square, n_top = _shifted_sums(x, first, k, high, rate, shifted)
+            sums = parts[0], parts[1], square
+            place, second = _order(x, first, k, high)
+            peak = 1.0
+        if not _store_statistics(
+            x,
+            k,
+            row,
+            labels,
+            beta,
+            high,
+            peak,
+            sums,
+            n_top,
+            place,
+            second,
+            integers,
+            numbers,
+        ):
             return row
     return -1
+
+
+@njit(**_KERNEL)
+def _statistics_block_kernel(
+    x, k, start, stop, scratch, labels, scale, limit, beta, integers, numbers
+):
+    """Do what `_statistics_kernel` does, for rows that fit a vector, one in each lane.
+
+    Returns the first row of the first block that is not in the exact range, or `stop`.
+    """
+    tile, lanes, _ = scratch
+    step = width(x)
+    for begin in range(start, stop, step):
+        n_rows = min(step, stop - begin)
+        _statistics_lanes(x, begin * k, n_rows, k, scale, tile, lanes)
+        for r in range(n_rows):
+            if not (abs(lanes[r]) < np.inf and abs(lanes[step + r]) < limit):
+                return begin
+            if not _store_statistics(
+                x,
+                k,
+                begin + r,
+                labels,
+                beta,
+                np.float64(lanes[r]),
+                np.float64(lanes[2 * step + r]),
+                (
+                    np.float64(lanes[3 * step + r]),
+                    np.float64(lanes[4 * step + r]),
+                    np.float64(lanes[5 * step + r]),
+                ),
+                int(lanes[7 * step + r]),
+                int(lanes[6 * step + r]),
+                np.float64(lanes[8 * step + r]),
+                integers,
+                numbers,
+            ):
+                return begin
+    return stop

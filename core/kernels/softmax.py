@@ -49,7 +49,7 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP"]
 
 # of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 3588861104
+EXP_STAMP = 246409138
 
 
 @njit(**_INLINE)

@@ -23,6 +23,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
 __all__ = [
+    "VECTOR_BYTES",
     "VectorType",
     "add",
     "count_equal",
@@ -54,7 +55,7 @@ __all__ = [
     "width",
 ]
 
-_BYTES = 64  # of a vector
+VECTOR_BYTES = 64  # of a vector
 _I32 = ir.IntType(32)
 
 
@@ -86,7 +87,7 @@ def _llvm(vector: Any) -> Any:
 
 def _of(dtype: Any) -> Any:
     """Return the type of a whole vector."""
-    return VectorType(dtype, _BYTES // (dtype.bitwidth // 8))
+    return VectorType(dtype, VECTOR_BYTES // (dtype.bitwidth // 8))
 
 
 def _operation(fallback: Callable[..., Any]) -> Callable[..., Any]:
@@ -151,7 +152,7 @@ def _pointer(context: Any, builder: Any, array: Any, value: Any, index: Any) -> 
 # ------------------------------------------------------------------------ memory
 
 
-@_operation(lambda x: _BYTES // x.itemsize)
+@_operation(lambda x: VECTOR_BYTES // x.itemsize)
 def width(typingctx, x):  # noqa: ARG001 - the signature of an intrinsic
     """Return how many elements of an array a vector holds."""
     count = _of(x.dtype).count
@@ -229,7 +230,7 @@ def stream(typingctx, x, i, value):  # noqa: ARG001
         array, index, given = arguments
         place = _pointer(context, builder, x, array, index)
         place = builder.bitcast(place, given.type.as_pointer())
-        written = builder.store(given, place, align=_BYTES)
+        written = builder.store(given, place, align=VECTOR_BYTES)
         note = builder.module.add_metadata([_I32(1)])
         written.set_metadata("nontemporal", note)
 
@@ -272,7 +273,7 @@ def store_part(typingctx, x, i, n, value):  # noqa: ARG001
 # -------------------------------------------------------------------- arithmetic
 
 
-@_operation(lambda s: np.full(_BYTES // np.asarray(s).itemsize, s))
+@_operation(lambda s: np.full(VECTOR_BYTES // np.asarray(s).itemsize, s))
 def splat(typingctx, s):  # noqa: ARG001
     """Return a number in every lane."""
     vector = _of(s)
