@@ -14,6 +14,7 @@ import time
 import streamlit as st
 from streamlit import runtime
 from streamlit.delta_generator import DeltaGenerator
+from streamlit.runtime import RuntimeState
 
 __all__ = ["begin", "draw_ahead"]
 
@@ -37,7 +38,8 @@ def begin() -> None:
 
 
 def _when_listening() -> None:
-    while not runtime.exists():
+    # earlier, what is imported here would keep the server from starting
+    while not runtime.exists() or runtime.get_instance().state is RuntimeState.INITIAL:
         time.sleep(0.01)
     _make_ready()
 
