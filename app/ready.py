@@ -12,7 +12,7 @@ import threading
 import time
 
 import streamlit as st
-from streamlit import runtime
+from streamlit import delta_generator, runtime
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.runtime import RuntimeState
 
@@ -32,6 +32,9 @@ _is_drawn = threading.Event()
 
 def begin() -> None:
     """Import the modules as soon as the server listens, in a thread of its own."""
+    # Before its first element Streamlit asks whether this is a console, and looks for
+    # that at the files of all modules: a quarter of a second.
+    delta_generator._use_warning_has_been_displayed = True
     threading.Thread(
         target=_when_listening, name="plumbline-ready", daemon=True
     ).start()

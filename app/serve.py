@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ def main(flags: Sequence[str]) -> None:
     # What is imported stays: to look through it takes a fifth of the time. `ready`
     # turns the search for garbage on again.
     gc.disable()
+    # Threads of BLAS wait for work without giving up their core, for 2**26 turns: a
+    # quarter of a second of it until the first chart is there.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")
     from streamlit.web import cli
 
     from app import ready
