@@ -23,7 +23,7 @@ export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run test lint format bench bench-calibrators test-slow stress coverage \
-	test-minimum warm-up kernels lock clean
+	test-minimum warm-up kernels browser lock clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -38,8 +38,7 @@ run: .cache/warm ## Open the app on the sample, or on FILE=path (PLUMBLINE_HEADL
 	exec .venv/bin/python -m app.serve --server.address 127.0.0.1 \
 		--server.showEmailPrompt false --browser.gatherUsageStats false
 
-test: .venv/.test .cache/kernels ## Run every test but the slow ones, in a real browser too
-	.venv/bin/python tests/get_browser.py
+test: browser .cache/kernels ## Run every test but the slow ones, in a real browser too
 	$(PYTEST) $(WORKERS) --durations=40 --durations-min=3
 
 lint: .venv/.test ## Check format, lint and types
@@ -76,6 +75,9 @@ test-minimum: .venv-minimum/.test ## Run the tests on the lowest versions that r
 warm-up: .cache/warm ## Compile the kernels of the first page
 
 kernels: .cache/kernels ## Compile the kernels that the tests call
+
+browser: .venv/.test ## Find a Chromium for the tests, or get one
+	.venv/bin/python tests/get_browser.py
 
 lock: ## Write tests/constraints.txt anew from the newest versions allowed
 	rm -rf .venv-lock && $(PYTHON) -m venv .venv-lock

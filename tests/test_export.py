@@ -183,11 +183,13 @@ def extreme(name: str) -> np.ndarray:
 
 
 # A thousand classes take long to fit: one of three methods in every run (the others in
-# other formats), all of them among the slow tests.
+# other formats, as the million parameters of "dirichlet"), all of them among the slow.
 EXTREMES = [
     pytest.param(
         *(name, method),
-        marks=[pytest.mark.slow] if name == "1,000 classes" and (turn + 2) % 3 else [],
+        marks=[pytest.mark.slow]
+        if name == "1,000 classes" and ((turn + 2) % 3 or method == "dirichlet")
+        else [],
     )
     for name in ("masked", "ties", "float32", "1,000 classes", "huge")
     for turn, method in enumerate(EXPORTED)
