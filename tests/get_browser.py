@@ -13,7 +13,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+WHOLE = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# The shell is Chromium without what surrounds pages: the tests take a sixth less work.
+NAMES = ("chromium-headless-shell", *WHOLE)
 WHAT_TO_DO = """\
 There is no browser for the browser tests, and none could be installed. Do one of:
   .venv/bin/python -m playwright install --with-deps chromium
@@ -63,9 +65,11 @@ def _install() -> str | None:
         return None
     os.environ["DEBIAN_FRONTEND"] = "noninteractive"
     _announce_and_run(["apt-get", "-qq", "update"], seconds=300)
-    packages = ["--no-install-recommends", "chromium", "fonts-liberation"]
-    command = ["apt-get", "-qq", "install", "-y", *packages]
-    return find_browser() if _announce_and_run(command, seconds=900) else None
+    install = ["apt-get", "-qq", "install", "-y", "--no-install-recommends"]
+    for name in NAMES[:2]:
+        if _announce_and_run([*install, name, "fonts-liberation"], seconds=900):
+            return find_browser()
+    return None
 
 
 def _announce_and_run(command: list[str], seconds: float) -> bool:

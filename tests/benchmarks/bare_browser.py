@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import tempfile
 import time
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from browser_server import BROWSER_FLAGS
-from get_browser import WHAT_TO_DO, find_browser
+from get_browser import WHAT_TO_DO, WHOLE, find_browser
 from websockets.sync.client import ClientConnection, connect
 
 __all__ = ["BareBrowser", "browse_bare"]
@@ -110,7 +111,7 @@ class BarePage:
 @contextlib.contextmanager
 def browse_bare(width: int = 1440, height: int = 1000) -> Iterator[BareBrowser]:
     """Start a headless Chromium; stop it at the end."""
-    path = find_browser()
+    path = next(filter(None, map(shutil.which, WHOLE)), None) or find_browser()
     assert path is not None, WHAT_TO_DO
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         flags = [*BROWSER_FLAGS, f"--user-data-dir={folder}"]
