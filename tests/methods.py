@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.calibrators import CALIBRATORS
 from core.export.methods import EXPORTS
+from core.settings import Settings
 
 ALONE = [name for name, method in CALIBRATORS.items() if method.requires == {"logits"}]
 """Those that need nothing but logits."""
@@ -19,3 +20,6 @@ EXPORTED = [name for name in ALONE if name in WRITTEN]
 
 CHEAP = [name for name in ALONE if "restarts" not in CALIBRATORS[name]().get_params()]
 """Those of them that fit no network, which takes a second."""
+
+QUICK = Settings(calibrators=tuple(CHEAP), n_folds=2, n_resamples=100)
+"""Settings that fit all of these, in two fifths of the time that the defaults take."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from methods import CHEAP, EXPORTED, WRITTEN
+from methods import CHEAP, EXPORTED, QUICK, WRITTEN
 
 from app import cli
 from core.analysis import Analysis, analyze
@@ -26,7 +27,6 @@ from core.export.portable import exported_calibrator, predict_given
 from core.export.verification import TOLERANCES
 from core.messages import DataError
 from core.predictions import Predictions, Study
-from core.settings import Settings
 
 PRECISIONS = ("float64", "float32")
 TOLERANCE = {"float64": TOLERANCES["onnx"], "float32": TOLERANCES["onnx32"]}
@@ -315,7 +315,7 @@ def analysis() -> Analysis:
     logits[::7, 0] = -np.inf
     labels = np.where(np.isneginf(logits[:, 0]) & (labels == 0), 1, labels)
     own = Predictions.from_arrays(logits, labels, classes=("a", "b", "c"))
-    return analyze(Study(own), Settings(calibrators=tuple(CHEAP), n_bins=10))
+    return analyze(Study(own), replace(QUICK, n_bins=10))
 
 
 @pytest.fixture(scope="module")
@@ -324,7 +324,7 @@ def of_probabilities() -> Analysis:
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     p[:5, 0], p[:5, 1] = 0.0, 1.0 - p[:5, 2]
     own = Predictions.from_arrays(p, labels, input_kind="probabilities")
-    return analyze(Study(own), Settings(calibrators=tuple(CHEAP)))
+    return analyze(Study(own), QUICK)
 
 
 # One worker fits everything, and tries every file.

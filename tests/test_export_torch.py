@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from golden.make_torch import beside, digest
-from methods import AS_MODULES, CHEAP, WRITTEN
+from methods import AS_MODULES, CHEAP, QUICK, WRITTEN
 from safetensors.numpy import load
 
 from app import cli
@@ -22,7 +22,6 @@ from core.export.methods import EXPORTS
 from core.export.portable import properties
 from core.export.torch_module import to_torch
 from core.predictions import Predictions, Study
-from core.settings import Settings
 
 GOLDEN = [
     json.loads(path.read_text())
@@ -177,7 +176,7 @@ def analysis() -> Analysis:
     logits, labels = labelled(3, n=400)
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     own = Predictions.from_arrays(p, labels, input_kind="probabilities")
-    return analyze(Study(own), Settings(calibrators=tuple(CHEAP)))
+    return analyze(Study(own), QUICK)
 
 
 # One worker fits everything, and tries every file.
