@@ -19,6 +19,7 @@ from streamlit.runtime import RuntimeState
 __all__ = ["begin", "draw_ahead"]
 
 _MODULES = (
+    "pandas",
     "app.opening",
     "app.bar",
     "app.fold_line",
@@ -79,6 +80,9 @@ def draw_ahead() -> DeltaGenerator:
         _is_drawn.set()
     # a run may be cut short by the next one, which draws it again
     if not _is_drawn.is_set():
+        # Plotly asks of the modules that there are what a value is: none of them may be
+        # half imported by the other thread.
+        importlib.import_module("pandas")
         with place.container(key="ahead"):
             st.html("<style>.st-key-ahead { display: none }</style>")
             st.plotly_chart([{"x": [], "y": []}], key="chart_ahead")
