@@ -59,7 +59,7 @@ def flat(text: str) -> str:
 
 # One of five in every run (all of them by core and command line), all among the slow.
 IN_TURN = [
-    pytest.param(name, marks=[] if place % 5 == 0 else [pytest.mark.slow])
+    pytest.param(name, marks=[] if place % 8 == 0 else [pytest.mark.slow])
     for place, name in enumerate(
         sorted(CASES, key=lambda n: ORDER.index(CASES[n].verdict))
     )

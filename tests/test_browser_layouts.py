@@ -17,7 +17,7 @@ LAYOUTS = layouts(Sample.draw(2000, ("cat", "dog", "emu")))
 CLICKS, SECONDS = 2, 60
 # One of six in every run, all of them among the slow tests.
 IN_TURN = [
-    pytest.param(name, marks=[] if place % 6 == 0 else [pytest.mark.slow])
+    pytest.param(name, marks=[] if place % 9 == 0 else [pytest.mark.slow])
     for place, name in enumerate(LAYOUTS)
 ]
 

@@ -448,17 +448,15 @@ def test_no_fit_reads_rows_of_another_role(method, kind, grouped):
 
 
 def _kinds_of_split():
-    """Every method under one kind of split or two, temperature under each of them.
+    """Every method under one kind of split, temperature under each of them.
 
     Labels are withheld by the same code from every method; every kind with every method
     is among the slow tests.
     """
     kinds = ("file", "holdout", "time", "fit-file")
     for number, method in enumerate(METHODS):
-        steps = (0,) if method in WITH_NETWORK else (0, 2)
-        turns = [(number + step) % len(kinds) for step in steps]
         for place, kind in enumerate(kinds):
-            is_turn = place in turns or method == "temperature"
+            is_turn = place == number % len(kinds) or method == "temperature"
             marks = [] if is_turn else [pytest.mark.slow]
             yield pytest.param(method, kind, id=f"{method}-{kind}", marks=marks)
 
