@@ -31,8 +31,8 @@ def main(flags: Sequence[str]) -> None:
     # What is imported stays: to look through it takes a fifth of the time. `ready`
     # turns the search for garbage on again.
     gc.disable()
-    # Threads of BLAS wait for work without giving up their core, for 2**26 turns: a
-    # quarter of a second of it until the first chart is there.
+    # Threads of BLAS wait for work without giving up their core: a quarter of a second
+    # of it until the first chart is there.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")
     from streamlit.web import cli
 

@@ -57,7 +57,7 @@ def flat(text: str) -> str:
     return " ".join(text.split())
 
 
-# One of five in every run (all of them by core and command line), all among the slow.
+# One of eight in every run (all of them by core and command line), all among the slow.
 IN_TURN = [
     pytest.param(name, marks=[] if place % 8 == 0 else [pytest.mark.slow])
     for place, name in enumerate(

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.xdist_group(__name__)]
 
 LAYOUTS = layouts(Sample.draw(2000, ("cat", "dog", "emu")))
 CLICKS, SECONDS = 2, 60
-# One of six in every run, all of them among the slow tests.
+# One of nine in every run, all of them among the slow tests.
 IN_TURN = [
     pytest.param(name, marks=[] if place % 9 == 0 else [pytest.mark.slow])
     for place, name in enumerate(LAYOUTS)
