@@ -48,6 +48,7 @@ class Client:
     _pages: dict[str, str] = field(default_factory=dict)
     _page: str = ""
     _is_running: bool = False
+    _asked: tuple[str, str] | None = None  # fragment and page of a run to come
 
     def __post_init__(self) -> None:
         self.host = urlsplit(self.url).netloc
@@ -85,7 +86,8 @@ class Client:
         ask.rerun_script.is_auto_rerun = is_poll
         ask.rerun_script.cached_message_hashes.extend(self._known)
         ask.rerun_script.widget_states.widgets.extend(self.states.values())
-        self._is_running = self._is_running or not is_poll  # a late poll is passed over
+        if not is_poll:  # a late poll is passed over
+            self._is_running, self._asked = True, (fragment, self._page)
         self.first = self.first if is_poll else 0.0
         self.socket.send(ask.SerializeToString())
 
@@ -194,6 +196,8 @@ class Client:
             new = message.new_session
             self._is_running = True
             self.session = new.initialize.session_id or self.session
+            if self._asked and self._answers(message):
+                self._asked = None
             if not message.metadata.run.fragment_ids:
                 self.messages, self.polls = [], {}
         elif kind == "navigation":
@@ -214,9 +218,19 @@ class Client:
             for fragment in message.stop_auto_rerun.fragment_ids:
                 self.polls.pop(fragment, None)
         elif kind == "script_finished":
-            self._is_running = message.script_finished == EARLY
+            # of a poll before the run that was asked for, it says nothing of that
+            is_over = message.script_finished != EARLY and self._asked is None
+            self._is_running = not is_over
             if message.script_finished == WHOLE:
                 self._forget_widgets()
+
+    def _answers(self, message: ForwardMsg) -> bool:
+        """Whether a run is the one that was asked for, or one of the whole page."""
+        assert self._asked
+        fragment, page = self._asked
+        if message.metadata.run.fragment_ids:
+            return fragment in message.metadata.run.fragment_ids
+        return page in ("", message.new_session.page_script_hash)
 
     def _forget_widgets(self) -> None:
         """Forget the values of widgets that are gone."""
