@@ -52,9 +52,8 @@ def checked_labels(
     if array.dtype.kind not in "iu" and array.size:
         what = f"The labels have dtype {array.dtype}."
         raise DataError(what, "labels", "Give column numbers of the logits (integers).")
-    is_bad = (array < lowest) | (array >= n_classes)
-    if is_bad.any():
-        row = int(np.argmax(is_bad))
+    if array.size and not lowest <= array.min() <= array.max() < n_classes:
+        row = int(np.argmax((array < lowest) | (array >= n_classes)))
         unlabelled = ", or -1 for unlabelled rows" if lowest < 0 else ""
         raise DataError(
             f"A label is {array[row]}, but there are {n_classes} classes.",

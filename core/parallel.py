@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -30,12 +31,21 @@ __all__ = [
 
 Result = TypeVar("Result")
 
-CHUNK_BYTES = 1 << 19
-"""Bytes of one chunk: one or two tenths of a millisecond of work for a kernel.
+CHUNK_BYTES = 1 << 20
+"""Bytes of one chunk: two to four tenths of a millisecond of work for a kernel.
 
 Smaller chunks pay for Python between them, larger ones leave threads idle at the
-end: of 128, 256, 512 and 1,024 KiB, this is the fastest from 2,500 x 100 to
-50,000 x 1,000. Work of less than this many bytes never touches the pool.
+end. Of 512 KiB, 1 and 2 MiB in turn, from 2,500 x 100 to 25,000 x 1,000, the first
+took 3 to 9 % longer than this one, and 1.5 to 2 times as long for 2,500 x 100; the
+last was at most 5 % faster with two threads, and leaves more of them without work.
+Work of less than this many bytes never touches the pool.
+"""
+
+_PATIENCE = 0.0003
+"""Seconds to look again and again whether the last helper is done, before sleeping.
+
+A core that sleeps takes 0.07 ms to wake where it is a virtual one. Against sleeping at
+once, 0.85 ms of softmax became 0.80 and a fit of 2.3 ms 2.2.
 """
 
 _THREADS_VARIABLE = "PLUMBLINE_NUM_THREADS"
@@ -246,10 +256,20 @@ def map_rows(
     _worker.is_inside = True
     job.work()
     _worker.is_inside = False
-    wait([helper for helper in helpers if not helper.cancel()])
+    _finish([helper for helper in helpers if not helper.cancel()])
     if job.failures:
         raise min(job.failures, key=lambda failure: failure[0])[1]
     return job.results
+
+
+def _finish(helpers: list[Future[None]]) -> None:
+    """Wait for helpers, of which each is doing its last chunk."""
+    patience = time.perf_counter() + _PATIENCE
+    while not all(helper.done() for helper in helpers):
+        if time.perf_counter() > patience:
+            wait(helpers)
+            return
+        time.sleep(0)  # gives the GIL away, not the core
 
 
 @functools.cache

@@ -30,6 +30,7 @@ FloatArray = NDArray[np.floating[Any]]
 FileRows = NDArray[Any] | None
 
 _BLOCK = 1 << 20  # scores looked at per step, so that no mask is as large as the file
+_SUMMED_BYTES = 1 << 22  # as many are summed in less time than a thread takes to wake
 _SILENT = 1e-3  # rounding in text files; larger departures from 1 are mentioned
 _TOLERATED = 1e-2
 _SMALLEST = 1e-12
@@ -74,7 +75,9 @@ def checked_logits(
         # NaN and infinity would be in the sum, which is faster than `sum`
         return float(np.einsum("i->", array[start:stop].reshape(-1)))
 
-    if np.isfinite(map_rows(total, len(array), array[:1].nbytes)).all():
+    row_bytes = array[:1].nbytes
+    totals = map_rows(total, len(array), row_bytes, chunk_bytes=_SUMMED_BYTES)
+    if np.isfinite(totals).all():
         return array
     for start, block in _blocks(array):
         is_bad = np.isnan(block) | (block == np.inf)
