@@ -300,50 +300,51 @@ def sweep_figure(
     low, high = float(sweep.nll.min()), float(sweep.nll.max())
     # Far from the optimum the loss grows without saying more.
     top = min(high, max(low + 3 * (_at(sweep, 1.0) - low), low * 1.6, low + 0.05))
-    fig = go.Figure()
-    for trace in _sweep_lines(sweep, fitted, low, top):
-        fig.add_trace(trace)
-    if fitted.low == fitted.low:
-        fig.add_vrect(
-            x0=fitted.low,
-            x1=fitted.high,
-            fillcolor=theme.translucent(theme.AFTER.color, 0.18),
-            line_width=0,
-            layer="below",
-        )
-    fig.add_vline(x=fitted.value, line={"color": theme.AFTER.color, "width": 1.5})
+    lines = [(fitted.value, {"color": theme.AFTER.color, "width": 1.5})]
+    marks = [(fitted.value, "fitted", tried is None or tried <= fitted.value)]
     if tried is not None:
-        fig.add_vline(
-            x=tried,
-            line={
-                "color": theme.TRIED.color,
-                "width": 2.5,
-                "dash": theme.TRIED.dash,
-            },
-        )
-    is_low = tried is not None and tried <= fitted.value
-    marks = [(fitted.value, "fitted", is_low or tried is None)]
-    if tried is not None:
-        marks.append((tried, "tried", not is_low))
-    for x, text, is_right in marks:
+        dashed = {"color": theme.TRIED.color, "width": 2.5, "dash": theme.TRIED.dash}
+        lines.append((tried, dashed))
         # Text stands away from the other line.
-        fig.add_annotation(
-            x=float(np.log10(x)),
-            y=1.0,
-            yref="paper",
-            yanchor="top",
-            xanchor="left" if is_right else "right",
-            xshift=6 if is_right else -6,
-            text=text,
-            showarrow=False,
-            font={"color": theme.TEXT, "size": 13},
-        )
+        marks.append((tried, "tried", tried > fitted.value))
+    tall = {"xref": "x", "yref": "y domain", "y0": 0, "y1": 1}
+    shapes: list[dict[str, Any]] = [
+        {"type": "line", "x0": x, "x1": x, "line": line, **tall} for x, line in lines
+    ]
+    if fitted.low == fitted.low:
+        interval = {
+            "type": "rect",
+            "x0": fitted.low,
+            "x1": fitted.high,
+            "fillcolor": theme.translucent(theme.AFTER.color, 0.18),
+            "line": {"width": 0},
+            "layer": "below",
+        }
+        shapes.insert(0, interval | tall)
+    words = [
+        {
+            "x": float(np.log10(x)),
+            "y": 1.0,
+            "yref": "paper",
+            "yanchor": "top",
+            "xanchor": "left" if is_right else "right",
+            "xshift": 6 if is_right else -6,
+            "text": text,
+            "showarrow": False,
+            "font": {"color": theme.TEXT, "size": 13},
+        }
+        for x, text, is_right in marks
+    ]
     span = np.log10(sweep.temperature[[0, -1]])
-    fig.update_layout(
-        **theme.layout(
+    # At once: a line added to a figure takes milliseconds, and this one is dragged.
+    return go.Figure(
+        list(_sweep_lines(sweep, fitted, low, top)),
+        theme.layout(
             SWEEP_HEIGHT,
             margin={"l": 56, "r": 12, "t": 32, "b": 48},
             showlegend=False,
+            shapes=shapes,
+            annotations=words,
             xaxis=theme.axis(
                 "Temperature T, logarithmic",
                 type="log",
@@ -355,9 +356,8 @@ def sweep_figure(
                 range=[low - 0.14 * (top - low), top],
                 nticks=5,
             ),
-        )
+        ),
     )
-    return fig
 
 
 def sweep_table(sweep: TemperatureSweep) -> pd.DataFrame:

@@ -292,17 +292,7 @@ def laboratory(lab: Analysis, compared: Comparison, trial: Trial, stem: str) -> 
         columns["Tried"], bins["tried"] = preview.estimates, preview.bins
         labels["tried"] = f"Tried, T = {tried:.3g}"
     left, right = st.columns([10, 11], gap="large")
-    with left:
-        fit = lab.fitted["temperature"].calibrator
-        if isinstance(fit, TemperatureScaling):
-            certificate(fit, fitted)
-        display.figure(
-            calibrators.sweep_figure(trial.sweep, fitted, tried),
-            alt=calibrators.sweep_alt(fitted),
-            name=f"{stem}-temperature",
-            key=state.key("figure_sweep"),
-            table=partial(calibrators.sweep_table, trial.sweep),
-        )
+    # what somebody waits for comes first, then the figure beside it
     with right:
         content = payload(
             trial.grid,
@@ -343,6 +333,17 @@ def laboratory(lab: Analysis, compared: Comparison, trial: Trial, stem: str) -> 
                 "no intervals.]]"
             )
             tried_downloads(lab, round(tried, 4))
+    with left:
+        fit = lab.fitted["temperature"].calibrator
+        if isinstance(fit, TemperatureScaling):
+            certificate(fit, fitted)
+        display.figure(
+            calibrators.sweep_figure(trial.sweep, fitted, tried),
+            alt=calibrators.sweep_alt(fitted),
+            name=f"{stem}-temperature",
+            key=state.key("figure_sweep"),
+            table=partial(calibrators.sweep_table, trial.sweep),
+        )
 
 
 def take_step(live: str) -> None:
