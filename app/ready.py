@@ -59,7 +59,7 @@ def _make_ready() -> None:
             for name in _MODULES:
                 importlib.import_module(name)
             # what Plotly and Numba import when the first figure and kernel are there
-            importlib.import_module("components.reliability").empty_diagram("", "")
+            importlib.import_module("components.reliability").diagram((), None, "", "")
             importlib.import_module("core.kernels.start").start()
             gc.freeze()
         finally:

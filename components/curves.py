@@ -59,32 +59,28 @@ def curve_figure(
     height : int
         In pixels.
     """
-    fig = reliability.empty_diagram(x_title, y_title, height)
-    fig.add_trace(_band(curve))
     title = theme.figure_text(f"{label}: {CURVES[kind].label}")
-    fig.add_trace(
-        {
-            "type": "scatter",
-            "x": curve.x,
-            "y": curve.y,
-            "mode": "lines" if curve.x.size > 1 else "markers",
-            "name": title,
-            "legendgroup": "curve",
-            "line": {"color": style.color, "width": 2.5},
-            "marker": {"color": style.color, "symbol": style.symbol, "size": 9},
-            "customdata": np.column_stack([curve.low, curve.high]),
-            "hovertemplate": (
-                "<b>%{y:.1%}</b> came true<br>%{x:.1%} said<br>calibrated: "
-                "%{customdata[0]:.1%} to %{customdata[1]:.1%}"
-                f"<extra>{title}</extra>"
-            ),
-        }
-    )
-    if bins is None:
-        reliability.drop_counts(fig)
-    else:
-        reliability.add_counts(fig, {"curve": bins}, {"curve": style}, {"curve": label})
-    return fig
+    line = {
+        "type": "scatter",
+        "x": curve.x,
+        "y": curve.y,
+        "mode": "lines" if curve.x.size > 1 else "markers",
+        "name": title,
+        "legendgroup": "curve",
+        "line": {"color": style.color, "width": 2.5},
+        "marker": {"color": style.color, "symbol": style.symbol, "size": 9},
+        "customdata": np.column_stack([curve.low, curve.high]),
+        "hovertemplate": (
+            "<b>%{y:.1%}</b> came true<br>%{x:.1%} said<br>calibrated: "
+            "%{customdata[0]:.1%} to %{customdata[1]:.1%}"
+            f"<extra>{title}</extra>"
+        ),
+    }
+    counts = None
+    if bins is not None:
+        own = {"curve": bins}, {"curve": style}, {"curve": label}
+        counts = reliability.counts_of(*own)
+    return reliability.diagram([_band(curve), line], counts, x_title, y_title, height)
 
 
 def small_curve_figure(
