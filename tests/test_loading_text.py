@@ -315,6 +315,7 @@ def test_parts_of_a_text_give_what_the_whole_gives(
     # Types are found in the head, which is longer than any part.
     for size in (9, 64, 200, 555):
         monkeypatch.setattr(text_rows, "_PART", size)
+        monkeypatch.setattr(text_rows, "IN_PARTS_FROM", 2 * size)
         assert _table_or_error(data) == whole, size
 
 

@@ -14,12 +14,13 @@ from core.loading.sources import Source, check_size
 from core.loading.streams import ArrowStream
 from core.parallel import map_rows
 
-__all__ = ["arrow_options", "batches_of", "read_rows"]
+__all__ = ["IN_PARTS_FROM", "arrow_options", "batches_of", "read_rows"]
 
 _BLOCK = 1 << 21
 _TOGETHER = 1 << 24  # bytes of rows that become one piece of each column
 # Bytes of a file that a thread reads at once: of 4 to 32 MiB as fast as any.
 _PART = 1 << 23
+IN_PARTS_FROM = 2 * _PART  # bytes of a text that is read on all threads
 
 
 def arrow_options(dialect: Dialect, types: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def read_rows(
     report: Callable[[int, float], None],
 ) -> Any:
     """Return the rows of a text as a table; `report` is told rows and share read."""
-    if not packing and dialect.encoding == "utf-8" and source.size > 2 * _PART:
+    if not packing and dialect.encoding == "utf-8" and source.size > IN_PARTS_FROM:
         try:
             return _in_parts(source, dialect, types, report)
         except _QuotedError:
