@@ -97,7 +97,7 @@ def _read_alone(found: Source, progress: Progress) -> Raw:
     kind = sources.recognise(found)
     share = 0.85 if kind in _AS_TEXT else 0.35
     if kind == "text" and found.size > IN_PARTS_FROM:
-        share = 0.6  # half the time with two threads, two thirds with one
+        share = 0.6  # with two threads, about half of the time
     raw = _read(found, lambda part, words: progress(share / 0.85 * part, words))
     raw.read_share = share
     return raw
