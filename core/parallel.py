@@ -36,8 +36,9 @@ CHUNK_BYTES = 1 << 20
 
 Smaller chunks pay for Python between them, larger ones leave threads idle at the
 end. Of 512 KiB, 1 and 2 MiB in turn, from 2,500 x 100 to 25,000 x 1,000, the first
-took 3 to 9 % longer than this one, and 1.5 to 2 times as long for 2,500 x 100; the
-last was at most 5 % faster with two threads, and leaves more of them without work.
+took up to 9 % longer than this one in most, and 1.5 to 2 times as long for a softmax of
+2,500 x 100; the last took 8 % more to 5 % less with two threads, a fit of 2,500 x 100 a
+fifth less, and leaves more threads without work.
 Work of less than this many bytes never touches the pool.
 """
 

@@ -30,7 +30,7 @@ FloatArray = NDArray[np.floating[Any]]
 FileRows = NDArray[Any] | None
 
 _BLOCK = 1 << 20  # scores looked at per step, so that no mask is as large as the file
-_SUMMED_BYTES = 1 << 22  # as many are summed in less time than a thread takes to wake
+_SUMMED_BYTES = 1 << 22  # half of it takes 0.1 ms, hardly more than to wake a thread
 _SILENT = 1e-3  # rounding in text files; larger departures from 1 are mentioned
 _TOLERATED = 1e-2
 _SMALLEST = 1e-12
