@@ -49,9 +49,65 @@ PHONE_AGENT = (
 SECONDS = 60  # for the app to settle, where other tests have the cores
 expect.set_options(timeout=30_000)
 
+# Keep `window.asked`, the run that was asked for and has not begun: until the server
+# answers, the page looks as if nothing were under way. Reads the numbered fields of
+# Streamlit's messages (BackMsg, ClientState; ForwardMsg, its metadata, NewSession).
+_LISTEN = """
+    const text = bytes => new TextDecoder().decode(bytes);
+    const fields = bytes => {
+        let at = 0;
+        const found = {};
+        const varint = () => {
+            let value = 0, scale = 1, byte;
+            do {
+                byte = bytes[at++];
+                value += (byte & 127) * scale;
+                scale *= 128;
+            } while (byte & 128);
+            return value;
+        };
+        while (at < bytes.length) {
+            const tag = varint(), kind = tag & 7;
+            let value = null;
+            if (kind === 0) value = varint();
+            else if (kind === 2) {
+                const length = varint();
+                value = bytes.subarray(at, at += length);
+            } else at += kind === 1 ? 8 : 4;
+            (found[tag >>> 3] ??= []).push(value);
+        }
+        return found;
+    };
+    const one = (bytes, number) => bytes && fields(bytes)[number]?.[0];
+    const string = (bytes, number) => text(one(bytes, number) ?? new Uint8Array());
+    const heard = event => {
+        const message = fields(new Uint8Array(event.data));
+        const {2: [metadata] = [], 4: [begun] = []} = message;
+        if (!begun || !window.asked) return;
+        const ids = fields(one(metadata, 6) ?? new Uint8Array())[2] ?? [];
+        const isIt = ids.length
+            ? ids.some(id => text(id) === window.asked.fragment)
+            : ['', string(begun, 9)].includes(window.asked.page);
+        if (isIt) window.asked = null;
+    };
+    window.WebSocket = class extends WebSocket {
+        constructor(...address) {
+            super(...address);
+            this.addEventListener('message', heard);
+        }
+        send(data) {
+            const run = one(data, 11);
+            if (run && !one(run, 6))
+                window.asked = {fragment: string(run, 5), page: string(run, 3)};
+            super.send(data);
+        }
+    };
+"""
+
 # Wait for 200 ms without a run of the script, a job that polls, or a skeleton.
 _CALM = """milliseconds => new Promise(done => {
     const busy = () => {
+        if (window.asked) return true;
         const app = document.querySelector('[data-testid="stApp"]');
         if (!app || app.dataset.testScriptState !== 'notRunning') return true;
         if (app.dataset.testConnectionState !== 'CONNECTED') return true;
@@ -373,6 +429,7 @@ def _new_page(browser: Browser, size: tuple[int, int], theme: Theme) -> Page:
         reduced_motion="reduce",
         accept_downloads=True,
     )
+    context.add_init_script(_LISTEN)
     return context.new_page()
 
 
