@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -32,9 +32,10 @@ from core.kernels.exp import (
 from core.kernels.objective import _objective_block_kernel, _objective_kernel
 from core.kernels.rows import _statistics_block_kernel, _statistics_kernel
 from core.kernels.softmax import _softmax_kernel
+from core.kernels.turns import are_over, new_turns
 from core.kernels.vectors import VECTOR_BYTES
 from core.messages import DataError
-from core.parallel import map_rows
+from core.parallel import map_rows, take_turns
 from core.row_statistics import RowStatistics
 
 __all__ = [
@@ -59,6 +60,8 @@ _LOG2E = 1.4426950408889634
 # What a row costs beside its classes, in bytes read: less where rows go by the block.
 _ROW_BYTES, _BLOCK_ROW_BYTES = 64, 8
 
+# Bytes of a chunk of short rows, which costs no more than a call inside of a kernel.
+_TURN_BYTES = 1 << 18
 _STREAMED = 1 << 24  # bytes of a result from which it is written past the caches
 
 _own = threading.local()  # arrays that the kernels of a thread work in
@@ -126,25 +129,42 @@ def _run(
     """
     n_rows, n_classes = -(-logits.shape[0] // every), logits.shape[1]
     flat = logits.reshape(-1)
+    row_bytes += logits.itemsize * n_classes
 
     def rows(start: int, stop: int) -> int:
-        scratch = _scratch(logits.dtype)
-        # kernels let NaN and infinity pass; only interpreted ones would warn of it
-        with nullcontext() if IS_COMPILED else np.errstate(all="ignore"):
-            while start < stop:
-                careful = stop
-                if block:
-                    start = block[0](flat, n_classes, start, stop, scratch, *block[1:])
-                    careful = min(start + _CAREFUL_ROWS, stop)
-                if start < careful:
-                    bad = kernel(flat, n_classes, start, careful, scratch, *arguments)
-                    if bad >= 0:
-                        return bad
-                start = careful
-        return -1
+        with _quiet():
+            given = (flat, n_classes, start, stop, _scratch(logits.dtype))
+            return kernel(*given, *arguments)
 
-    row_bytes += logits.itemsize * n_classes
-    raise_bad_row(logits[::every], map_rows(rows, n_rows, row_bytes))
+    if not block:
+        raise_bad_row(logits[::every], map_rows(rows, n_rows, row_bytes))
+        return
+    chunk = max(1, _TURN_BYTES // row_bytes)
+    turns, bad_rows = new_turns(), []
+
+    def turn(patience: int) -> bool:
+        share, start, stop = (n_rows, chunk, patience), 0, 0
+        scratch = _scratch(logits.dtype)
+        with _quiet():
+            while True:
+                given = (flat, n_classes, start, stop, share, turns, scratch)
+                start, stop = block[0](*given, *block[1:])
+                if start == n_rows:
+                    return are_over(turns, n_rows, chunk)
+                careful = min(start + _CAREFUL_ROWS, stop)
+                bad = rows(start, careful)
+                if bad >= 0:
+                    bad_rows.append(bad)
+                    careful = stop
+                start = careful
+
+    take_turns(turn, n_rows * row_bytes)
+    raise_bad_row(logits[::every], sorted(bad_rows))
+
+
+def _quiet() -> AbstractContextManager[Any]:
+    """Keep interpreted kernels from warning of NaN, which they let pass."""
+    return nullcontext() if IS_COMPILED else np.errstate(all="ignore")
 
 
 def _scratch(dtype: np.dtype[Any]) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 
@@ -116,6 +117,95 @@ def test_nested_calls_keep_nothing_while_the_pool_is_busy() -> None:
 
     parallel.map_rows(outer, 2, 10, chunk_bytes=10)
     assert alive == [0]
+
+
+class Shared:
+    """Pieces of work that threads take in turn, each done when its event is set."""
+
+    def __init__(self, n: int) -> None:
+        self.lock, self.left, self.done = threading.Lock(), list(range(n)), [False] * n
+        self.names: set[str] = set()
+
+    def turn(self, patience: int) -> bool:
+        self.names.add(threading.current_thread().name)
+        while True:
+            with self.lock:
+                if not self.left:
+                    return all(self.done)
+                piece = self.left.pop()
+            self.work(piece)
+            self.done[piece] = True
+
+    def work(self, piece: int) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 4])
+def test_turns_do_everything(n_threads: int) -> None:
+    parallel.configure(n_threads)
+    for n_bytes in (0, 1 << 10, 100 * parallel.CHUNK_BYTES):
+        shared = Shared(50)
+        parallel.take_turns(shared.turn, n_bytes)
+        assert all(shared.done)
+
+
+def test_turns_are_taken_by_several_threads_of_much_work_only() -> None:
+    parallel.configure(2)
+    little = Shared(4)
+    parallel.take_turns(little.turn, parallel.CHUNK_BYTES - 1)
+    assert little.names == {threading.current_thread().name}
+    assert parallel._pool is None
+    much, meeting = Shared(2), threading.Barrier(2, timeout=10)
+    much.work = lambda piece: meeting.wait() and None  # type: ignore[method-assign]
+    parallel.take_turns(much.turn, 2 * parallel.CHUNK_BYTES)
+    assert len(much.names) == 2
+
+
+def test_turns_that_take_long_are_waited_for() -> None:
+    parallel.configure(2)
+    shared, begun = Shared(2), threading.Event()
+    caller = threading.get_ident()
+
+    def work(piece: int) -> None:
+        if threading.get_ident() == caller:
+            begun.wait(10)
+        else:
+            begun.set()
+            time.sleep(0.2)
+
+    shared.work = work  # type: ignore[method-assign]
+    parallel.take_turns(shared.turn, 2 * parallel.CHUNK_BYTES)
+    assert all(shared.done)
+
+
+@pytest.mark.parametrize("on_caller", [True, False])
+def test_a_failed_turn_is_raised(on_caller: bool) -> None:
+    parallel.configure(2)
+    shared, meeting = Shared(2), threading.Barrier(2, timeout=10)
+    caller = threading.get_ident()
+
+    def work(piece: int) -> None:
+        meeting.wait()
+        if (threading.get_ident() == caller) is on_caller:
+            raise ValueError("it failed")
+
+    shared.work = work  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="it failed"):
+        parallel.take_turns(shared.turn, 2 * parallel.CHUNK_BYTES)
+    assert sum(parallel.map_rows(lambda a, b: b - a, 100, 10, chunk_bytes=10)) == 100
+
+
+def test_turns_inside_of_another_call_have_no_helpers() -> None:
+    parallel.configure(2)
+
+    def outer(start: int, stop: int) -> set[str]:
+        shared = Shared(20)
+        parallel.take_turns(shared.turn, 100 * parallel.CHUNK_BYTES)
+        assert all(shared.done)
+        return shared.names
+
+    for names in parallel.map_rows(outer, 10, 10, chunk_bytes=10):
+        assert len(names) == 1
 
 
 def test_many_callers_at_once() -> None:

@@ -487,6 +487,23 @@ def test_a_block_gives_what_its_rows_give(
                 assert_array_equal(function(given, out=given), together)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n_classes", [5, 6, 7, 10, 15])
+@pytest.mark.parametrize("places", [[0], [16], [20, 47], [70], [*range(100)], []])
+def test_groups_of_short_rows_with_others_among_them(
+    places: list[int], n_classes: int, dtype: Any
+) -> None:
+    """Several groups are under way at once when one turns out to be out of range."""
+    logits = make_logits(100, n_classes, dtype)
+    for n, place in enumerate(places):
+        highest = [4000.0, 3e9, -4000.0][n % 3]
+        logits[place] = np.linspace(highest - 2.0, highest, n_classes)
+    exact = exact_softmax(logits)
+    result = softmax(logits)
+    assert_close_to_exact(result, exact)
+    assert_array_equal(softmax(logits, out=logits), result)
+
+
 def test_a_row_does_not_depend_on_its_neighbours() -> None:
     for n_classes in (3, 10, 95, 100):
         logits = make_logits(40, n_classes, np.float32)

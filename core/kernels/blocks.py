@@ -29,6 +29,15 @@ from core.kernels.exp import (
     _vector_at,
 )
 from core.kernels.lanes import FEW, _logs, _tops_of
+from core.kernels.shuffles import (
+    lower_half,
+    spread,
+    spread_code,
+    sums_of_rows,
+    sums_of_short_rows,
+    upper_half,
+)
+from core.kernels.turns import next_chunk, wait_for
 from core.kernels.vectors import (
     add,
     count_larger,
@@ -36,6 +45,7 @@ from core.kernels.vectors import (
     larger,
     largest_of,
     load,
+    load_half,
     load_part,
     multiply,
     narrow,
@@ -43,14 +53,13 @@ from core.kernels.vectors import (
     splat,
     store,
     store_part,
-    sums_of_rows,
     width,
 )
 
 __all__ = ["EXP_STAMP"]
 
-# of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 246409138
+# of what kernels share: a change must reach those that Numba keeps
+EXP_STAMP = 2341084193
 
 _ROOM_SINGLE, _ROOM_DOUBLE = 100.0, 900.0  # powers of two above the bias
 # A block has at least as many rows as a vector has lanes, and more of few classes: each
@@ -168,6 +177,72 @@ def _write_block(first, n_rows, k, buffer, factors, out):
 
 
 @njit(**_INLINE)
+def _name_rows(codes, k):
+    """Name the row of each element of half as many rows as a vector has lanes.
+
+    Rows of k elements, as many as a vector has lanes, are k vectors: none is a part.
+    """
+    half = width(codes) // 2
+    for r in range(half):
+        for j in range(k):
+            codes[np.uintp(r * k + j)] = spread_code(r, codes)
+
+
+@njit(**_INLINE)
+def _softmax_groups(x, k, start, stop, scale, most_exponent, room, codes, kept, out):
+    """Do groups of short rows, as many as a vector has lanes, each with an exponent.
+
+    In one trip the probabilities of a group are written, the sums of the next found,
+    the exponentials of the one after it taken and the largest element of a fourth, so
+    that nothing waits for what was begun last. Before the first group and after the
+    last, the trip does something that nobody reads. Returns the first row that is not
+    done: of a group beyond the exact range, or of the rest.
+    """
+    step = width(x)
+    half, size = step // 2, step * k
+    one, count = splat(x.dtype.type(1)), splat(x.dtype.type(k))
+    infinity = splat(x.dtype.type(np.inf))
+    n_groups = (stop - start) // step
+    _name_rows(codes, k)
+    written, summed, taken = 0, size, 2 * size
+    exponent, magic, lowest = _anchor_below(x.dtype.type(0), scale, room)
+    factors = one
+    g = -3
+    while g < n_groups:
+        target, place = (out, start * k + g * size) if g >= 0 else (kept, 3 * size)
+        low, high = lower_half(factors), upper_half(factors)
+        magics, floor = splat(magic), splat(lowest)
+        ahead = start * k + max(min(g + 2, n_groups - 1), 0) * size
+        seen = start * k + max(min(g + 3, n_groups - 1), 0) * size
+        tops = splat(x.dtype.type(-np.inf))
+        for j in range(k):
+            prefetch(x, np.uintp(seen + _ELEMENTS + j * step))
+            tops = larger(load(x, np.uintp(seen + j * step)), tops)
+            value = larger(floor, load(x, np.uintp(ahead + j * step)))
+            e = _exponential(value, scale, magics)
+            store(kept, np.uintp(taken + j * step), e)
+            code = load_half(codes, np.uintp(j * half))
+            e = load_half(kept, np.uintp(written + j * half))
+            e = multiply(e, spread(low, code))
+            store(target, np.uintp(place + j * half), e)
+            e = load_half(kept, np.uintp(written + (k + j) * half))
+            e = multiply(e, spread(high, code))
+            store(target, np.uintp(place + (k + j) * half), e)
+        sums = sums_of_short_rows(kept, np.uintp(summed), k)
+        # more than k: the largest of a row is at least 1 then
+        n_exact = min(count_larger(sums, count), count_larger(infinity, sums))
+        if n_exact < step and 0 <= g + 1 < n_groups:
+            n_groups = g + 1
+        factors = divide(one, sums)
+        exponent, magic, lowest = _anchor_below(largest_of(tops), scale, room)
+        if not abs(exponent) < most_exponent:
+            n_groups = min(n_groups, g + 3)
+        written, summed, taken = summed, taken, written
+        g += 1
+    return start + n_groups * step
+
+
+@njit(**_INLINE)
 def _write_logs(first, n_rows, k, block, tops, beta, log_masses, out):
     """Write the log-probabilities of a block from its logits, all digits of them."""
     step = width(out)
@@ -194,14 +269,9 @@ def _write_logs(first, n_rows, k, block, tops, beta, log_masses, out):
             store_part(out, np.uintp(first + place), k, value)
 
 
-@njit(**_KERNEL)
-def _block_kernel(
-    x, k, start, stop, scratch, kind, scale, limit, beta, out, normaliser
-):
-    """Do what `_softmax_kernel` does, for rows of which a block fits the buffer.
-
-    Returns the first row of the first block that is not in the exact range, or `stop`.
-    """
+@njit(**_INLINE)
+def _blocks(x, k, start, stop, scratch, kind, scale, limit, beta, out, normaliser):
+    """Do rows, and return the first of a block beyond the exact range, or `stop`."""
     buffer, _, logs = scratch
     step = width(x)
     tile, tops = buffer[:_TOPS], buffer[_TOPS:_SUMS]
@@ -211,6 +281,10 @@ def _block_kernel(
     infinity = splat(x.dtype.type(np.inf))
     room = x.dtype.type(_ROOM_SINGLE if x.itemsize == 4 else _ROOM_DOUBLE)
     most = step * min(max(_ELEMENTS // (k * step), 1), _MOST_ROWS // step)
+    if kind == 0 and FEW < k < step and stop - start >= step:
+        start = _softmax_groups(
+            x, k, start, stop, scale, limit - room, room, tops, kept, out
+        )
     for begin in range(start, stop, most):
         first, n_rows = begin * k, min(most, stop - begin)
         n = n_rows * k
@@ -256,3 +330,24 @@ def _block_kernel(
             for r in range(n_rows):
                 normaliser[begin + r] = np.float64(tops[r]) * beta + logs[r]
     return stop
+
+
+@njit(**_KERNEL)
+def _block_kernel(
+    x, k, begin, end, share, turns, scratch, kind, scale, limit, beta, out, normaliser
+):
+    """Do what `_softmax_kernel` does, for rows of which a block fits the buffer.
+
+    In turns with other threads, as `core.kernels.turns` says.
+    """
+    while True:
+        begin = _blocks(
+            x, k, begin, end, scratch, kind, scale, limit, beta, out, normaliser
+        )
+        if begin < end:
+            return begin, end
+        begin, end = next_chunk(turns, end, share)
+        if begin == end:
+            break
+    wait_for(turns, share)
+    return begin, end

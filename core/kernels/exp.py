@@ -21,7 +21,8 @@ first trip over a row. What makes the loops fast:
 Sums of single precision are moved into double precision every 512 elements.
 
 Numba's cache on disk notices changes only in the file of a kernel, so the families
-carry a stamp of this file, the vectors' and the lanes', and a test compares it.
+carry a stamp of this file and of `lanes`, `shuffles`, `turns` and `vectors`, and a test
+compares it.
 
 References
 ----------
@@ -330,8 +331,8 @@ def trusted_exponent(dtype: Any) -> float:
 
 def source_stamp() -> int:
     """Return the checksum of what the families of kernels share."""
-    shared = ("exp.py", "lanes.py", "vectors.py")
-    texts = [Path(__file__).with_name(name).read_bytes() for name in shared]
+    names = ("exp", "lanes", "shuffles", "turns", "vectors")
+    texts = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in names]
     return zlib.crc32(b"".join(texts))
 
 

@@ -14,8 +14,8 @@ from core.kernels.exp import _HELPER, _KERNEL, _LOG2E, _powers
 
 __all__ = ["EXP_STAMP", "new_work"]
 
-# of exp.py: a change of it must reach the kernels that Numba keeps for this file
-EXP_STAMP = 246409138
+# of what kernels share: a change must reach those that Numba keeps
+EXP_STAMP = 2341084193
 
 _BLOCK = 512  # rows whose exponentials are in the first-level cache
 

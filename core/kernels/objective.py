@@ -25,6 +25,8 @@ from core.kernels.exp import (
     _vector_at,
 )
 from core.kernels.lanes import _columns_of, _logs, _shifted_sums, _tops_of
+from core.kernels.shuffles import sums_of_rows
+from core.kernels.turns import next_chunk, wait_for
 from core.kernels.vectors import (
     add,
     count_equal,
@@ -38,15 +40,14 @@ from core.kernels.vectors import (
     store,
     subtract,
     sum_of,
-    sums_of_rows,
     where_equal,
     width,
 )
 
 __all__ = ["EXP_STAMP"]
 
-# of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 246409138
+# of what kernels share: a change must reach those that Numba keeps
+EXP_STAMP = 2341084193
 
 
 @njit(**_INLINE)
@@ -265,14 +266,13 @@ def _objective_kernel(
     return -1
 
 
-@njit(**_KERNEL)
-def _objective_block_kernel(
+@njit(**_INLINE)
+def _objective_blocks(
     x, k, start, stop, scratch, labels, every, scale, limit, beta, numbers
 ):
-    """Do what `_objective_kernel` does, for rows of which a block fits the caches.
+    """Do rows, and return the first of a block beyond the exact range, or `stop`.
 
-    `every` is more than 1 only of rows that do not fit a vector. Returns the first row
-    of the first block that is not in the exact range, or `stop`.
+    `every` is more than 1 only of rows that do not fit a vector.
     """
     buffer, lanes, work = scratch
     step = width(x)
@@ -294,3 +294,24 @@ def _objective_block_kernel(
         if _finish_block(row, n_rows, beta, step, lanes, work, numbers) < n_rows:
             return row
     return stop
+
+
+@njit(**_KERNEL)
+def _objective_block_kernel(
+    x, k, begin, end, share, turns, scratch, labels, every, scale, limit, beta, numbers
+):
+    """Do what `_objective_kernel` does, for rows of which a block fits the caches.
+
+    In turns with other threads, as `core.kernels.turns` says.
+    """
+    while True:
+        begin = _objective_blocks(
+            x, k, begin, end, scratch, labels, every, scale, limit, beta, numbers
+        )
+        if begin < end:
+            return begin, end
+        begin, end = next_chunk(turns, end, share)
+        if begin == end:
+            break
+    wait_for(turns, share)
+    return begin, end

@@ -24,6 +24,7 @@ from core.kernels.exp import (
     _vector_at,
 )
 from core.kernels.lanes import _columns_of, _shifted_sums
+from core.kernels.turns import next_chunk, wait_for
 from core.kernels.vectors import (
     add,
     count_equal,
@@ -46,8 +47,8 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP"]
 
 _TINY = 1e-30  # lost among squares that sum to 1 / k or more
-# of exp.py, lanes.py and vectors.py: a change must reach the kernels that Numba keeps
-EXP_STAMP = 246409138
+# of what kernels share: a change must reach those that Numba keeps
+EXP_STAMP = 2341084193
 
 
 @njit(**_INLINE)
@@ -239,14 +240,11 @@ def _statistics_kernel(
     return -1
 
 
-@njit(**_KERNEL)
-def _statistics_block_kernel(
+@njit(**_INLINE)
+def _statistics_blocks(
     x, k, start, stop, scratch, labels, scale, limit, beta, integers, numbers
 ):
-    """Do what `_statistics_kernel` does, for rows that fit a vector, one in each lane.
-
-    Returns the first row of the first block that is not in the exact range, or `stop`.
-    """
+    """Do rows, and return the first of a block beyond the exact range, or `stop`."""
     tile, lanes, _ = scratch
     step = width(x)
     for begin in range(start, stop, step):
@@ -276,3 +274,36 @@ def _statistics_block_kernel(
             ):
                 return begin
     return stop
+
+
+@njit(**_KERNEL)
+def _statistics_block_kernel(
+    x,
+    k,
+    begin,
+    end,
+    share,
+    turns,
+    scratch,
+    labels,
+    scale,
+    limit,
+    beta,
+    integers,
+    numbers,
+):
+    """Do what `_statistics_kernel` does, for rows that fit a vector, one in each lane.
+
+    In turns with other threads, as `core.kernels.turns` says.
+    """
+    while True:
+        begin = _statistics_blocks(
+            x, k, begin, end, scratch, labels, scale, limit, beta, integers, numbers
+        )
+        if begin < end:
+            return begin, end
+        begin, end = next_chunk(turns, end, share)
+        if begin == end:
+            break
+    wait_for(turns, share)
+    return begin, end

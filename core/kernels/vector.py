@@ -24,8 +24,8 @@ from core.kernels.exp import (
 
 __all__ = ["EXP_STAMP", "new_tile"]
 
-# of exp.py: a change of it must reach the kernels that Numba keeps for this file
-EXP_STAMP = 246409138
+# of what kernels share: a change must reach those that Numba keeps
+EXP_STAMP = 2341084193
 
 
 def new_tile(n_classes: int) -> tuple[NDArray[np.float64], ...]:

@@ -34,8 +34,8 @@ __all__ = [
     "fma",
     "larger",
     "largest_of",
-    "largest_of_rows",
     "load",
+    "load_half",
     "load_part",
     "multiply",
     "narrow",
@@ -48,7 +48,6 @@ __all__ = [
     "stream",
     "subtract",
     "sum_of",
-    "sums_of_rows",
     "where_equal",
     "where_larger",
     "widen",
@@ -178,6 +177,23 @@ def load(typingctx, x, i):  # noqa: ARG001
         return builder.load(place, align=x.dtype.bitwidth // 8)
 
     return vector(x, types.uintp), make
+
+
+def _load_half(x, i):
+    return x[int(i) : int(i) + width(x) // 2].copy()
+
+
+@_operation(_load_half)
+def load_half(typingctx, x, i):  # noqa: ARG001
+    """Return half a vector at an index of a flat array."""
+    half = VectorType(x.dtype, _of(x.dtype).count // 2)
+
+    def make(context, builder, signature, arguments):  # noqa: ARG001
+        place = _pointer(context, builder, x, *arguments)
+        place = builder.bitcast(place, _llvm(half).as_pointer())
+        return builder.load(place, align=x.dtype.bitwidth // 8)
+
+    return half(x, types.uintp), make
 
 
 def _load_part(x, i, n, fill):
@@ -490,56 +506,3 @@ def largest_of(typingctx, a):  # noqa: ARG001
         return builder.extract_element(value, _I32(0))
 
     return a.dtype(a), make
-
-
-def _of_rows(combine: Callable[..., Any], fallback: Callable[..., Any]) -> Any:
-    """Return an operation that reduces as many vectors as one has lanes.
-
-    Vectors are joined in pairs: each step halves the lanes that are left of a row.
-    """
-
-    def operation(typingctx, x, i):  # noqa: ARG001
-        vector = _of(x.dtype)
-        count = vector.count
-
-        def make(context, builder, signature, arguments):  # noqa: ARG001
-            array, index = arguments
-            parts = []
-            for row in range(count):
-                at = builder.add(index, index.type(row * count))
-                place = _pointer(context, builder, x, array, at)
-                place = builder.bitcast(place, _llvm(vector).as_pointer())
-                parts.append(builder.load(place, align=x.dtype.bitwidth // 8))
-            step = count // 2
-            while step:
-                low = [
-                    start + lane
-                    for start in range(0, 2 * count, 2 * step)
-                    for lane in range(step)
-                ]
-                high = [place + step for place in low]
-                parts = [
-                    combine(
-                        builder,
-                        _shuffled(builder, first, second, low),
-                        _shuffled(builder, first, second, high),
-                    )
-                    for first, second in zip(parts[::2], parts[1::2], strict=True)
-                ]
-                step //= 2
-            return parts[0]
-
-        return vector(x, types.uintp), make
-
-    return _operation(fallback)(operation)
-
-
-def _rows(x, i):
-    count = width(x)
-    return x[int(i) : int(i) + count * count].reshape(count, count)
-
-
-largest_of_rows = _of_rows(_larger, lambda x, i: _rows(x, i).max(axis=1))
-sums_of_rows = _of_rows(
-    lambda builder, a, b: builder.fadd(a, b), lambda x, i: _rows(x, i).sum(axis=1)
-)

@@ -1,0 +1,130 @@
+"""Chunks of rows that threads take in turn inside of a kernel, without the GIL.
+
+A thread that needed the GIL between two chunks would wait for another one, and the core
+of a virtual machine that sleeps meanwhile takes 0.05 ms to wake: of 0.75 ms of softmax
+of 100,000 x 10 with two threads, 0.1 was that.
+
+A kernel does the rows begin..end, which are what is left of a chunk, none (0, 0) at
+first, and then all chunks that nobody has taken. It returns the first row of a block
+that is not in its exact range, and the end of its chunk; the number of rows twice when
+no chunk is left. `share` is (rows, rows of a chunk, how often to look whether others
+are done), `turns` the numbers of chunks that are taken and that are done.
+
+Numba's cache on disk does not notice changes here: `exp.source_stamp` has them.
+"""
+
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import config, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = ["are_over", "count_up", "new_turns", "next_chunk", "number_now", "wait_for"]
+
+_INLINE = {
+    "nogil": True,
+    "error_model": "numpy",
+    "_nrt": False,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "forceinline": True,
+}
+_TAKEN, _DONE = 0, 1
+_lock = threading.Lock()  # of interpreted kernels
+
+
+def new_turns() -> Any:
+    """Return the numbers of chunks that were taken and that are done."""
+    return np.zeros(2, np.int64)
+
+
+def are_over(turns: Any, n_rows: int, chunk: int) -> bool:
+    """Whether all chunks are done."""
+    return int(turns[_DONE]) >= -(-n_rows // chunk)
+
+
+def _interpreted_count_up(turns, i):
+    with _lock:
+        turns[i] += 1
+        return int(turns[i]) - 1
+
+
+def _place(context: Any, builder: Any, turns: Any, array: Any, index: Any) -> Any:
+    start = context.make_array(turns)(context, builder, array).data
+    return builder.gep(start, [index])
+
+
+if config.DISABLE_JIT:
+    count_up = _interpreted_count_up
+
+    def number_now(turns, i):
+        """Return a number that other threads change."""
+        return int(turns[i])
+
+    def pause():
+        """Leave the core to the others for a moment."""
+        time.sleep(0)
+
+else:
+
+    @intrinsic
+    def count_up(typingctx, turns, i):  # noqa: ARG001
+        """Add 1 to a number that other threads change too; return what it was."""
+
+        def make(context, builder, signature, arguments):  # noqa: ARG001
+            place = _place(context, builder, turns, *arguments)
+            return builder.atomic_rmw("add", place, ir.IntType(64)(1), "seq_cst")
+
+        return types.int64(turns, types.intp), make
+
+    @intrinsic
+    def number_now(typingctx, turns, i):  # noqa: ARG001
+        """Return a number that other threads change."""
+
+        def make(context, builder, signature, arguments):  # noqa: ARG001
+            place = _place(context, builder, turns, *arguments)
+            return builder.load_atomic(place, "seq_cst", 8)
+
+        return types.int64(turns, types.intp), make
+
+    @intrinsic
+    def pause(typingctx):  # noqa: ARG001
+        """Leave the core to the other thread that it may run, for a moment."""
+
+        def make(context, builder, signature, arguments):  # noqa: ARG001
+            if context.codegen().magic_tuple()[0].startswith("x86_64"):
+                kind, name = ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"
+                wait = cgutils.get_or_insert_function(builder.module, kind, name)
+                builder.call(wait, [])
+            return context.get_dummy_value()
+
+        return types.none(), make
+
+
+@njit(**_INLINE)
+def next_chunk(turns, end, share):
+    """Return the rows of a chunk that nobody has taken, or the number of rows twice.
+
+    end: of the chunk that is done, or 0.
+    """
+    if end > 0:
+        count_up(turns, _DONE)
+    begin = min(count_up(turns, _TAKEN) * share[1], share[0])
+    return begin, min(begin + share[1], share[0])
+
+
+@njit(**_INLINE)
+def wait_for(turns, share):
+    """Look until all chunks are done, or as often as `share` says."""
+    n_chunks = -(-share[0] // share[1])
+    for _ in range(share[2]):
+        if number_now(turns, _DONE) >= n_chunks:
+            break
+        pause()
