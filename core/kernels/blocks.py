@@ -16,7 +16,8 @@ exponentials, since each of its steps waits for the one before.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 
 from core.kernels.exp import (
     _EXACT,
@@ -59,7 +60,7 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP"]
 
 # of what kernels share: a change must reach those that Numba keeps
-EXP_STAMP = 2341084193
+EXP_STAMP = 3991719811
 
 _ROOM_SINGLE, _ROOM_DOUBLE = 100.0, 900.0  # powers of two above the bias
 # A block has at least as many rows as a vector has lanes, and more of few classes: each
@@ -188,8 +189,7 @@ def _name_rows(codes, k):
             codes[np.uintp(r * k + j)] = spread_code(r, codes)
 
 
-@njit(**_INLINE)
-def _softmax_groups(x, k, start, stop, scale, most_exponent, room, codes, kept, out):
+def _softmax_groups(x, k, start, stop, scale, limit, room, codes, kept, out):
     """Do groups of short rows, as many as a vector has lanes, each with an exponent.
 
     In one trip the probabilities of a group are written, the sums of the next found,
@@ -235,11 +235,21 @@ def _softmax_groups(x, k, start, stop, scale, most_exponent, room, codes, kept, 
             n_groups = g + 1
         factors = divide(one, sums)
         exponent, magic, lowest = _anchor_below(largest_of(tops), scale, room)
-        if not abs(exponent) < most_exponent:
+        if not abs(exponent) < limit - room:
             n_groups = min(n_groups, g + 3)
         written, summed, taken = summed, taken, written
         g += 1
     return start + n_groups * step
+
+
+def _no_groups(x, k, start, stop, scale, limit, room, codes, kept, out):  # noqa: ARG001
+    return start
+
+
+@overload(_softmax_groups, jit_options=_INLINE)
+def _typed_groups(x, k, start, stop, scale, limit, room, codes, kept, out):  # noqa: ARG001
+    # a vector of double precision holds 7 classes at most, and is not `spread`
+    return _softmax_groups if x.dtype == types.float32 else _no_groups
 
 
 @njit(**_INLINE)
@@ -269,9 +279,14 @@ def _write_logs(first, n_rows, k, block, tops, beta, log_masses, out):
             store_part(out, np.uintp(first + place), k, value)
 
 
-@njit(**_INLINE)
-def _blocks(x, k, start, stop, scratch, kind, scale, limit, beta, out, normaliser):
-    """Do rows, and return the first of a block beyond the exact range, or `stop`."""
+@njit(**_KERNEL)
+def _block_kernel(
+    x, k, begin, end, share, turns, scratch, kind, scale, limit, beta, out, normaliser
+):
+    """Do what `_softmax_kernel` does, for rows of which a block fits the buffer.
+
+    In turns with other threads, as `core.kernels.turns` says.
+    """
     buffer, _, logs = scratch
     step = width(x)
     tile, tops = buffer[:_TOPS], buffer[_TOPS:_SUMS]
@@ -281,12 +296,18 @@ def _blocks(x, k, start, stop, scratch, kind, scale, limit, beta, out, normalise
     infinity = splat(x.dtype.type(np.inf))
     room = x.dtype.type(_ROOM_SINGLE if x.itemsize == 4 else _ROOM_DOUBLE)
     most = step * min(max(_ELEMENTS // (k * step), 1), _MOST_ROWS // step)
-    if kind == 0 and FEW < k < step and stop - start >= step:
-        start = _softmax_groups(
-            x, k, start, stop, scale, limit - room, room, tops, kept, out
-        )
-    for begin in range(start, stop, most):
-        first, n_rows = begin * k, min(most, stop - begin)
+    in_groups = x.itemsize == 4 and kind == 0 and FEW < k < step
+    while True:
+        if in_groups and end - begin >= step:
+            begin = _softmax_groups(
+                x, k, begin, end, scale, limit, room, tops, kept, out
+            )
+        if begin >= end:
+            begin, end = next_chunk(turns, end, share)
+            if begin == end:
+                break
+            continue
+        first, n_rows = begin * k, min(most, end - begin)
         n = n_rows * k
         if kind == 0:
             top = _highest(x, first, n)
@@ -300,7 +321,7 @@ def _blocks(x, k, start, stop, scratch, kind, scale, limit, beta, out, normalise
             top = largest_of(highest)
         exponent, magic, lowest = _anchor_below(top, scale, room)
         if not abs(exponent) < limit - room:
-            return begin
+            return begin, end
         _keep_block(x, first, n, scale, magic, lowest, kept)
         n_bad = 0
         for r in range(0, n_rows, step):
@@ -311,9 +332,10 @@ def _blocks(x, k, start, stop, scratch, kind, scale, limit, beta, out, normalise
             n_bad += n_here - count_larger(infinity, found)
             store(sums, np.uintp(r), divide(one, found) if kind == 0 else found)
         if n_bad > 0:
-            return begin
+            return begin, end
         if kind == 0:
             _write_block(first, n_rows, k, kept, sums, out)
+            begin += n_rows
             continue
         for r in range(0, n_rows, step):
             found = _exponential(load(tops, np.uintp(r)), scale, splat(magic))
@@ -329,25 +351,6 @@ def _blocks(x, k, start, stop, scratch, kind, scale, limit, beta, out, normalise
         else:
             for r in range(n_rows):
                 normaliser[begin + r] = np.float64(tops[r]) * beta + logs[r]
-    return stop
-
-
-@njit(**_KERNEL)
-def _block_kernel(
-    x, k, begin, end, share, turns, scratch, kind, scale, limit, beta, out, normaliser
-):
-    """Do what `_softmax_kernel` does, for rows of which a block fits the buffer.
-
-    In turns with other threads, as `core.kernels.turns` says.
-    """
-    while True:
-        begin = _blocks(
-            x, k, begin, end, scratch, kind, scale, limit, beta, out, normaliser
-        )
-        if begin < end:
-            return begin, end
-        begin, end = next_chunk(turns, end, share)
-        if begin == end:
-            break
+        begin += n_rows
     wait_for(turns, share)
     return begin, end

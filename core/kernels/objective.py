@@ -47,7 +47,7 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP"]
 
 # of what kernels share: a change must reach those that Numba keeps
-EXP_STAMP = 2341084193
+EXP_STAMP = 3991719811
 
 
 @njit(**_INLINE)
@@ -266,20 +266,25 @@ def _objective_kernel(
     return -1
 
 
-@njit(**_INLINE)
-def _objective_blocks(
-    x, k, start, stop, scratch, labels, every, scale, limit, beta, numbers
+@njit(**_KERNEL)
+def _objective_block_kernel(
+    x, k, begin, end, share, turns, scratch, labels, every, scale, limit, beta, numbers
 ):
-    """Do rows, and return the first of a block beyond the exact range, or `stop`.
+    """Do what `_objective_kernel` does, for rows of which a block fits the caches.
 
-    `every` is more than 1 only of rows that do not fit a vector.
+    `every` is more than 1 only of rows that do not fit a vector. In turns with other
+    threads, as `core.kernels.turns` says.
     """
     buffer, lanes, work = scratch
     step = width(x)
     stride = every * k
-    for row in range(start, stop, step):
-        n_rows = min(step, stop - row)
-        first = row * stride
+    while True:
+        if begin >= end:
+            begin, end = next_chunk(turns, end, share)
+            if begin == end:
+                break
+        n_rows = min(step, end - begin)
+        first = begin * stride
         if k <= step:
             _objective_lanes(x, first, n_rows, k, scale, buffer, lanes)
         else:
@@ -287,31 +292,12 @@ def _objective_blocks(
         n_exact = 0
         for r in range(n_rows):
             n_exact += abs(lanes[step + r]) < limit and abs(lanes[r]) < np.inf
-            z = np.float64(x[np.uintp(first + r * stride + labels[row + r])])
+            z = np.float64(x[np.uintp(first + r * stride + labels[begin + r])])
             work[r] = z - np.float64(lanes[r])
         if n_exact < n_rows:
-            return row
-        if _finish_block(row, n_rows, beta, step, lanes, work, numbers) < n_rows:
-            return row
-    return stop
-
-
-@njit(**_KERNEL)
-def _objective_block_kernel(
-    x, k, begin, end, share, turns, scratch, labels, every, scale, limit, beta, numbers
-):
-    """Do what `_objective_kernel` does, for rows of which a block fits the caches.
-
-    In turns with other threads, as `core.kernels.turns` says.
-    """
-    while True:
-        begin = _objective_blocks(
-            x, k, begin, end, scratch, labels, every, scale, limit, beta, numbers
-        )
-        if begin < end:
             return begin, end
-        begin, end = next_chunk(turns, end, share)
-        if begin == end:
-            break
+        if _finish_block(begin, n_rows, beta, step, lanes, work, numbers) < n_rows:
+            return begin, end
+        begin += n_rows
     wait_for(turns, share)
     return begin, end

@@ -48,7 +48,7 @@ __all__ = ["EXP_STAMP"]
 
 _TINY = 1e-30  # lost among squares that sum to 1 / k or more
 # of what kernels share: a change must reach those that Numba keeps
-EXP_STAMP = 2341084193
+EXP_STAMP = 3991719811
 
 
 @njit(**_INLINE)
@@ -240,42 +240,6 @@ def _statistics_kernel(
     return -1
 
 
-@njit(**_INLINE)
-def _statistics_blocks(
-    x, k, start, stop, scratch, labels, scale, limit, beta, integers, numbers
-):
-    """Do rows, and return the first of a block beyond the exact range, or `stop`."""
-    tile, lanes, _ = scratch
-    step = width(x)
-    for begin in range(start, stop, step):
-        n_rows = min(step, stop - begin)
-        _statistics_lanes(x, begin * k, n_rows, k, scale, tile, lanes)
-        for r in range(n_rows):
-            if not (abs(lanes[r]) < np.inf and abs(lanes[step + r]) < limit):
-                return begin
-            if not _store_statistics(
-                x,
-                k,
-                begin + r,
-                labels,
-                beta,
-                np.float64(lanes[r]),
-                np.float64(lanes[2 * step + r]),
-                (
-                    np.float64(lanes[3 * step + r]),
-                    np.float64(lanes[4 * step + r]),
-                    np.float64(lanes[5 * step + r]),
-                ),
-                int(lanes[7 * step + r]),
-                int(lanes[6 * step + r]),
-                np.float64(lanes[8 * step + r]),
-                integers,
-                numbers,
-            ):
-                return begin
-    return stop
-
-
 @njit(**_KERNEL)
 def _statistics_block_kernel(
     x,
@@ -296,14 +260,38 @@ def _statistics_block_kernel(
 
     In turns with other threads, as `core.kernels.turns` says.
     """
+    tile, lanes, _ = scratch
+    step = width(x)
     while True:
-        begin = _statistics_blocks(
-            x, k, begin, end, scratch, labels, scale, limit, beta, integers, numbers
-        )
-        if begin < end:
-            return begin, end
-        begin, end = next_chunk(turns, end, share)
-        if begin == end:
-            break
+        if begin >= end:
+            begin, end = next_chunk(turns, end, share)
+            if begin == end:
+                break
+        n_rows = min(step, end - begin)
+        _statistics_lanes(x, begin * k, n_rows, k, scale, tile, lanes)
+        for r in range(n_rows):
+            if not (abs(lanes[r]) < np.inf and abs(lanes[step + r]) < limit):
+                return begin, end
+            if not _store_statistics(
+                x,
+                k,
+                begin + r,
+                labels,
+                beta,
+                np.float64(lanes[r]),
+                np.float64(lanes[2 * step + r]),
+                (
+                    np.float64(lanes[3 * step + r]),
+                    np.float64(lanes[4 * step + r]),
+                    np.float64(lanes[5 * step + r]),
+                ),
+                int(lanes[7 * step + r]),
+                int(lanes[6 * step + r]),
+                np.float64(lanes[8 * step + r]),
+                integers,
+                numbers,
+            ):
+                return begin, end
+        begin += n_rows
     wait_for(turns, share)
     return begin, end

@@ -15,7 +15,6 @@ from numba import types
 
 from core.kernels.vectors import (
     _I32,
-    VECTOR_BYTES,
     VectorType,
     _call,
     _first_lanes,
@@ -153,54 +152,38 @@ lower_half = _half_of(0, lambda a: a[: a.size // 2])
 upper_half = _half_of(1, lambda a: a[a.size // 2 :])
 
 
-def _code(lane, x):
-    # the last bits of these numbers are what the instruction reads: the number of a
-    # lane, or of the two parts of a double
-    if x.dtype == np.float32:
-        return np.float32(2.0**23 + lane)
-    return 2.0**52 + 2.0**32 * (2 * lane + 1) + 2 * lane
+_FIRST = 2.0**23  # of whole numbers whose last bits count up
 
 
-@_operation(_code)
+@_operation(lambda lane, x: x.dtype.type(_FIRST + lane))
 def spread_code(typingctx, lane, x):  # noqa: ARG001
     """Return the code by which `spread` knows a lane, of the type of an array."""
-    is_single = x.dtype == types.float32
 
     def make(context, builder, signature, arguments):  # noqa: ARG001
-        lane = builder.sitofp(arguments[0], ir.DoubleType())
-        times, start = (1.0, 2.0**23) if is_single else (2.0**33 + 2, 2.0**52 + 2.0**32)
-        code = builder.fadd(
-            builder.fmul(lane, ir.DoubleType()(times)), ir.DoubleType()(start)
-        )
-        return builder.fptrunc(code, ir.FloatType()) if is_single else code
+        lane = builder.sitofp(arguments[0], ir.FloatType())
+        return builder.fadd(lane, ir.FloatType()(_FIRST))
 
-    return x.dtype(types.intp, x), make
+    return types.float32(types.intp, x), make
 
 
-def _spread(a, codes):
-    start, times = (2.0**23, 1) if a.dtype == np.float32 else (2.0**52, 2.0**33)
-    return a[((codes - start) // times).astype(np.intp)]
-
-
-@_operation(_spread)
+@_operation(lambda a, codes: a[(codes - np.float32(_FIRST)).astype(np.intp)])
 def spread(typingctx, a, codes):  # noqa: ARG001
-    """Return half a vector of the lanes of one that its codes name."""
+    """Return half a vector of single precision: the lanes that its codes name.
+
+    A code is the number whose last bits are that of the lane: the instruction looks at
+    no others.
+    """
 
     def make(context, builder, signature, arguments):  # noqa: ARG001
-        values, numbers = arguments
+        values, codes = arguments
+        numbers = builder.bitcast(codes, _integers(values.type))
         if "+avx2" in context.codegen().magic_tuple()[2]:
-            singles = ir.VectorType(ir.FloatType(), VECTOR_BYTES // 8)
-            words = ir.VectorType(_I32, VECTOR_BYTES // 8)
-            parts = [builder.bitcast(values, singles), builder.bitcast(numbers, words)]
-            found = _call(builder, "llvm.x86.avx2.permps", singles, parts)
-            return builder.bitcast(found, values.type)
-        bits = builder.bitcast(numbers, _integers(values.type))
+            name = "llvm.x86.avx2.permps"
+            return _call(builder, name, values.type, [values, numbers])
         found = values
         for lane in range(a.count):
-            number = builder.extract_element(bits, _I32(lane))
-            if a.dtype == types.float64:
-                number = builder.lshr(number, number.type(1))
-            number = builder.and_(number, number.type(a.count - 1))
+            number = builder.extract_element(numbers, _I32(lane))
+            number = builder.and_(number, _I32(a.count - 1))
             one = builder.extract_element(values, number)
             found = builder.insert_element(found, one, _I32(lane))
         return found

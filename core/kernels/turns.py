@@ -28,14 +28,7 @@ from numba.extending import intrinsic
 
 __all__ = ["are_over", "count_up", "new_turns", "next_chunk", "number_now", "wait_for"]
 
-_INLINE = {
-    "nogil": True,
-    "error_model": "numpy",
-    "_nrt": False,
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-    "forceinline": True,
-}
+_SMALL = {"nogil": True, "error_model": "numpy", "inline": "always"}
 _TAKEN, _DONE = 0, 1
 _lock = threading.Lock()  # of interpreted kernels
 
@@ -108,7 +101,7 @@ else:
         return types.none(), make
 
 
-@njit(**_INLINE)
+@njit(**_SMALL)
 def next_chunk(turns, end, share):
     """Return the rows of a chunk that nobody has taken, or the number of rows twice.
 
@@ -120,7 +113,7 @@ def next_chunk(turns, end, share):
     return begin, min(begin + share[1], share[0])
 
 
-@njit(**_INLINE)
+@njit(**_SMALL)
 def wait_for(turns, share):
     """Look until all chunks are done, or as often as `share` says."""
     n_chunks = -(-share[0] // share[1])
