@@ -34,6 +34,9 @@ def main(flags: Sequence[str]) -> None:
     # Threads of BLAS wait for work without giving up their core: a quarter of a second
     # of it until the first chart is there.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "10")
+    from app import ahead
+
+    ahead.begin()
     from streamlit.web import cli
 
     from app import ready

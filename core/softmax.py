@@ -530,21 +530,23 @@ def temperature_derivatives(
     return numbers
 
 
-def warm_up(dtypes: Iterable[DTypeLike] = (np.float32, np.float64)) -> None:
+def warm_up(dtypes: Iterable[DTypeLike] = (np.float64, np.float32)) -> None:
     """Compile what the first page needs, or load it from Numba's cache.
 
     Parameters
     ----------
-    dtypes : iterable of dtype, default=(float32, float64)
+    dtypes : iterable of dtype, default=(float64, float32)
         Precisions to compile for.
+
+    Notes
+    -----
+    Another process may be compiling for the same page, which needs the statistics
+    first and the rest later: here they come last.
     """
     for dtype in dtypes:
-        logits = np.zeros((2, 3), dtype)
         labels = np.zeros(2, np.int64)
-        softmax(logits)
-        row_statistics(logits, labels)
-        temperature_objective(logits, labels, 1.0)
-        long = np.zeros((2, _LONG_ROW), dtype)
-        softmax(long)
-        row_statistics(long, labels)
-        temperature_objective(long, labels, 1.0)
+        for n_classes in (3, _LONG_ROW):
+            logits = np.zeros((2, n_classes), dtype)
+            temperature_objective(logits, labels, 1.0)
+            softmax(logits)
+            row_statistics(logits, labels)
