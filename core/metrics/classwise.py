@@ -245,10 +245,21 @@ class _Shared:
     def products(self, values: FloatArray) -> tuple[Any, Any, FloatArray]:
         """Return the sums over units of products of two cells: first, second, sum."""
         entries = (self.share * values, (self.unit, self.cell))
-        parts = sparse.csr_array(entries, shape=self.shape)
-        found = (parts.T @ parts).tocoo()
-        is_once = found.row < found.col
-        return found.row[is_once], found.col[is_once], found.data[is_once]
+        parts = sparse.csc_array(entries, shape=self.shape)
+        n_cells = self.shape[1]
+
+        def pairs(start: int, stop: int) -> tuple[Any, Any, FloatArray]:
+            later = parts[:, start:].tocsr()  # of each pair, one half is enough
+            found = (parts[:, start:stop].T @ later).tocoo()
+            is_once = found.row < found.col
+            places = found.row[is_once], found.col[is_once]
+            return places[0] + start, places[1] + start, found.data[is_once]
+
+        every = map_rows(pairs, n_cells, 1, chunk_bytes=max(1, -(-n_cells // _CHUNKS)))
+        first, second, sums = (
+            np.concatenate(item) for item in zip(*every, strict=True)
+        )
+        return first, second, sums
 
 
 def _shared(scores: RowScores, design: Design) -> _Shared:
