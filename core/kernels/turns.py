@@ -26,9 +26,10 @@ from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from core.kernels.exp import _SMALL
+
 __all__ = ["are_over", "count_up", "new_turns", "next_chunk", "number_now", "wait_for"]
 
-_SMALL = {"nogil": True, "error_model": "numpy", "inline": "always"}
 _TAKEN, _DONE = 0, 1
 _lock = threading.Lock()  # of interpreted kernels
 
