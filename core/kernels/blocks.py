@@ -60,7 +60,7 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP"]
 
 # of what kernels share: a change must reach those that Numba keeps
-EXP_STAMP = 2997450022
+EXP_STAMP = 1774504357
 
 _ROOM_SINGLE, _ROOM_DOUBLE = 100.0, 900.0  # powers of two above the bias
 # A block has at least as many rows as a vector has lanes, and more of few classes: each

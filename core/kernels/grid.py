@@ -43,7 +43,7 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP", "grid_scratch"]
 
 # of what kernels share: a change must reach those that Numba keeps
-EXP_STAMP = 2997450022
+EXP_STAMP = 1774504357
 
 _BLOCK = 1024  # classes whose sums are kept in single precision
 _FAINT = 100.0  # powers of two below the largest class that are left out

@@ -12,9 +12,7 @@ import numpy as np
 from numba import njit
 
 from core.kernels.exp import _HELPER, _INLINE, _exponential, _load_shifted
-from core.kernels.shuffles import (
-    largest_of_rows,
-)
+from core.kernels.shuffles import largest_of_rows
 from core.kernels.vectors import (
     fma,
     larger,

@@ -47,7 +47,7 @@ from core.kernels.vectors import (
 __all__ = ["EXP_STAMP"]
 
 # of what kernels share: a change must reach those that Numba keeps
-EXP_STAMP = 2997450022
+EXP_STAMP = 1774504357
 
 
 @njit(**_INLINE)

@@ -23,7 +23,7 @@ from core.kernels.vectors import (
     _llvm,
     _of,
     _operation,
-    _pointer,
+    _read,
     _shuffled,
     width,
 )
@@ -65,10 +65,8 @@ def _in_pairs(builder: Any, combine: Callable[..., Any], parts: list[Any]) -> An
     return parts[0]
 
 
-def _row_at(context: Any, builder: Any, x: Any, array: Any, index: Any) -> Any:
-    place = _pointer(context, builder, x, array, index)
-    place = builder.bitcast(place, _llvm(_of(x.dtype)).as_pointer())
-    return builder.load(place, align=x.dtype.bitwidth // 8)
+def _sum(builder: Any, a: Any, b: Any) -> Any:
+    return builder.fadd(a, b)
 
 
 def _of_rows(combine: Callable[..., Any], fallback: Callable[..., Any]) -> Any:
@@ -81,7 +79,9 @@ def _of_rows(combine: Callable[..., Any], fallback: Callable[..., Any]) -> Any:
         def make(context, builder, signature, arguments):  # noqa: ARG001
             array, index = arguments
             places = [builder.add(index, index.type(r * count)) for r in range(count)]
-            parts = [_row_at(context, builder, x, array, place) for place in places]
+            parts = [
+                _read(context, builder, x, vector, (array, place)) for place in places
+            ]
             return _in_pairs(builder, combine, parts)
 
         return vector(x, types.uintp), make
@@ -95,9 +95,7 @@ def _rows(x, i):
 
 
 largest_of_rows = _of_rows(_larger, lambda x, i: _rows(x, i).max(axis=1))
-sums_of_rows = _of_rows(
-    lambda builder, a, b: builder.fadd(a, b), lambda x, i: _rows(x, i).sum(axis=1)
-)
+sums_of_rows = _of_rows(_sum, lambda x, i: _rows(x, i).sum(axis=1))
 
 
 def _sums_of_short_rows(x, i, k):
@@ -118,16 +116,14 @@ def sums_of_short_rows(typingctx, x, i, k):  # noqa: ARG001
     def make(context, builder, signature, arguments):  # noqa: ARG001
         array, index, k = arguments
         kind = _llvm(vector)
-        mask, zeros = (
-            _first_lanes(builder, k, kind),
-            ir.Constant(kind, [0.0] * kind.count),
-        )
+        mask = _first_lanes(builder, k, kind)
+        zeros = ir.Constant(kind, [0.0] * kind.count)
         parts = []
         for _ in range(kind.count):
-            row = _row_at(context, builder, x, array, index)
+            row = _read(context, builder, x, vector, (array, index))
             parts.append(builder.select(mask, row, zeros))
             index = builder.add(index, k)
-        return _in_pairs(builder, lambda builder, a, b: builder.fadd(a, b), parts)
+        return _in_pairs(builder, _sum, parts)
 
     return vector(x, types.uintp, types.intp), make
 

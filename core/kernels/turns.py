@@ -22,11 +22,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import config, njit, types
-from numba.core import cgutils
-from numba.extending import intrinsic
+from numba import njit, types
 
 from core.kernels.exp import _SMALL
+from core.kernels.vectors import _call, _operation, _pointer
 
 __all__ = ["are_over", "count_up", "new_turns", "next_chunk", "number_now", "wait_for"]
 
@@ -44,62 +43,44 @@ def are_over(turns: Any, n_rows: int, chunk: int) -> bool:
     return int(turns[_DONE]) >= -(-n_rows // chunk)
 
 
-def _interpreted_count_up(turns, i):
+def _count_up(turns, i):
     with _lock:
         turns[i] += 1
         return int(turns[i]) - 1
 
 
-def _place(context: Any, builder: Any, turns: Any, array: Any, index: Any) -> Any:
-    start = context.make_array(turns)(context, builder, array).data
-    return builder.gep(start, [index])
+@_operation(_count_up)
+def count_up(typingctx, turns, i):  # noqa: ARG001
+    """Add 1 to a number that other threads change too; return what it was."""
+
+    def make(context, builder, signature, arguments):  # noqa: ARG001
+        place = _pointer(context, builder, turns, *arguments)
+        return builder.atomic_rmw("add", place, ir.IntType(64)(1), "seq_cst")
+
+    return types.int64(turns, types.intp), make
 
 
-if config.DISABLE_JIT:
-    count_up = _interpreted_count_up
+@_operation(lambda turns, i: int(turns[i]))
+def number_now(typingctx, turns, i):  # noqa: ARG001
+    """Return a number that other threads change."""
 
-    def number_now(turns, i):
-        """Return a number that other threads change."""
-        return int(turns[i])
+    def make(context, builder, signature, arguments):  # noqa: ARG001
+        place = _pointer(context, builder, turns, *arguments)
+        return builder.load_atomic(place, "seq_cst", 8)
 
-    def pause():
-        """Leave the core to the others for a moment."""
-        time.sleep(0)
+    return types.int64(turns, types.intp), make
 
-else:
 
-    @intrinsic
-    def count_up(typingctx, turns, i):  # noqa: ARG001
-        """Add 1 to a number that other threads change too; return what it was."""
+@_operation(lambda: time.sleep(0))
+def pause(typingctx):  # noqa: ARG001
+    """Leave the core to the other thread that it may run, for a moment."""
 
-        def make(context, builder, signature, arguments):  # noqa: ARG001
-            place = _place(context, builder, turns, *arguments)
-            return builder.atomic_rmw("add", place, ir.IntType(64)(1), "seq_cst")
+    def make(context, builder, signature, arguments):  # noqa: ARG001
+        if context.codegen().magic_tuple()[0].startswith("x86_64"):
+            _call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
+        return context.get_dummy_value()
 
-        return types.int64(turns, types.intp), make
-
-    @intrinsic
-    def number_now(typingctx, turns, i):  # noqa: ARG001
-        """Return a number that other threads change."""
-
-        def make(context, builder, signature, arguments):  # noqa: ARG001
-            place = _place(context, builder, turns, *arguments)
-            return builder.load_atomic(place, "seq_cst", 8)
-
-        return types.int64(turns, types.intp), make
-
-    @intrinsic
-    def pause(typingctx):  # noqa: ARG001
-        """Leave the core to the other thread that it may run, for a moment."""
-
-        def make(context, builder, signature, arguments):  # noqa: ARG001
-            if context.codegen().magic_tuple()[0].startswith("x86_64"):
-                kind, name = ir.FunctionType(ir.VoidType(), []), "llvm.x86.sse2.pause"
-                wait = cgutils.get_or_insert_function(builder.module, kind, name)
-                builder.call(wait, [])
-            return context.get_dummy_value()
-
-        return types.none(), make
+    return types.none(), make
 
 
 @njit(**_SMALL)

@@ -148,6 +148,13 @@ def _pointer(context: Any, builder: Any, array: Any, value: Any, index: Any) -> 
     return builder.gep(start, [index])
 
 
+def _read(context: Any, builder: Any, x: Any, vector: Any, place: Any) -> Any:
+    """Return the vector at (array, index)."""
+    start = _pointer(context, builder, x, *place)
+    start = builder.bitcast(start, _llvm(vector).as_pointer())
+    return builder.load(start, align=x.dtype.bitwidth // 8)
+
+
 # ------------------------------------------------------------------------ memory
 
 
@@ -172,9 +179,7 @@ def load(typingctx, x, i):  # noqa: ARG001
     vector = _of(x.dtype)
 
     def make(context, builder, signature, arguments):  # noqa: ARG001
-        place = _pointer(context, builder, x, *arguments)
-        place = builder.bitcast(place, _llvm(vector).as_pointer())
-        return builder.load(place, align=x.dtype.bitwidth // 8)
+        return _read(context, builder, x, vector, arguments)
 
     return vector(x, types.uintp), make
 
@@ -189,9 +194,7 @@ def load_half(typingctx, x, i):  # noqa: ARG001
     half = VectorType(x.dtype, _of(x.dtype).count // 2)
 
     def make(context, builder, signature, arguments):  # noqa: ARG001
-        place = _pointer(context, builder, x, *arguments)
-        place = builder.bitcast(place, _llvm(half).as_pointer())
-        return builder.load(place, align=x.dtype.bitwidth // 8)
+        return _read(context, builder, x, half, arguments)
 
     return half(x, types.uintp), make
 
